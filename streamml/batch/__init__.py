@@ -1,0 +1,1 @@
+"""Columns, the MicroBatch and how its rows end."""

@@ -1,0 +1,99 @@
+"""How rows end: as a prediction, as a dead letter, or dropped on purpose."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamml.batch.column import Array
+from streamml.batch.microbatch import Origin
+
+
+class Kind(enum.Enum):
+    """The three ends of a row."""
+
+    PREDICTION = "prediction"
+    DEAD_LETTER = "dead_letter"
+    FILTERED = "filtered"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a row became a dead letter.
+
+    Args:
+        step: name of the step that failed it.
+        error: class name of the `streamml.errors.RowError`.
+        message: one sentence without any of the record's values.
+        model: ``name@version`` where a model failed it, else empty.
+        attempts: how often the step was tried on the row.
+    """
+
+    step: str
+    error: str
+    message: str
+    model: str = ""
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Rows that ended the same way, in order.
+
+    Args:
+        kind: how they ended.
+        origin: ``n`` rows.
+        values: object ``[n]``; encoded prediction (bytes) or `Failure`; ``None`` for filtered rows.
+        keys: object ``[n]`` of bytes or ``None``; the prediction's key. ``None`` for the other kinds.
+        headers: object ``[n]``; list of (name, bytes) passed on from the record, or ``None`` where none are.
+        model: ``name@version`` of the last model, empty where there is none.
+    """
+
+    kind: Kind
+    origin: Origin
+    values: Array | None = None
+    keys: Array | None = None
+    headers: Array | None = None
+    model: str = ""
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def take(self, index: Array | slice) -> Outcomes:
+        """The rows at ``index``."""
+        return Outcomes(
+            self.kind,
+            self.origin.take(index),
+            None if self.values is None else self.values[index],
+            None if self.keys is None else self.keys[index],
+            None if self.headers is None else self.headers[index],
+            self.model,
+        )
+
+
+def dead_letters(origin: Origin, failures: list[Failure]) -> Outcomes:
+    """Dead letters of ``n`` rows with one failure each."""
+    return Outcomes(Kind.DEAD_LETTER, origin, values=np.fromiter(failures, dtype=object, count=len(failures)))
+
+
+def join_outcomes(pieces: list[Outcomes]) -> Outcomes:
+    """All rows of ``pieces``, which are of one kind, in that order. The model is that of the first."""
+    first = pieces[0]
+    return Outcomes(
+        first.kind,
+        Origin.join([piece.origin for piece in pieces]),
+        *(
+            _join([getattr(piece, name) for piece in pieces], [len(piece) for piece in pieces])
+            for name in ("values", "keys", "headers")
+        ),
+        model=first.model,
+    )
+
+
+def _join(columns: list[Array | None], lengths: list[int]) -> Array | None:
+    if all(column is None for column in columns):
+        return None
+    empty = [np.full(length, None, object) if column is None else column for column, length in zip(columns, lengths, strict=True)]
+    return np.concatenate(empty)

@@ -1,0 +1,510 @@
+"""The pure core: takes what happened and the time, says what to do. No I/O, no thread, no clock.
+
+One record's way through it::
+
+    Polled ──▶ ledger.open ──▶ batcher of stage 0 ──▶ RunStage ─▶ StageDone ──▶ batcher of stage 1 … last stage
+                                                                      │ outcomes
+                                                                      ▼
+    Commit ◀── ledger.settle ◀── Delivered ◀── Send ◀── sequencer (order per source partition)
+
+Every row carries the number of its slot. A slot is closed when its partition goes; whatever arrives for it later is
+dropped here and nowhere else (promise D6).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamml.batch.column import Array
+from streamml.batch.microbatch import HEADERS, KEY, VALUE, Int, MicroBatch, Origin
+from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
+from streamml.engine.assignment import Assignment, Slot, SlotNames
+from streamml.engine.backpressure import Budget, Gauge
+from streamml.engine.batcher import Batcher, BatchPolicy, Flush
+from streamml.engine.dead_letters import DeadLetterLimit, DeadLetterMeter, compose_letter
+from streamml.engine.events import (
+    Action,
+    Assigned,
+    Commit,
+    CommitFailed,
+    Event,
+    Fail,
+    Gate,
+    Lost,
+    Polled,
+    Released,
+    Revoking,
+    RunStage,
+    Send,
+    Settled,
+    StageDone,
+    StageFailed,
+    Stop,
+    Stopped,
+    Tick,
+)
+from streamml.engine.identity import prediction_id
+from streamml.engine.retry import Backoff
+from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
+from streamml.ports.sink import Delivered, OutboundRecords
+from streamml.ports.source import RecordRun, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What the engine decides by.
+
+    Args:
+        stages: batch policy of each stage, in the order that rows pass them.
+        prediction_topic, dead_letter_topic: where outcomes go.
+        dead_letter_limit: when to stop because too much fails.
+        budget: bound on what is polled and unsettled.
+        ordered: keep the order of each source partition.
+        commit_interval_s: how often positions are committed; at a crash, as much may be scored twice.
+        max_outbound_rows: most records handed to the sink and not acknowledged.
+        backoff: pause between tries of a stage whose dependency is down.
+        worker: this worker's name, for dead letters.
+    """
+
+    stages: tuple[BatchPolicy, ...]
+    prediction_topic: str
+    dead_letter_topic: str
+    dead_letter_limit: DeadLetterLimit
+    budget: Budget
+    ordered: bool = True
+    commit_interval_s: float = 0.2
+    max_outbound_rows: int = 100_000
+    backoff: Backoff = Backoff()
+    worker: str = ""
+
+
+@dataclass(slots=True)
+class _Job:
+    stage: int
+    batch: MicroBatch
+    attempt: int = 1
+    retry_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Stage:
+    batcher: Batcher
+    max_rows: int
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    slots: tuple[int, ...]
+    partitions: tuple[TopicPartition, ...]
+    deadline: float
+
+
+@dataclass(slots=True)
+class EngineStatistics:
+    """What the engine holds now, and what it did since the start."""
+
+    polled: int = 0
+    predictions: int = 0
+    dead_letters: int = 0
+    filtered: int = 0
+    retries: int = 0
+    dropped_stale: int = 0
+    flushes: dict[tuple[int, Flush], int] = field(default_factory=dict)
+
+
+class Engine:
+    """Decides what a worker does next; see the module's docstring. Calls come from one thread."""
+
+    def __init__(self, config: EngineConfig, names: SlotNames) -> None:
+        self._config = config
+        self._names = names
+        self._assignment = Assignment(names, ordered=config.ordered)
+        self._stages = [_Stage(Batcher(policy), policy.max_rows) for policy in config.stages]
+        self._jobs: dict[int, _Job] = {}
+        self._tokens: dict[int, tuple[Outcomes, ...]] = {}
+        self._held: deque[Send] = deque()
+        self._outbound = 0
+        self._numbers = 0
+        self._gauge = Gauge(config.budget)
+        self._meter = DeadLetterMeter(config.dead_letter_limit)
+        self._gate_open = True
+        self._commit_at = 0.0
+        self._drains: list[_Drain] = []
+        self._stop: Stop | None = None
+        self.statistics = EngineStatistics()
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Everything to do because of ``event``, in order. ``now`` is in seconds since 1970 and never goes back."""
+        actions: list[Action] = []
+        try:
+            match event:
+                case StageDone():
+                    self._stage_done(event, now, actions)
+                case Delivered():
+                    self._delivered(event, now, actions)
+                case Polled():
+                    self._polled(event)
+                case StageFailed():
+                    self._stage_failed(event, now, actions)
+                case Assigned():
+                    for partition, position in event.positions.items():
+                        self._assignment.open(partition, position)
+                case Revoking():
+                    self._drains.append(self._drain(event.partitions, event.deadline))
+                case Lost():
+                    self._close(event.partitions)
+                case CommitFailed():
+                    self._uncommit(event)
+                case Stop():
+                    self._stop = event
+                case Tick():
+                    pass
+            self._go_on(now, actions)
+        except FatalError as error:
+            actions.append(Fail(error))
+        return actions
+
+    def wake_at(self) -> float | None:
+        """When a `Tick` is due even if nothing else happens."""
+        times = [job.retry_at for job in self._jobs.values() if job.retry_at is not None]
+        times += [drain.deadline for drain in self._drains]
+        if self._stop is not None:
+            times.append(self._stop.deadline)
+        if any(slot.committed != slot.ledger.position for slot in self._assignment.slots()):
+            times.append(self._commit_at)
+        return min(times, default=None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._gauge.rows
+
+    @property
+    def gauge(self) -> Gauge:
+        """What is on its way, and the most that ever was."""
+        return self._gauge
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """Next offset to commit for each partition that is ours."""
+        return dict(self._assignment.positions())
+
+    def queued_rows(self) -> list[int]:
+        """Rows that wait, per stage."""
+        return [stage.batcher.rows for stage in self._stages]
+
+    # -- what happened -----------------------------------------------------------------------------------------------
+
+    def _polled(self, event: Polled) -> None:
+        parts: list[MicroBatch] = []
+        for run in event.runs:
+            slot = self._assignment.of(run.partition)
+            if slot is None:
+                self.statistics.dropped_stale += len(run)
+                continue
+            parts.append(_rows_of(run, slot))
+            self._gauge.add(len(run), run.size_bytes)
+            self.statistics.polled += len(run)
+        if parts:
+            self._stages[0].batcher.put(MicroBatch.join(parts))
+
+    def _stage_done(self, event: StageDone, now: float, actions: list[Action]) -> None:
+        job = self._jobs.pop(event.job)
+        self._stages[job.stage].busy = False
+        result = event.result
+        _check_conservation(job.batch, result.batch, result.outcomes)
+        if len(result.batch):
+            if job.stage + 1 == len(self._stages):
+                raise LedgerViolation(f"{len(result.batch)} rows left the last stage without an end.")
+            self._stages[job.stage + 1].batcher.put(self._still_ours(result.batch))
+        self._end(result.outcomes, now, actions)
+
+    def _stage_failed(self, event: StageFailed, now: float, actions: list[Action]) -> None:
+        job = self._jobs[event.job]
+        if not isinstance(event.error, TransientError):
+            actions.append(Fail(event.error))
+            return
+        job.retry_at = now + self._config.backoff.delay(job.attempt, event.random)
+        self.statistics.retries += 1
+
+    def _delivered(self, event: Delivered, now: float, actions: list[Action]) -> None:
+        outcomes = self._tokens.pop(event.token)
+        self._outbound -= sum(len(block) for block in outcomes if block.kind is not Kind.FILTERED)
+        if event.refusals:
+            outcomes = self._replace_refused(event, outcomes, now, actions)
+        self._settle(outcomes, actions)
+
+    def _uncommit(self, event: CommitFailed) -> None:
+        for partition in event.partitions:
+            slot = self._assignment.of(partition)
+            if slot is not None:
+                slot.committed = -1
+
+    # -- rows that ended ---------------------------------------------------------------------------------------------
+
+    def _end(self, outcomes: Iterable[Outcomes], now: float, actions: list[Action]) -> None:
+        """Put outcomes in order and send what may go."""
+        by_slot: dict[int, list[Outcomes]] = {}
+        for piece in outcomes:
+            for number, rows in _split(piece):
+                by_slot.setdefault(number, []).append(rows)
+        released: list[Outcomes] = []
+        for number, pieces in by_slot.items():
+            slot = self._assignment.by_number(number)
+            if slot is None:
+                self.statistics.dropped_stale += sum(len(piece) for piece in pieces)
+            else:
+                released.extend(slot.sequencer.offer(pieces))
+        if released:
+            self._send(tuple(released), now, actions)
+
+    def _send(self, outcomes: tuple[Outcomes, ...], now: float, actions: list[Action]) -> None:
+        going = tuple(block for block in outcomes if block.kind is not Kind.FILTERED)
+        if not going:
+            self._settle(outcomes, actions)
+            return
+        blocks = tuple(self._records(block, now) for block in going)
+        dropped = tuple(block for block in outcomes if block.kind is Kind.FILTERED)
+        token = self._number()
+        self._tokens[token] = going + dropped
+        self._held.append(Send(token, blocks, going))
+        self._send_held(actions)
+
+    def _send_held(self, actions: list[Action]) -> None:
+        while self._held and self._outbound < self._config.max_outbound_rows:
+            send = self._held.popleft()
+            self._outbound += sum(len(block) for block in send.blocks)
+            actions.append(send)
+
+    def _records(self, block: Outcomes, now: float) -> OutboundRecords:
+        if block.kind is Kind.DEAD_LETTER:
+            return self._letters(block, now)
+        assert block.values is not None and block.keys is not None and block.headers is not None
+        return OutboundRecords(
+            self._config.prediction_topic,
+            block.keys.tolist(),
+            block.values.tolist(),
+            block.headers.tolist(),
+            block.origin.timestamp.tolist(),
+        )
+
+    def _letters(self, block: Outcomes, now: float) -> OutboundRecords:
+        origin = block.origin
+        letters = []
+        assert block.values is not None
+        for index, failure in enumerate(block.values):
+            number, ordinal, offset = int(origin.slot[index]), int(origin.ordinal[index]), int(origin.offset[index])
+            slot = self._assignment.by_number(number)
+            assert slot is not None
+            run, place = slot.ledger.find(ordinal)
+            child = None if origin.child is None else int(origin.child[index])
+            id = prediction_id(self._names.prefixes[number], offset, child)
+            record = run.records[place]
+            letters.append(compose_letter(failure, record, slot.partition, offset, id, self._config.worker, now))
+        return OutboundRecords(
+            self._config.dead_letter_topic,
+            [letter.key for letter in letters],
+            [letter.value for letter in letters],
+            [letter.headers for letter in letters],
+            [letter.timestamp for letter in letters],
+        )
+
+    def _replace_refused(
+        self, event: Delivered, outcomes: tuple[Outcomes, ...], now: float, actions: list[Action]
+    ) -> tuple[Outcomes, ...]:
+        """Send dead letters for refused predictions; returns the outcomes that settle now."""
+        refused: list[Outcomes] = []
+        for refusal in event.refusals:
+            block = outcomes[refusal.block]
+            if block.kind is Kind.DEAD_LETTER:
+                raise FatalError(
+                    f"The broker refused a dead letter for {self._config.dead_letter_topic}: {refusal.message} "
+                    "Raise max.message.bytes of that topic above that of the input topic and start again; nothing is lost."
+                )
+            failure = Failure("sink", "EncodeError", f"The broker refused the prediction: {refusal.message}", block.model)
+            refused.append(dead_letters(block.origin.take(slice(refusal.index, refusal.index + 1)), [failure]))
+        mine = [piece for piece in refused if self._assignment.by_number(int(piece.origin.slot[0])) is not None]
+        if mine:
+            self._send(tuple(mine), now, actions)
+        waiting = {(int(piece.origin.slot[0]), int(piece.origin.ordinal[0])) for piece in refused}
+        return tuple(block.take(_not_of(block.origin, waiting)) for block in outcomes)
+
+    def _settle(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
+        ordinals: dict[int, list[Int]] = {}
+        rows = letters = 0
+        for block in outcomes:
+            for number, piece in _split(block):
+                ordinals.setdefault(number, []).append(piece.origin.ordinal)
+        exploded = any(block.origin.child is not None for block in outcomes)
+        for number, parts in ordinals.items():
+            slot = self._assignment.by_number(number)
+            if slot is not None:
+                joined = np.concatenate(parts)
+                left = slot.ledger.settle(np.unique(joined) if exploded else joined)
+                self._gauge.add(-left[0], -left[1])
+        for block in outcomes:
+            rows += len(block)
+            letters += len(block) if block.kind is Kind.DEAD_LETTER else 0
+            self._count(block)
+        actions.append(Settled(outcomes))
+        share = self._meter.exceeded(rows, letters)
+        if share is not None:
+            raise DeadLetterLimitExceeded(
+                f"{share:.0%} of the latest records became dead letters, more than the topology allows "
+                f"({self._config.dead_letter_limit.max_ratio:.0%}). See `streamml dlq list`; mend the cause, then start again."
+            )
+
+    def _count(self, block: Outcomes) -> None:
+        name = {Kind.PREDICTION: "predictions", Kind.DEAD_LETTER: "dead_letters", Kind.FILTERED: "filtered"}[block.kind]
+        setattr(self.statistics, name, getattr(self.statistics, name) + len(block))
+
+    # -- what follows ------------------------------------------------------------------------------------------------
+
+    def _go_on(self, now: float, actions: list[Action]) -> None:
+        self._send_held(actions)
+        self._retry(now, actions)
+        self._dispatch(actions)
+        self._finish_drains(now, actions)
+        self._commit(now, actions)
+        self._set_gate(actions)
+        self._finish_stop(now, actions)
+
+    def _retry(self, now: float, actions: list[Action]) -> None:
+        for number, job in list(self._jobs.items()):
+            if job.retry_at is None or job.retry_at > now:
+                continue
+            job.batch, job.retry_at, job.attempt = self._still_ours(job.batch), None, job.attempt + 1
+            if len(job.batch):
+                actions.append(RunStage(number, job.stage, job.batch, job.attempt))
+            else:
+                del self._jobs[number]
+                self._stages[job.stage].busy = False
+
+    def _dispatch(self, actions: list[Action]) -> None:
+        for index in reversed(range(len(self._stages))):
+            stage = self._stages[index]
+            if stage.busy or self._crowded(index + 1):
+                continue
+            taken = stage.batcher.take()
+            if taken is None:
+                continue
+            batch, reason = taken
+            number = self._number()
+            self._jobs[number] = _Job(index, batch)
+            stage.busy = True
+            self.statistics.flushes[index, reason] = self.statistics.flushes.get((index, reason), 0) + 1
+            actions.append(RunStage(number, index, batch))
+
+    def _crowded(self, index: int) -> bool:
+        """Whether a stage has enough to do for now; past the last one, whether the sink has."""
+        if index == len(self._stages):
+            return bool(self._held)
+        return self._stages[index].batcher.rows >= 2 * self._stages[index].max_rows
+
+    def _commit(self, now: float, actions: list[Action]) -> None:
+        if now < self._commit_at:
+            return
+        changed: dict[TopicPartition, int] = {}
+        for slot in self._assignment.slots():
+            position = slot.ledger.position
+            if position != slot.committed:
+                changed[slot.partition] = slot.committed = position
+        if changed:
+            actions.append(Commit(changed))
+            self._commit_at = now + self._config.commit_interval_s
+
+    def _set_gate(self, actions: list[Action]) -> None:
+        wanted = self._gauge.room and self._stop is None
+        if wanted != self._gate_open:
+            self._gate_open = wanted
+            actions.append(Gate(wanted))
+
+    def _drain(self, partitions: Sequence[TopicPartition], deadline: float) -> _Drain:
+        slots = [slot for partition in partitions if (slot := self._assignment.of(partition)) is not None]
+        return _Drain(tuple(slot.number for slot in slots), tuple(partitions), deadline)
+
+    def _finish_drains(self, now: float, actions: list[Action]) -> None:
+        for drain in list(self._drains):
+            slots = [slot for number in drain.slots if (slot := self._assignment.by_number(number)) is not None]
+            if now < drain.deadline and any(slot.ledger.unsettled for slot in slots):
+                continue
+            self._drains.remove(drain)
+            actions.append(Released(drain.partitions, {slot.partition: slot.ledger.position for slot in slots}))
+            self._close(drain.partitions)
+
+    def _finish_stop(self, now: float, actions: list[Action]) -> None:
+        if self._stop is None or (self._gauge.rows and now < self._stop.deadline):
+            return
+        unsettled = sum(slot.ledger.unsettled for slot in self._assignment.slots())
+        actions.append(Stopped(self._assignment.positions(), unsettled))
+
+    def _close(self, partitions: Iterable[TopicPartition]) -> None:
+        closed: set[int] = set()
+        for partition in partitions:
+            slot = self._assignment.close(partition)
+            if slot is not None:
+                closed.add(slot.number)
+                self._gauge.add(-slot.ledger.rows, -slot.ledger.size_bytes)
+        for stage in self._stages:
+            stage.batcher.drop(closed)
+
+    def _still_ours(self, batch: MicroBatch) -> MicroBatch:
+        numbers = np.unique(batch.origin.slot)
+        closed = [number for number in numbers if self._assignment.by_number(int(number)) is None]
+        if not closed:
+            return batch
+        mine = ~np.isin(batch.origin.slot, closed)
+        self.statistics.dropped_stale += len(batch) - int(mine.sum())
+        return batch.take(mine)
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+
+def _rows_of(run: RecordRun, slot: Slot) -> MicroBatch:
+    count = len(run)
+    first = slot.ledger.open(run)
+    origin = Origin(
+        slot=np.full(count, slot.number, np.int64),
+        ordinal=np.arange(first, first + count, dtype=np.int64),
+        offset=run.offsets,
+        timestamp=run.timestamps,
+        flags=np.zeros(count, np.int64),
+    )
+    columns: dict[str, Array] = {VALUE: run.values}
+    if run.keys is not None:
+        columns[KEY] = run.keys
+    if run.headers is not None:
+        columns[HEADERS] = run.headers
+    return MicroBatch(origin, columns)
+
+
+def _split(piece: Outcomes) -> list[tuple[int, Outcomes]]:
+    """Rows by slot, order kept; empty pieces vanish."""
+    if not len(piece):
+        return []
+    slots = piece.origin.slot
+    if (slots == slots[0]).all():
+        return [(int(slots[0]), piece)]
+    return [(int(number), piece.take(slots == number)) for number in np.unique(slots)]
+
+
+def _not_of(origin: Origin, records: set[tuple[int, int]]) -> Array:
+    pairs = zip(origin.slot.tolist(), origin.ordinal.tolist(), strict=True)
+    return np.fromiter((pair not in records for pair in pairs), bool, count=len(origin))
+
+
+def _check_conservation(before: MicroBatch, after: MicroBatch, outcomes: Sequence[Outcomes]) -> None:
+    """Every row of a stage's batch goes on or ends (design, section 5)."""
+    if after.origin.child is not None or any(piece.origin.child is not None for piece in outcomes):
+        parents = np.unique(np.concatenate([after.origin.ordinal, *(piece.origin.ordinal for piece in outcomes)]))
+        if len(parents) == len(np.unique(before.origin.ordinal)):
+            return
+    elif len(before) == len(after) + sum(len(piece) for piece in outcomes):
+        return
+    raise LedgerViolation(f"A stage took {len(before)} rows and did not give account of each.")

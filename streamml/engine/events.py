@@ -1,0 +1,164 @@
+"""What the engine is told, and what it says to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamml.batch.microbatch import MicroBatch
+from streamml.batch.outcome import Outcomes
+from streamml.errors import StreamMLError
+from streamml.ports.sink import Delivered, OutboundRecords
+from streamml.ports.source import Positions, RecordRun, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Partitions are ours from these offsets on."""
+
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """Partitions are about to go; finish what fits before ``deadline`` (seconds since 1970)."""
+
+    partitions: tuple[TopicPartition, ...]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Partitions are gone; forget them."""
+
+    partitions: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Records arrived."""
+
+    runs: Sequence[RecordRun]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTiming:
+    """What one step of a stage took for one batch."""
+
+    step: str
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What became of a stage's batch: rows that go on, and rows that ended. Every input row is in exactly one."""
+
+    batch: MicroBatch
+    outcomes: Sequence[Outcomes] = ()
+    timings: Sequence[StepTiming] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    """A stage finished job ``job``."""
+
+    job: int
+    result: StageResult
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed:
+    """A stage could not do job ``job``: a `TransientError` is tried again, any other error stops the worker."""
+
+    job: int
+    error: StreamMLError
+    random: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed:
+    """A commit of these partitions did not go through."""
+
+    partitions: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Take no more records; finish what is on its way before ``deadline``."""
+
+    deadline: float
+
+
+Event = Assigned | Revoking | Lost | Polled | StageDone | StageFailed | Delivered | CommitFailed | Tick | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class RunStage:
+    """Run stage number ``stage`` on ``batch``; answer with `StageDone` or `StageFailed`."""
+
+    job: int
+    stage: int
+    batch: MicroBatch
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write these records; answer with `Delivered`. ``outcomes`` are the rows they stand for, block by block."""
+
+    token: int
+    blocks: tuple[OutboundRecords, ...]
+    outcomes: tuple[Outcomes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Rows reached their end: acknowledged, or dropped on purpose. For the metrics."""
+
+    outcomes: tuple[Outcomes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commit these positions; no answer is needed."""
+
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Take records (``open``) or stop taking them."""
+
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The answer to `Revoking`: commit these positions, the partitions may go."""
+
+    partitions: tuple[TopicPartition, ...]
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The answer to `Stop`: commit these positions and leave. ``abandoned`` records will be read again."""
+
+    positions: Positions
+    abandoned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Stop at once with this error."""
+
+    error: StreamMLError
+
+
+Action = RunStage | Send | Settled | Commit | Gate | Released | Stopped | Fail

@@ -1,0 +1,107 @@
+"""Which records of one assignment are settled, and how far it is safe to commit."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamml.batch.microbatch import Int
+from streamml.errors import LedgerViolation
+from streamml.ports.source import RecordRun
+
+
+@dataclass(slots=True)
+class _Entry:
+    first_ordinal: int
+    unsettled: int
+    run: RecordRun
+
+
+class Ledger:
+    """Counts unsettled records per polled run of one slot; the cost is per run, not per record.
+
+    The position is one past the last offset of the longest prefix of runs in which every record is settled. Nothing at
+    or beyond an unsettled record is ever inside it, whatever the order of settling (promise D1).
+    """
+
+    def __init__(self, position: int) -> None:
+        """
+        Args:
+            position: next offset to be read when the slot was assigned.
+        """
+        self._entries: list[_Entry] = []
+        self._starts: list[int] = []
+        self._next_ordinal = 0
+        self._position = position
+
+    @property
+    def position(self) -> int:
+        """Next offset to commit: everything below it is settled."""
+        return self._position
+
+    @property
+    def unsettled(self) -> int:
+        """Records that were polled and are not settled."""
+        return sum(entry.unsettled for entry in self._entries)
+
+    def open(self, run: RecordRun) -> int:
+        """Enter a polled run; returns the ordinal of its first record."""
+        first = self._next_ordinal
+        self._entries.append(_Entry(first, len(run), run))
+        self._starts.append(first)
+        self._next_ordinal += len(run)
+        return first
+
+    def settle(self, ordinals: Int) -> tuple[int, int]:
+        """Settle the records at ``ordinals``, each exactly once over the life of the slot.
+
+        Returns:
+            Records and bytes of the runs that left the ledger because they and all before them are settled.
+
+        Raises:
+            LedgerViolation: an ordinal was never opened, or was settled before.
+        """
+        where = np.searchsorted(self._starts, ordinals, side="right") - 1
+        for index, count in enumerate(np.bincount(where, minlength=len(self._entries)).tolist()):
+            if count:
+                entry = self._entries[index]
+                entry.unsettled -= count
+                if entry.unsettled < 0:
+                    raise LedgerViolation(f"{-entry.unsettled} records of {entry.run.where()} were settled twice.")
+        return self._release_prefix()
+
+    def _release_prefix(self) -> tuple[int, int]:
+        done = 0
+        for entry in self._entries:
+            if entry.unsettled:
+                break
+            done += 1
+        left = self._entries[:done]
+        if left:
+            self._position = int(left[-1].run.offsets[-1]) + 1
+            del self._entries[:done], self._starts[:done]
+        return sum(len(entry.run) for entry in left), sum(entry.run.size_bytes for entry in left)
+
+    def find(self, ordinal: int) -> tuple[RecordRun, int]:
+        """The run that holds ``ordinal`` and the record's index in it.
+
+        Raises:
+            LedgerViolation: the record has left the ledger.
+        """
+        index = bisect_right(self._starts, ordinal) - 1
+        if index < 0 or ordinal >= self._entries[index].first_ordinal + len(self._entries[index].run):
+            raise LedgerViolation(f"Record number {ordinal} is not in the ledger any more.")
+        entry = self._entries[index]
+        return entry.run, ordinal - entry.first_ordinal
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all runs that are still here."""
+        return sum(entry.run.size_bytes for entry in self._entries)
+
+    @property
+    def rows(self) -> int:
+        """Records of all runs that are still here."""
+        return sum(len(entry.run) for entry in self._entries)

@@ -1,0 +1,135 @@
+"""Every error that streamml raises, sorted by what happens next.
+
+::
+
+    StreamMLError
+    |- ConfigError            before start; carries every problem found     exit 2
+    |  |- SettingsError
+    |  `- TopologyError
+    |- RowError               one row: it becomes a dead letter
+    |  |- DecodeError
+    |  |- FeatureMissing
+    |  |- FeatureStale
+    |  |- StepFailed
+    |  |- ModelRejected
+    |  `- EncodeError
+    |- TransientError         retried by policy; its stage waits
+    |  |- SourceUnavailable
+    |  |- FeaturesUnavailable
+    |  |- ModelBusy
+    |  `- SinkUnavailable
+    `- FatalError             the worker stops                              exit 3
+       |- ModelFault
+       |- LedgerViolation
+       |- OffsetOutOfRange
+       |- DeadLetterLimitExceeded
+       `- Fenced                                                            exit 4
+
+A message is one or more sentences: what happened, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StreamMLError(Exception):
+    """Root of all errors of this package."""
+
+    exit_code: int = 3
+
+
+class ConfigError(StreamMLError):
+    """Something that was declared or set is wrong; nothing was started.
+
+    Args:
+        problems: every problem found, each one sentence with its remedy.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class SettingsError(ConfigError):
+    """A flag, environment variable or line of ``streamml.toml`` is wrong."""
+
+
+class TopologyError(ConfigError):
+    """A topology, or what it refers to, is wrong."""
+
+
+class RowError(StreamMLError):
+    """One row cannot be processed and becomes a dead letter."""
+
+
+class DecodeError(RowError):
+    """The record is not what the input contract says."""
+
+
+class FeatureMissing(RowError):
+    """A feature set with ``if_missing="dead_letter"`` has no value for the row."""
+
+
+class FeatureStale(RowError):
+    """A feature set with ``if_stale="dead_letter"`` has a value that is too old, or from the future."""
+
+
+class StepFailed(RowError):
+    """A transform, filter or explode function failed the row."""
+
+
+class ModelRejected(RowError):
+    """The model raised for this row, or answered with a value that is not finite."""
+
+
+class EncodeError(RowError):
+    """The prediction does not fit the output contract, or is too large for its topic."""
+
+
+class TransientError(StreamMLError):
+    """Something outside is not available now; the stage retries with backoff."""
+
+
+class SourceUnavailable(TransientError):
+    """The input broker does not answer."""
+
+
+class FeaturesUnavailable(TransientError):
+    """The feature store does not answer, or holds another schema than the topology declares."""
+
+
+class ModelBusy(TransientError):
+    """The model cannot take a batch now."""
+
+
+class SinkUnavailable(TransientError):
+    """The output broker does not answer."""
+
+
+class FatalError(StreamMLError):
+    """The worker cannot go on; nothing unsettled is committed."""
+
+
+class ModelFault(FatalError):
+    """The model itself is at fault: wrong shape, wrong type, or every row of a batch fails."""
+
+
+class LedgerViolation(FatalError):
+    """An internal invariant of settlement broke; going on could lose records."""
+
+
+class OffsetOutOfRange(FatalError):
+    """The committed position is no longer on the broker (retention, truncation)."""
+
+
+class DeadLetterLimitExceeded(FatalError):
+    """More rows became dead letters than the topology allows."""
+
+
+class Fenced(FatalError):
+    """Another process took over this worker's identity."""
+
+    exit_code = 4

@@ -1,0 +1,66 @@
+"""The contract of a feature store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamml.batch.column import Array, ColumnType
+from streamml.batch.microbatch import Int, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSchema:
+    """What is stored per entity: the set's name and its columns in stored order, each with a fixed size."""
+
+    name: str
+    columns: tuple[tuple[str, ColumnType], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRequest:
+    """Distinct entities of one set. An entity is the tuple of its key parts, each as UTF-8 or raw bytes."""
+
+    schema: FeatureSchema
+    entities: Sequence[tuple[bytes, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureReply:
+    """Values for the entities of one request, in its order.
+
+    Args:
+        version: version of the set that all values are of.
+        present: bool ``[n]``; whether the entity has a whole value of the right schema.
+        event_time: int64 ``[n]``; time that the value describes, µs since 1970 UTC; 0 where not present.
+        columns: one array ``[n, *shape]`` per column; zeros where not present.
+    """
+
+    version: str
+    present: Mask
+    event_time: Int
+    columns: Mapping[str, Array]
+
+
+class FeatureStore(Protocol):
+    """Reads feature values. `lookup` may be called from several threads."""
+
+    def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
+        """Values for every request, in one round trip.
+
+        Raises:
+            FeaturesUnavailable: the store does not answer in time, a set was never loaded, or its current version has
+                another schema than the request.
+        """
+        ...
+
+    def ping(self) -> None:
+        """Whether the store answers.
+
+        Raises:
+            FeaturesUnavailable: it does not.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,53 @@
+"""The contract of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamml.batch.column import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output: numpy type name or ``text``, and the shape of one row (``None`` = any length)."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(['rows', *('any' if size is None else str(size) for size in self.shape)])}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Inputs and outputs by name, in the model file's order."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+class Model(Protocol):
+    """A loaded version of a model. `run` is called from one thread at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def signature(self) -> Signature: ...
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Score ``n`` ≥ 1 rows: arrays ``[n, *row shape]`` by input name to arrays ``[n, *row shape]`` by output name.
+
+        Raises:
+            ModelBusy: out of memory or overloaded; a smaller batch or a later try may work.
+            ModelRejected: the model refuses these rows; fewer of them may pass.
+            ModelFault: the model itself is broken.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,54 @@
+"""Feature sets: what is stored per entity, and what happens when it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from streamml.batch.column import ColumnType
+
+
+@dataclass(frozen=True, init=False)
+class FeatureSet:
+    """Values precomputed per entity, loaded as versions.
+
+    Args:
+        name: also the prefix of its columns: set ``route`` with column ``mean_delay`` adds ``route.mean_delay``.
+        key: event columns that name the entity, in this order.
+        columns: type of each value, numeric; ``sm.f4(default=0.2)`` declares what stands in for it. A list of types
+            for one set is its schema: another order is another schema.
+        ttl: age from which a value is stale: row time minus the time that the value describes. ``None``: never.
+        if_missing: for an entity without a value: its defaults, a dead letter, or stop the worker.
+        if_stale: the same for a value that is too old, or from the row's future.
+        if_unavailable: while the store does not answer, or has another schema: wait, or use the defaults.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, ColumnType]
+    ttl: str | None
+    if_missing: Literal["default", "dead_letter", "fail"]
+    if_stale: Literal["default", "dead_letter", "fail"]
+    if_unavailable: Literal["wait", "default"]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        key: str | tuple[str, ...],
+        columns: Mapping[str, ColumnType],
+        ttl: str | None = None,
+        if_missing: Literal["default", "dead_letter", "fail"] = "default",
+        if_stale: Literal["default", "dead_letter", "fail"] = "default",
+        if_unavailable: Literal["wait", "default"] = "wait",
+    ) -> None:
+        key = (key,) if isinstance(key, str) else tuple(key)
+        for field, value in locals().items():
+            if field != "self":
+                object.__setattr__(self, field, value)
+
+    @property
+    def outputs(self) -> dict[str, ColumnType]:
+        """Columns that a lookup of this set adds to a batch."""
+        return {f"{self.name}.{column}": declared for column, declared in self.columns.items()}

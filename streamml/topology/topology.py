@@ -1,0 +1,113 @@
+"""A topology is data: what comes in, what is done to it, what goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from streamml.topology.steps import Step
+
+
+@dataclass(frozen=True, init=False)
+class Source:
+    """Where events come from.
+
+    Args:
+        topics: one topic, or several with the same contract.
+        schema: pydantic model of an event; unknown fields are ignored.
+        start: where a group that never ran begins: ``"earliest"`` or ``"latest"``. There is no default on purpose.
+        event_time: field with the event's own time (a ``datetime``); ``None``: the record's timestamp. The age of
+            features counts from it.
+        parsing: ``"strict"`` (types as declared, finite numbers, 64-bit integers) or ``"pydantic"`` (its rules and
+            validators, slower).
+        duplicate_keys: what a record with a repeated JSON key is: a dead letter, or the last one counts.
+        on_tombstone: what a record without a value is: dropped and counted, passed on as a tombstone, or a dead letter.
+        max_record_bytes: a larger record becomes a dead letter.
+    """
+
+    topics: tuple[str, ...]
+    schema: type[BaseModel]
+    start: Literal["earliest", "latest"]
+    event_time: str | None
+    parsing: Literal["strict", "pydantic"]
+    duplicate_keys: Literal["reject", "last"]
+    on_tombstone: Literal["drop", "forward", "dead_letter"]
+    max_record_bytes: int
+
+    def __init__(
+        self,
+        *topics: str,
+        schema: type[BaseModel],
+        start: Literal["earliest", "latest"],
+        event_time: str | None = None,
+        parsing: Literal["strict", "pydantic"] = "strict",
+        duplicate_keys: Literal["reject", "last"] = "reject",
+        on_tombstone: Literal["drop", "forward", "dead_letter"] = "drop",
+        max_record_bytes: int = 1_000_000,
+    ) -> None:
+        for field, value in locals().items():
+            if field != "self":
+                object.__setattr__(self, field, value)
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where predictions go.
+
+    Args:
+        topic: the prediction topic.
+        schema: pydantic model of a prediction; every field is fed by the column of the same name.
+        key: column that becomes the record's key; ``None`` keeps the event's key.
+        headers: names of headers of the event that are passed on, trace headers for example.
+        provenance: where a prediction says what made it: ``"header"`` (one header ``streamml``), or ``"fields"``: the text
+            fields ``prediction_id``, ``model``, ``flags`` and the integer ``revision`` of the schema, for consumers that
+            cannot read headers.
+        order: ``"partition"`` keeps the order of each source partition; ``"none"`` sends what is ready.
+    """
+
+    topic: str
+    schema: type[BaseModel]
+    key: str | None = None
+    headers: tuple[str, ...] = ()
+    provenance: Literal["header", "fields"] = "header"
+    order: Literal["partition", "none"] = "partition"
+
+
+@dataclass(frozen=True)
+class DeadLetterQueue:
+    """Where records go that cannot be scored.
+
+    Args:
+        topic: the dead-letter topic.
+        max_ratio: share of dead letters over which the worker stops, as something else is wrong then.
+        min_sample: number of latest records that the share is taken over; below that it is not judged.
+    """
+
+    topic: str
+    max_ratio: float = 0.05
+    min_sample: int = 1000
+
+
+@dataclass(frozen=True, init=False)
+class Topology:
+    """Events in, steps in the order that data flows, predictions out. Building one opens and reads nothing.
+
+    Args:
+        name: also the consumer group, unless settings say otherwise.
+    """
+
+    name: str
+    source: Source
+    steps: tuple[Step, ...]
+    sink: Sink
+    dead_letters: DeadLetterQueue
+
+    def __init__(
+        self, name: str, *, source: Source, steps: Sequence[Step], sink: Sink, dead_letters: DeadLetterQueue
+    ) -> None:
+        for field, value in locals().items():
+            if field != "self":
+                object.__setattr__(self, field, tuple(steps) if field == "steps" else value)
