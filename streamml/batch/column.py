@@ -81,7 +81,9 @@ class ColumnType:
             return spelling
         found = _SPELLING.fullmatch(spelling.strip())
         if found is None or found["kind"] not in _NUMPY:
-            raise ValueError(f"{spelling!r} is no column type; write one of {', '.join(_NUMPY)}, as in 'f4[22]' or 'text?'.")
+            raise ValueError(
+                f"{spelling!r} is no column type; write one of {', '.join(_NUMPY)}, as in 'f4[22]' or 'text?'."
+            )
         shape = tuple(int(part) for part in found["shape"].split(",")) if found["shape"] else ()
         return ColumnType(found["kind"], shape, nullable=found["null"] is not None)
 
@@ -121,9 +123,8 @@ def problem_with(column: object, declared: ColumnType, rows: int) -> str | None:
         return f"is a {type(column).__name__}, not a numpy array"
     if column.shape[:1] != (rows,):
         return f"has {column.shape[0] if column.ndim else 'no'} rows instead of {rows}"
-    if declared.kind not in ("text", "bytes", "object") or declared.shape:
-        if column.shape[1:] != declared.shape:
-            return f"has row shape {column.shape[1:]} instead of {declared.shape}"
+    if (declared.kind not in ("text", "bytes", "object") or declared.shape) and column.shape[1:] != declared.shape:
+        return f"has row shape {column.shape[1:]} instead of {declared.shape}"
     if column.dtype.kind != declared.dtype.kind and not (column.dtype.kind in "iub" and declared.dtype.kind in "if"):
         return f"has type {column.dtype} instead of {declared.kind}"
     return None

@@ -80,14 +80,13 @@ def dead_letters(origin: Origin, failures: list[Failure]) -> Outcomes:
 
 def join_outcomes(pieces: list[Outcomes]) -> Outcomes:
     """All rows of ``pieces``, which are of one kind, in that order. The model is that of the first."""
-    first = pieces[0]
+    first, lengths = pieces[0], [len(piece) for piece in pieces]
     return Outcomes(
         first.kind,
         Origin.join([piece.origin for piece in pieces]),
-        *(
-            _join([getattr(piece, name) for piece in pieces], [len(piece) for piece in pieces])
-            for name in ("values", "keys", "headers")
-        ),
+        values=_join([piece.values for piece in pieces], lengths),
+        keys=_join([piece.keys for piece in pieces], lengths),
+        headers=_join([piece.headers for piece in pieces], lengths),
         model=first.model,
     )
 
@@ -95,5 +94,5 @@ def join_outcomes(pieces: list[Outcomes]) -> Outcomes:
 def _join(columns: list[Array | None], lengths: list[int]) -> Array | None:
     if all(column is None for column in columns):
         return None
-    empty = [np.full(length, None, object) if column is None else column for column, length in zip(columns, lengths, strict=True)]
-    return np.concatenate(empty)
+    pairs = zip(columns, lengths, strict=True)
+    return np.concatenate([np.full(length, None, object) if column is None else column for column, length in pairs])

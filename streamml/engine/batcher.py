@@ -82,4 +82,3 @@ class Batcher:
         kept = (part.take(~np.isin(part.origin.slot, closed)) for part in self._parts)
         self._parts = deque(part for part in kept if len(part))
         self._rows = sum(len(part) for part in self._parts)
-

@@ -21,7 +21,9 @@ class Letter:
     timestamp: int
 
 
-def compose_letter(failure: Failure, record: RawRecord, partition: TopicPartition, offset: int, id: str, worker: str, now: float) -> Letter:
+def compose_letter(
+    failure: Failure, record: RawRecord, partition: TopicPartition, offset: int, id: str, *, worker: str, now: float
+) -> Letter:
     """The dead letter of ``record``: value, headers and timestamp unchanged, the reasons added as headers."""
     added: dict[str, str] = {
         "version": "1",

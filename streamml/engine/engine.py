@@ -78,7 +78,7 @@ class EngineConfig:
     ordered: bool = True
     commit_interval_s: float = 0.2
     max_outbound_rows: int = 100_000
-    backoff: Backoff = Backoff()
+    backoff: Backoff = field(default_factory=Backoff)
     worker: str = ""
 
 
@@ -283,7 +283,9 @@ class Engine:
     def _records(self, block: Outcomes, now: float) -> OutboundRecords:
         if block.kind is Kind.DEAD_LETTER:
             return self._letters(block, now)
-        assert block.values is not None and block.keys is not None and block.headers is not None
+        assert block.values is not None
+        assert block.keys is not None
+        assert block.headers is not None
         return OutboundRecords(
             self._config.prediction_topic,
             block.keys.tolist(),
@@ -304,7 +306,9 @@ class Engine:
             child = None if origin.child is None else int(origin.child[index])
             id = prediction_id(self._names.prefixes[number], offset, child)
             record = run.records[place]
-            letters.append(compose_letter(failure, record, slot.partition, offset, id, self._config.worker, now))
+            letters.append(
+                compose_letter(failure, record, slot.partition, offset, id, worker=self._config.worker, now=now)
+            )
         return OutboundRecords(
             self._config.dead_letter_topic,
             [letter.key for letter in letters],
@@ -325,7 +329,9 @@ class Engine:
                     f"The broker refused a dead letter for {self._config.dead_letter_topic}: {refusal.message} "
                     "Raise max.message.bytes of that topic above that of the input topic and start again; nothing is lost."
                 )
-            failure = Failure("sink", "EncodeError", f"The broker refused the prediction: {refusal.message}", block.model)
+            failure = Failure(
+                "sink", "EncodeError", f"The broker refused the prediction: {refusal.message}", block.model
+            )
             refused.append(dead_letters(block.origin.take(slice(refusal.index, refusal.index + 1)), [failure]))
         mine = [piece for piece in refused if self._assignment.by_number(int(piece.origin.slot[0])) is not None]
         if mine:

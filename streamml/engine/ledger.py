@@ -63,6 +63,8 @@ class Ledger:
         Raises:
             LedgerViolation: an ordinal was never opened, or was settled before.
         """
+        if len(ordinals) and not (self._first_ordinal <= ordinals.min() and ordinals.max() < self._next_ordinal):
+            raise LedgerViolation("A record was settled that is not open: settled twice, or never polled.")
         where = np.searchsorted(self._starts, ordinals, side="right") - 1
         for index, count in enumerate(np.bincount(where, minlength=len(self._entries)).tolist()):
             if count:
@@ -71,6 +73,10 @@ class Ledger:
                 if entry.unsettled < 0:
                     raise LedgerViolation(f"{-entry.unsettled} records of {entry.run.where()} were settled twice.")
         return self._release_prefix()
+
+    @property
+    def _first_ordinal(self) -> int:
+        return self._starts[0] if self._starts else self._next_ordinal
 
     def _release_prefix(self) -> tuple[int, int]:
         done = 0

@@ -58,7 +58,8 @@ class Sequencer:
         expected[inverse[lasts]] = children[lasts] + 1
         complete = counts == expected
         if not self._ordered:
-            return parents[complete]
+            ready: Int = parents[complete]
+            return ready
         run = (parents == self._next + np.arange(len(parents))) & complete
         length = len(run) if run.all() else int(np.argmin(run))
         self._next += length

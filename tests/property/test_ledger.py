@@ -1,0 +1,49 @@
+"""The ledger never offers a position beyond an unsettled record (D1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamml.engine.ledger import Ledger
+from streamml.errors import LedgerViolation
+from tests.records import run_of
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
+    """Polled runs with gaps in their offsets, and the order in which groups of ordinals settle."""
+    gaps = draw(st.lists(st.integers(1, 5), min_size=1, max_size=60))
+    offsets = np.cumsum(gaps).tolist()
+    cuts = sorted(draw(st.sets(st.integers(1, len(offsets)), max_size=6)) | {len(offsets)})
+    runs = [offsets[a:b] for a, b in zip([0, *cuts], cuts, strict=False) if a < b]
+    order = draw(st.permutations(range(len(offsets))))
+    size = draw(st.integers(1, 10))
+    return runs, [list(order[i : i + size]) for i in range(0, len(order), size)]
+
+
+@given(schedules())
+def test_d1_position_is_behind_every_unsettled_record(schedule: tuple[list[list[int]], list[list[int]]]) -> None:
+    runs, groups = schedule
+    offsets = [offset for run in runs for offset in run]
+    ledger = Ledger(0)
+    for run in runs:
+        ledger.open(run_of(run))
+    unsettled = set(range(len(offsets)))
+    for group in groups:
+        ledger.settle(np.array(group, np.int64))
+        unsettled -= set(group)
+        assert all(ledger.position <= offsets[ordinal] for ordinal in unsettled)
+        assert ledger.unsettled == len(unsettled)
+    assert ledger.position == offsets[-1] + 1
+    assert (ledger.rows, ledger.size_bytes) == (0, 0)
+
+
+def test_d1_settling_twice_is_a_violation() -> None:
+    ledger = Ledger(0)
+    ledger.open(run_of([0, 1]))
+    ledger.settle(np.array([0, 0], np.int64))
+    with pytest.raises(LedgerViolation):
+        ledger.settle(np.array([1], np.int64))
