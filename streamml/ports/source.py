@@ -93,8 +93,7 @@ class SourceListener(Protocol):
 class Source(Protocol):
     """A group member that reads records.
 
-    `open` first, then `poll` again and again from one thread, `close` last. `commit`, `pause` and `resume` may be called
-    from any thread between them.
+    `open` first, then `poll` again and again, `close` last; all calls come from one thread.
     """
 
     def open(self, listener: SourceListener) -> None:

@@ -19,5 +19,7 @@ def seconds(spelling: str | float) -> float:
         return float(spelling)
     found = _SPELLING.fullmatch(spelling)
     if found is None or found[2] not in _SECONDS:
-        raise ValueError(f"{spelling!r} is no duration; write a number and one of {', '.join(_SECONDS)}, as in '50ms' or '36h'.")
+        raise ValueError(
+            f"{spelling!r} is no duration; write a number and one of {', '.join(_SECONDS)}, as in '50ms' or '36h'."
+        )
     return float(found[1]) * _SECONDS[found[2]]

@@ -91,7 +91,12 @@ class Transform:
     name: str
 
     def __init__(
-        self, function: ColumnFunction, *, inputs: tuple[str, ...], outputs: Mapping[str, str | ColumnType], name: str | None = None
+        self,
+        function: ColumnFunction,
+        *,
+        inputs: tuple[str, ...],
+        outputs: Mapping[str, str | ColumnType],
+        name: str | None = None,
     ) -> None:
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "inputs", tuple(inputs))
@@ -139,7 +144,12 @@ class Explode:
     name: str
 
     def __init__(
-        self, function: ColumnFunction, *, inputs: tuple[str, ...], outputs: Mapping[str, str | ColumnType], name: str | None = None
+        self,
+        function: ColumnFunction,
+        *,
+        inputs: tuple[str, ...],
+        outputs: Mapping[str, str | ColumnType],
+        name: str | None = None,
     ) -> None:
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "inputs", tuple(inputs))

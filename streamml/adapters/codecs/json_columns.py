@@ -1,0 +1,96 @@
+"""Decoded rows to columns: loops in C, and only for the columns that somebody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import chain, repeat
+from operator import attrgetter, is_not, sub
+from types import SimpleNamespace
+from typing import Any, Final
+
+import numpy as np
+from msgspec import UNSET
+
+from streamml.adapters.codecs.json_structs import default_maker
+from streamml.batch.column import Array, ColumnType, object_array, sealed
+from streamml.errors import ConfigError
+from streamml.schema.field import Field
+
+Adapt = Callable[[Iterable[Any]], Iterable[Any]]
+ColumnReader = Callable[[Sequence[Any]], Array]
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAYS, _SECONDS, _MICROSECONDS = (attrgetter(name) for name in ("days", "seconds", "microseconds"))
+
+
+def column_reader(field: Field, adapt: Adapt | None = None) -> ColumnReader:
+    """A function from rows to the column of ``field``: ``[n, *shape]``, read-only, masked where the field is nullable.
+
+    Args:
+        field: rows have it as an attribute, which is `UNSET` where the record had none.
+        adapt: turns the rows' values (never null) into those of the column.
+    """
+    read, declared, filled = attrgetter(field.name), field.column, _filler(field)
+
+    def column(rows: Sequence[Any]) -> Array:
+        values: Iterable[Any] = map(read, rows)
+        if not field.required:
+            values = filled(values)
+        if declared.nullable:
+            return sealed(_masked(list(values), declared, adapt))
+        return sealed(_plain(adapt(values) if adapt else values, len(rows), declared))
+
+    return column
+
+
+def check_default(field: Field, reader: ColumnReader) -> None:
+    """Build the column of a record that lacks the field.
+
+    Raises:
+        ConfigError: its default is not of its type.
+    """
+    try:
+        reader([SimpleNamespace(**{field.name: UNSET})])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"The default of `{field.name}` is no {field.column}; give it one that is.") from error
+
+
+def _filler(field: Field) -> Callable[[Iterable[Any]], list[Any]]:
+    if field.default_factory is not None or field.column.kind == "object":
+        make = default_maker(field)
+        return lambda values: [make() if value is UNSET else value for value in values]
+    default = getattr(field.default, "value", field.default) if field.value.kind == "choice" else field.default
+    return lambda values: [default if value is UNSET else value for value in values]
+
+
+def _masked(values: list[Any], declared: ColumnType, adapt: Adapt | None) -> Array:
+    present = np.fromiter(map(is_not, values, repeat(None)), np.bool_, len(values))
+    held: list[Any] = [value for value in values if value is not None]
+    dense = _plain(adapt(held) if adapt else held, len(held), declared)
+    data = np.full((len(values), *declared.shape), None if dense.dtype == object else 0, dense.dtype)
+    data[present] = dense
+    absent = ~present.reshape(-1, *(1 for _ in declared.shape))
+    return np.ma.MaskedArray(data, mask=np.broadcast_to(absent, data.shape).copy())
+
+
+def _plain(values: Iterable[Any], count: int, declared: ColumnType) -> Array:
+    if declared.shape:
+        return np.fromiter(chain.from_iterable(values), declared.dtype).reshape(count, *declared.shape)
+    if declared.kind == "timestamp":
+        return _timestamps(list(values), count)
+    if declared.dtype == object:
+        return object_array(values, count)
+    return np.fromiter(values, declared.dtype, count)
+
+
+def _timestamps(values: list[datetime], count: int) -> Array:
+    try:
+        gaps = list(map(sub, values, repeat(EPOCH)))
+    except TypeError:  # a naive one is UTC
+        gaps = [(value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH for value in values]
+    days, seconds, microseconds = (
+        np.fromiter(map(part, gaps), np.int64, count) for part in (_DAYS, _SECONDS, _MICROSECONDS)
+    )
+    # whole numbers: a float of seconds loses the microseconds of far dates
+    return ((days * 86_400 + seconds) * 1_000_000 + microseconds).view("M8[us]")

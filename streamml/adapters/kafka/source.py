@@ -1,0 +1,268 @@
+"""A source on a Kafka-compatible broker: one member of a consumer group (classic protocol, cooperative-sticky)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as ClientPartition
+
+from streamml.batch.column import object_array
+from streamml.errors import FatalError, Fenced, OffsetOutOfRange, SourceUnavailable, StreamMLError
+from streamml.ports.source import Headers, Positions, RawRecord, RecordRun, SourceListener, TopicPartition
+
+_TIMEOUT_S: Final = 10.0
+
+SAFETY: Final[Mapping[str, object]] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "partition.assignment.strategy": "cooperative-sticky",
+    "enable.partition.eof": False,
+}
+"""What the promises rest on; settings may not change these."""
+
+DEFAULTS: Final[Mapping[str, object]] = {
+    # With librdkafka's 1000 ms a full prefetch queue puts the client to sleep for a second.
+    "fetch.queue.backoff.ms": 10,
+    "queued.max.messages.kbytes": 32_768,
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 3_000,
+}
+
+
+class KafkaSource:
+    """Reads topics as a group member; see `streamml.ports.source.Source` for the contract."""
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        group: str,
+        start: Literal["earliest", "latest"],
+        client: Mapping[str, Any],
+        *,
+        keys: bool = True,
+        headers: bool = False,
+    ) -> None:
+        """
+        Args:
+            topics: read together.
+            group: consumer group.
+            start: where a group that never committed begins.
+            client: librdkafka properties, ``bootstrap.servers`` at least.
+            keys, headers: whether runs carry these columns.
+        """
+        self._topics = list(topics)
+        self._start = start
+        self._keys = keys
+        self._headers = headers
+        self._listener: SourceListener | None = None
+        self._paused = False
+        config = {**DEFAULTS, **client, **SAFETY, "group.id": group, "on_commit": self._committed_async}
+        self._consumer = Consumer(config)
+        self._commit_errors: list[KafkaError] = []
+
+    def open(self, listener: SourceListener) -> None:
+        """See `Source.open`. A group that never ran gets its start offsets committed first (promise D1)."""
+        self._listener = listener
+        with _translated():
+            self._commit_start()
+            self._consumer.subscribe(
+                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+
+    def poll(self, max_rows: int, timeout_s: float) -> list[RecordRun]:
+        """See `Source.poll`."""
+        with _translated():
+            first = self._consumer.poll(timeout_s)
+            if first is None:
+                return []
+            messages = [first, *self._consumer.consume(max_rows - 1, 0)]
+        return self._runs(messages)
+
+    def commit(self, positions: Positions, *, wait: bool) -> None:
+        """See `Source.commit`."""
+        if not positions:
+            return
+        offsets = [ClientPartition(topic, partition, offset) for (topic, partition), offset in positions.items()]
+        with _translated():
+            if not wait:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+                return
+            answer = self._consumer.commit(offsets=offsets, asynchronous=False)
+        for one in answer:
+            if one.error is not None:
+                raise _error_of(one.error)
+
+    def failed_commits(self) -> list[StreamMLError]:
+        """Errors of commits that nobody waited for, since the last call."""
+        errors, self._commit_errors = self._commit_errors, []
+        return [_error_of(error) for error in errors]
+
+    def pause(self) -> None:
+        """See `Source.pause`."""
+        self._paused = True
+        self._consumer.pause(self._consumer.assignment())
+
+    def resume(self) -> None:
+        """See `Source.resume`."""
+        self._paused = False
+        self._consumer.resume(self._consumer.assignment())
+
+    def committed(self) -> dict[TopicPartition, int]:
+        """See `Source.committed`."""
+        with _translated():
+            found = self._consumer.committed(self._partitions(), timeout=_TIMEOUT_S)
+        return {TopicPartition(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+
+    def watermarks(self) -> dict[TopicPartition, tuple[int, int]]:
+        """See `Source.watermarks`."""
+        with _translated():
+            return {
+                TopicPartition(one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)
+                for one in self._partitions()
+            }
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._consumer.close()
+
+    def _partitions(self) -> list[ClientPartition]:
+        topics = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
+        missing = [topic for topic in self._topics if topic not in topics]
+        if missing:
+            raise FatalError(f"The broker has no topic {', '.join(missing)}; create it, then start again.")
+        return [ClientPartition(topic, number) for topic in self._topics for number in topics[topic].partitions]
+
+    def _commit_start(self) -> None:
+        if self.committed():
+            return
+        place = 0 if self._start == "earliest" else 1
+        offsets = [ClientPartition(*where, marks[place]) for where, marks in self.watermarks().items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            # Another first member was quicker: the group is active, and has committed its start.
+            if error.args[0].code() != KafkaError.UNKNOWN_MEMBER_ID:
+                raise
+
+    def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
+        assert self._listener is not None
+        found = consumer.committed(partitions, timeout=_TIMEOUT_S)
+        for one in found:
+            if one.offset == OFFSET_INVALID:
+                # A partition that came after the group began: all of it is new.
+                one.offset = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)[0]
+        self._listener.assigned({TopicPartition(one.topic, one.partition): one.offset for one in found})
+        consumer.incremental_assign(found)
+        if self._paused and found:
+            consumer.pause(found)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
+        assert self._listener is not None
+        positions = self._listener.revoking([TopicPartition(one.topic, one.partition) for one in partitions])
+        try:
+            self.commit(positions, wait=True)
+        except SourceUnavailable:
+            pass  # The next owner scores these records again: at least once.
+        finally:
+            consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
+        assert self._listener is not None
+        self._listener.lost([TopicPartition(one.topic, one.partition) for one in partitions])
+        consumer.incremental_unassign(partitions)
+
+    def _committed_async(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
+        problems = [error, *(one.error for one in partitions)]
+        self._commit_errors += [problem for problem in problems if problem is not None]
+
+    def _runs(self, messages: list[Message]) -> list[RecordRun]:
+        groups: dict[tuple[Any, Any], list[Message]] = {}
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                _raise_unless_passing(error, message)
+                continue
+            groups.setdefault((message.topic(), message.partition()), []).append(message)
+        return [self._run(TopicPartition(*where), group) for where, group in groups.items()]
+
+    def _run(self, partition: TopicPartition, messages: list[Message]) -> RecordRun:
+        count = len(messages)
+        values = object_array(map(Message.value, messages), count)
+        keys = object_array(map(Message.key, messages), count)
+        return RecordRun(
+            partition=partition,
+            offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
+            timestamps=np.fromiter((stamp for _, stamp in map(Message.timestamp, messages)), np.int64, count),
+            values=values,
+            keys=keys if self._keys else None,
+            headers=object_array((message.headers() or [] for message in messages), count) if self._headers else None,
+            size_bytes=sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys))),
+            records=_Messages(messages),
+        )
+
+
+class _Messages:
+    """The client's messages as raw records."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+
+    def __getitem__(self, index: int, /) -> RawRecord:
+        message = self._messages[index]
+        headers = cast(Headers, message.headers() or [])
+        return RawRecord(message.key(), message.value(), headers, message.timestamp()[1])
+
+
+class _translated:
+    """The client's exceptions as ours."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KafkaException):
+            raise _error_of(error.args[0]) from error
+
+
+def _error_of(error: KafkaError) -> StreamMLError:
+    text = error.str()
+    code = error.code()
+    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        return OffsetOutOfRange(
+            f"The committed offset is no longer on the broker: {text}. Retention or truncation removed it. "
+            "Reset the group's offsets to the earliest or the latest record, knowing what is skipped, then start again."
+        )
+    if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+        return Fenced(f"Another process took over this worker's identity: {text}.")
+    if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        return FatalError(f"The broker client cannot go on: {text}.")
+    return SourceUnavailable(f"The broker did not answer: {text}. The client tries again by itself.")
+
+
+_PASSING: Final = (KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+
+
+def _raise_unless_passing(error: KafkaError, message: Message) -> None:
+    if error.code() in _PASSING or (error.retriable() and not error.fatal()):
+        return
+    raise _error_of(error)
+
+
+def topic_ids(client: Mapping[str, Any], topics: Iterable[str]) -> dict[str, str]:
+    """Ids of topics by name, for prediction ids; the name itself where the broker has no ids.
+
+    Raises:
+        SourceUnavailable: the broker does not answer.
+    """
+    from confluent_kafka import TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+    wanted = list(topics)
+    with _translated():
+        admin: Any = AdminClient(dict(client))
+        futures = admin.describe_topics(TopicCollection(wanted), request_timeout=_TIMEOUT_S)
+        described = {name: future.result() for name, future in futures.items()}
+    return {name: str(found.topic_id) if found.topic_id is not None else name for name, found in described.items()}

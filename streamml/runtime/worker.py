@@ -1,0 +1,375 @@
+"""Threads that drive the engine.
+
+Three kinds of thread, each with one job; they meet in one queue, the inbox:
+
+- the *source thread* polls, commits, and runs the client's rebalance callbacks; it alone touches the source, and never
+  waits for a model (promise B1);
+- one *lane* per stage runs the stage on one batch at a time;
+- the *worker's own thread* (the caller of `Worker.run`) feeds the inbox to the engine and obeys: it alone touches the
+  engine and the sink.
+
+The source thread waits for the worker's thread in two places, both bounded: for room, and for a revoke to drain. The
+worker's thread waits for nobody but its inbox, so no cycle exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from streamml.clock import Clock
+from streamml.engine.engine import Engine
+from streamml.engine.events import (
+    Action,
+    Assigned,
+    Commit,
+    CommitFailed,
+    Event,
+    Fail,
+    Gate,
+    Lost,
+    Polled,
+    Released,
+    Revoking,
+    RunStage,
+    Send,
+    Settled,
+    StageDone,
+    StageFailed,
+    Stop,
+    Stopped,
+    Tick,
+)
+from streamml.engine.retry import Backoff
+from streamml.errors import FatalError, SourceUnavailable, StreamMLError, TransientError
+from streamml.ports.sink import Sink
+from streamml.ports.source import Positions, Source, TopicPartition
+from streamml.stages.stage import Stage
+
+_LOG: Final = logging.getLogger("streamml.worker")
+_ACK_WAIT_S: Final = 0.002
+_IDLE_WAIT_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """How a worker is driven.
+
+    Args:
+        max_poll_rows: most records taken by one poll.
+        drain_s: time that a revoke or a shutdown may take (promise D5).
+        room_wait_s: time without room after which partitions are paused; pausing purges the client's prefetch.
+        poll_wait_s: longest wait of one poll for records; a commit waits as long.
+    """
+
+    max_poll_rows: int = 4096
+    drain_s: float = 5.0
+    room_wait_s: float = 1.0
+    poll_wait_s: float = 0.05
+
+
+class Worker:
+    """One member of the group, from joining to leaving."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        stages: Sequence[Stage],
+        sink: Sink,
+        clock: Clock,
+        config: WorkerConfig,
+        *,
+        on_settled: Callable[[Settled, float], None] = lambda settled, now: None,
+    ) -> None:
+        """
+        Args:
+            on_settled: hears of every group of rows that reached their end, with the time; must be quick.
+        """
+        self._engine = engine
+        self._sink = sink
+        self._clock = clock
+        self._config = config
+        self._on_settled = on_settled
+        self._inbox: queue.SimpleQueue[Event | _Crash] = queue.SimpleQueue()
+        self._lanes = [_Lane(f"streamml-stage-{n}", stage, clock, self._inbox) for n, stage in enumerate(stages)]
+        self._reader = _Reader(source, clock, config, self._inbox)
+        self._stopped: Stopped | None = None
+        self._outstanding = 0
+
+    def request_stop(self) -> None:
+        """Take no more records, finish what is on its way, leave. Safe from any thread and from signal handlers."""
+        self._inbox.put(Stop(self._clock.now() + self._config.drain_s))
+
+    def run(self, *, until: Callable[[Engine], bool] = lambda engine: False) -> Stopped:
+        """Work until `request_stop` or until ``until`` answers true; it is asked about ten times a second.
+
+        Raises:
+            StreamMLError: the worker had to stop; nothing unsettled was committed.
+        """
+        self._sink.open()
+        self._reader.start()
+        try:
+            self._loop(until)
+        finally:
+            self._close()
+        assert self._stopped is not None
+        return self._stopped
+
+    def _loop(self, until: Callable[[Engine], bool]) -> None:
+        ask_at = 0.0
+        while self._stopped is None:
+            self._step()
+            now = self._clock.now()
+            if now >= ask_at:
+                ask_at = now + 0.1
+                if until(self._engine):
+                    self.request_stop()
+
+    def _step(self) -> None:
+        events = self._wait()
+        now = self._clock.now()
+        for event in events:
+            if isinstance(event, _Crash):
+                raise event.error
+            self._obey(self._engine.handle(event, now), now)
+            if isinstance(event, Polled):
+                self._reader.taken()
+        for delivered in self._sink.completions():
+            self._outstanding -= 1
+            self._obey(self._engine.handle(delivered, now), now)
+
+    def _wait(self) -> list[Event | _Crash]:
+        """Everything in the inbox; a tick when nothing came in time."""
+        try:
+            events = [self._inbox.get(timeout=self._patience())]
+        except queue.Empty:
+            return [Tick()]
+        while True:
+            try:
+                events.append(self._inbox.get_nowait())
+            except queue.Empty:
+                return events
+
+    def _patience(self) -> float:
+        longest = _ACK_WAIT_S if self._outstanding else _IDLE_WAIT_S
+        wake_at = self._engine.wake_at()
+        return longest if wake_at is None else min(longest, max(0.0, wake_at - self._clock.now()))
+
+    def _obey(self, actions: list[Action], now: float) -> None:
+        for action in actions:
+            match action:
+                case RunStage():
+                    self._lanes[action.stage].submit(action)
+                case Send():
+                    self._outstanding += 1
+                    self._sink.send(action.token, action.blocks)
+                case Settled():
+                    self._on_settled(action, now)
+                case Commit():
+                    self._reader.commit(action.positions)
+                case Gate():
+                    self._reader.gate(action.open)
+                case Released():
+                    self._reader.released(action)
+                case Stopped():
+                    self._stopped = action
+                case Fail():
+                    raise action.error
+
+    def _close(self) -> None:
+        """Leave in an order that loses nothing: reading ends, positions are committed, the rest is let go."""
+        self._reader.stop(self._engine.positions())
+        for lane in self._lanes:
+            lane.stop()
+        self._sink.close(self._config.drain_s if self._stopped is None else 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """A thread ended with an error that it could not answer itself."""
+
+    error: BaseException
+
+
+class _Lane:
+    """The thread of one stage."""
+
+    def __init__(self, name: str, stage: Stage, clock: Clock, inbox: queue.SimpleQueue[Event | _Crash]) -> None:
+        self._stage = stage
+        self._clock = clock
+        self._inbox = inbox
+        self._jobs: queue.SimpleQueue[RunStage | None] = queue.SimpleQueue()
+        # A daemon, as a model that hangs must not keep the process alive past its shutdown budget.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: RunStage) -> None:
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join(timeout=1.0)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._inbox.put(self._answer(job))
+
+    def _answer(self, job: RunStage) -> Event | _Crash:
+        try:
+            return StageDone(job.job, self._stage.run(job.batch, self._clock.now()))
+        except StreamMLError as error:
+            if isinstance(error, TransientError):
+                _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)
+            return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
+        except Exception as error:
+            return _Crash(error)
+
+
+class _Reader:
+    """The source thread, and the listener of its rebalances."""
+
+    def __init__(
+        self, source: Source, clock: Clock, config: WorkerConfig, inbox: queue.SimpleQueue[Event | _Crash]
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._config = config
+        self._inbox = inbox
+        # One permit: at most one poll is in the inbox, so that what is polled and not counted stays bounded (B2).
+        self._permit = threading.Semaphore(1)
+        self._may_poll = False
+        self._owed = False
+        self._gate_open = True
+        self._waited_s = 0.0
+        self._stopping = threading.Event()
+        self._answers: queue.SimpleQueue[Released] = queue.SimpleQueue()
+        self._commits: queue.SimpleQueue[Positions] = queue.SimpleQueue()
+        self._last: Positions | None = None
+        self._paused = False
+        self._thread = threading.Thread(target=self._read, name="streamml-source", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def gate(self, is_open: bool) -> None:
+        """Take records, or stop taking them. Called by the worker's thread."""
+        self._gate_open = is_open
+        self._allow()
+
+    def taken(self) -> None:
+        """The engine has counted the last poll. Called by the worker's thread."""
+        self._owed = True
+        self._allow()
+
+    def _allow(self) -> None:
+        if self._owed and self._gate_open:
+            self._owed = False
+            self._permit.release()
+
+    def commit(self, positions: Positions) -> None:
+        """Commit between two polls: the client lets one call in at a time, and a poll is nearly always inside."""
+        self._commits.put(positions)
+
+    def released(self, answer: Released) -> None:
+        """The engine has let the partitions go."""
+        self._answers.put(answer)
+
+    def stop(self, positions: Positions) -> None:
+        """End reading; commits ``positions`` and leaves the group."""
+        self._last = positions
+        self._stopping.set()
+        self._thread.join(timeout=self._config.drain_s + 5.0)
+
+    def _read(self) -> None:
+        try:
+            self._open()
+            while not self._stopping.is_set():
+                self._turn()
+        except Exception as error:
+            self._inbox.put(_Crash(error))
+            self._stopping.wait()
+        self._leave()
+
+    def _open(self) -> None:
+        """Join, however long the broker is away."""
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                self._source.open(self)
+                return
+            except SourceUnavailable as error:
+                attempt += 1
+                _LOG.warning("Try %d to join: %s", attempt, error)
+                self._stopping.wait(Backoff().delay(attempt, random.random()))  # noqa: S311
+
+    def _turn(self) -> None:
+        self._commit_asked()
+        if not self._ready():
+            return
+        try:
+            runs = self._source.poll(self._config.max_poll_rows, self._config.poll_wait_s)
+        except SourceUnavailable as error:
+            _LOG.warning("%s", error)
+            return
+        if runs:
+            self._may_poll = False
+            self._inbox.put(Polled(runs))
+
+    def _ready(self) -> bool:
+        """Whether to poll now. Past ``room_wait_s`` without room partitions are paused, and polls bring nothing."""
+        if not self._may_poll:
+            wait_s = 0.0 if self._paused else self._config.poll_wait_s
+            self._may_poll = self._permit.acquire(timeout=wait_s) if wait_s else self._permit.acquire(blocking=False)
+            self._waited_s = 0.0 if self._may_poll else self._waited_s + wait_s
+        if self._may_poll and self._paused:
+            self._source.resume()
+        if not self._may_poll and not self._paused:
+            if self._waited_s < self._config.room_wait_s:
+                return False
+            self._source.pause()
+        self._paused = not self._may_poll
+        return True
+
+    def _commit_asked(self) -> None:
+        while not self._commits.empty():
+            positions = self._commits.get()
+            try:
+                self._source.commit(positions, wait=False)
+            except SourceUnavailable as error:
+                _LOG.warning("Commit put off: %s", error)
+                self._inbox.put(CommitFailed(tuple(positions)))
+
+    def _leave(self) -> None:
+        try:
+            if self._last:
+                self._source.commit(self._last, wait=True)
+            self._source.close()
+        except (TransientError, FatalError) as error:
+            _LOG.warning("Left without a last commit, some records will be scored again: %s", error)
+
+    # -- SourceListener, called by the source on this thread
+
+    def assigned(self, positions: Positions) -> None:
+        self._inbox.put(Assigned(dict(positions)))
+
+    def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
+        if self._stopping.is_set():
+            return {}
+        deadline = self._clock.now() + self._config.drain_s
+        self._inbox.put(Revoking(tuple(partitions), deadline))
+        try:
+            while (answer := self._answers.get(timeout=self._config.drain_s + 1.0)).partitions != tuple(partitions):
+                pass  # The answer to an earlier revoke that came after its time.
+            return answer.positions
+        except queue.Empty:
+            self.lost(partitions)
+            return {}
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self._inbox.put(Lost(tuple(partitions)))

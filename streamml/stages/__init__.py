@@ -1,0 +1,1 @@
+"""What runs between two queues: steps over whole columns, without state between batches."""

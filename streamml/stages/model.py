@@ -1,0 +1,67 @@
+"""The operator around a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from streamml.batch.column import Array
+from streamml.batch.microbatch import MicroBatch
+from streamml.batch.outcome import Failure, Outcomes, dead_letters
+from streamml.ports.model import Model
+from streamml.stages.isolate import isolate
+from streamml.topology.steps import Output
+
+
+class RunModel:
+    """Scores rows. A batch on which the model raises is bisected; a row whose output is not finite is a dead letter."""
+
+    def __init__(self, model: Model, inputs: Mapping[str, str], outputs: Mapping[str, Output]) -> None:
+        """
+        Args:
+            model: loaded and warmed.
+            inputs: column name by model input name, for all inputs.
+            outputs: the model's output by column name.
+        """
+        self._model = model
+        self._inputs = inputs
+        self._outputs = outputs
+        self._label = f"{model.name}@{model.version}"
+        self.name = model.name
+
+    def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
+        """See `Operator.apply`."""
+        passed, failed = isolate(self._call, batch, self._explain)
+        ended = [dead_letters(row.origin, [failure]) for row, failure in failed]
+        parts = [part.with_columns(columns) for part, columns in passed]
+        if not parts:
+            return batch.take(slice(0, 0)), ended
+        scored = MicroBatch.join(parts)
+        bad = self._not_finite(scored)
+        if bad.any():
+            failure = Failure(self.name, "ModelRejected", "The model's answer is not finite.", self._label)
+            ended.append(dead_letters(scored.origin.take(bad), [failure] * int(bad.sum())))
+            scored = scored.take(~bad)
+        return scored, ended
+
+    def _call(self, batch: MicroBatch) -> dict[str, Array]:
+        answer = self._model.run({name: batch.columns[column] for name, column in self._inputs.items()})
+        return {column: _pick(answer[output.tensor], output.column) for column, output in self._outputs.items()}
+
+    def _explain(self, error: Exception) -> Failure:
+        return Failure(self.name, "ModelRejected", f"The model raised {type(error).__name__}: {error}", self._label)
+
+    def _not_finite(self, scored: MicroBatch) -> Array:
+        bad = np.zeros(len(scored), bool)
+        for name in self._outputs:
+            column = scored.columns[name]
+            if column.dtype.kind == "f":
+                bad |= ~np.isfinite(column.reshape(len(scored), -1)).all(axis=1)
+        return bad
+
+
+def _pick(tensor: Array, column: int | None) -> Array:
+    if column is not None:
+        return np.ascontiguousarray(tensor[:, column])
+    return tensor[:, 0] if tensor.ndim == 2 and tensor.shape[1] == 1 else tensor

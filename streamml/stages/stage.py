@@ -1,0 +1,47 @@
+"""A stage: operators one after the other on one batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from streamml.batch.microbatch import MicroBatch
+from streamml.batch.outcome import Outcomes
+from streamml.engine.events import StageResult, StepTiming
+
+
+class Operator(Protocol):
+    """One step. Rows that end leave as outcomes, the others go on; each row does exactly one of the two."""
+
+    @property
+    def name(self) -> str: ...
+
+    def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
+        """Work on ``n`` ≥ 1 rows. ``now`` is in seconds since 1970.
+
+        Raises:
+            TransientError: nothing happened; the same batch may be given again.
+            FatalError: the worker has to stop.
+        """
+        ...
+
+
+class Stage:
+    """Operators that run without a queue between them. Calls come from one thread at a time."""
+
+    def __init__(self, operators: Sequence[Operator]) -> None:
+        self._operators = tuple(operators)
+
+    def run(self, batch: MicroBatch, now: float) -> StageResult:
+        """Pass a batch through. Raises what the operators raise; then no outcome of this run counts."""
+        outcomes: list[Outcomes] = []
+        timings: list[StepTiming] = []
+        for operator in self._operators:
+            if not len(batch):
+                break
+            rows, started = len(batch), time.perf_counter()
+            batch, ended = operator.apply(batch, now)
+            timings.append(StepTiming(operator.name, rows, time.perf_counter() - started))
+            outcomes += (piece for piece in ended if len(piece))
+        return StageResult(batch, outcomes, timings)
