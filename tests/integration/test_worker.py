@@ -80,7 +80,9 @@ class Job:
             producer.produce(f"{self.name}.in", value, str(index % 50), partition=index % PARTITIONS)
         assert producer.flush(30) == 0
 
-    def worker(self, model: Callable[[Columns], Columns] = double, *, budget_rows: int = 100_000) -> Worker:
+    def worker(
+        self, model: Callable[[Columns], Columns] = double, *, budget_rows: int = 100_000, identity: str | None = None
+    ) -> Worker:
         client: dict[str, Any] = {"bootstrap.servers": self.servers}
         names = SlotNames()
         config = EngineConfig(
@@ -97,7 +99,8 @@ class Job:
         stage = Stage(
             [Decode(decoder, "drop"), RunModel(scorer, {"amount": "amount"}, {"score": Output("score")}), encode]
         )
-        source = KafkaSource([f"{self.name}.in"], self.name, "earliest", client)
+        static = {} if identity is None else {"group.instance.id": f"{self.name}/{identity}"}
+        source = KafkaSource([f"{self.name}.in"], self.name, "earliest", {**client, **static})
         return Worker(Engine(config, names), source, [stage], KafkaSink(client), SystemClock(), WorkerConfig())
 
     def run_until_committed(self, worker: Worker, total: int) -> Stopped:

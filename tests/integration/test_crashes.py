@@ -1,0 +1,110 @@
+"""Workers and brokers that are killed: nothing lost, duplicates bounded, nothing wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamml.adapters.kafka.source import KafkaSource
+from streamml.engine.identity import HEADER, read_header
+from streamml.ops.embedded.kafka import EmbeddedKafka
+from tests.integration.test_worker import Job, event
+
+pytestmark = pytest.mark.integration
+
+EVENTS = 12_000
+KILLS = 3
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
+    """A broker that the test may kill."""
+    broker = EmbeddedKafka(tmp_path / "kafka")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def start_worker(job: Job) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "tests.integration.worker_process", job.servers, job.name])
+
+
+def committed(probe: KafkaSource) -> int:
+    return sum(probe.committed().values())
+
+
+def wait_for(probe: KafkaSource, total: int) -> None:
+    """Until the group has committed ``total`` records."""
+    deadline = time.monotonic() + 60
+    while committed(probe) < total:
+        assert time.monotonic() < deadline, f"only {committed(probe)} of {total} records were committed in a minute"
+
+
+def check(job: Job) -> None:
+    """Nothing lost, nothing wrong, first occurrences in source order."""
+    seen: Counter[str] = Counter()
+    first: dict[str, list[int]] = {}
+    for record in job.read("out"):
+        value = json.loads(record.value())
+        assert value["score"] == 2 * int(value["id"][1:]) + 1
+        if not seen[value["id"]]:
+            _, partition, offset = read_header(dict(record.headers())[HEADER]).id.rsplit("/", 2)
+            first.setdefault(f"{partition} to {record.partition()}", []).append(int(offset))
+        seen[value["id"]] += 1
+    assert set(seen) == {f"e{number}" for number in range(EVENTS)}
+    assert all(offsets == sorted(offsets) for offsets in first.values())
+
+
+def test_d1_d4_kill_9_of_the_worker_loses_nothing(kafka: EmbeddedKafka) -> None:
+    job = Job(kafka.bootstrap_servers)
+    job.create()
+    probe = KafkaSource([f"{job.name}.in"], job.name, "earliest", {"bootstrap.servers": job.servers})
+    share = EVENTS // (KILLS + 1)
+    worker = start_worker(job)
+    try:
+        for part in range(KILLS + 1):
+            job.produce([event(n, n + 0.5) for n in range(part * share, (part + 1) * share)])
+            if part < KILLS:
+                wait_for(probe, part * share + 1)
+                worker.kill()
+                worker.wait()
+                worker = start_worker(job)
+        wait_for(probe, EVENTS)
+        worker.terminate()
+        assert worker.wait(timeout=20) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+        probe.close()
+    check(job)
+
+
+def test_d1_d4_broker_kill_9_and_restart_loses_nothing(own_kafka: EmbeddedKafka) -> None:
+    job = Job(own_kafka.bootstrap_servers)
+    job.create()
+    half = EVENTS // 2
+    job.produce([event(n, n + 0.5) for n in range(half)])
+    worker = job.worker()
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    probe = KafkaSource([f"{job.name}.in"], job.name, "earliest", {"bootstrap.servers": job.servers})
+    try:
+        wait_for(probe, 1)
+        own_kafka.kill()
+        own_kafka.start()
+        job.produce([event(n, n + 0.5) for n in range(half, EVENTS)])
+        wait_for(probe, EVENTS)
+    finally:
+        worker.request_stop()
+        thread.join(timeout=30)
+        probe.close()
+    assert not thread.is_alive()
+    check(job)
