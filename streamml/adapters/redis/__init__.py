@@ -1,0 +1,1 @@
+"""Features in Redis: the stored layout, the store that workers read, the loader that writes new versions."""

@@ -1,0 +1,243 @@
+"""How feature values lie in Redis: names of keys and bytes of values. Pure functions; nothing here talks to a server.
+
+Every other reader or writer can rely on this; ``docs/reference/redis-layout.md`` says the same with an example.
+
+Keys, all of them Redis strings but for the catalogue::
+
+    streamml:{set}:current                     pointer: which version is read
+    streamml:{set}:versions                    catalogue: a hash, version -> JSON about it
+    streamml:{set}:{version}:{len}:{part}...   one entity: each key part as decimal byte length, ":", bytes
+
+``{set}`` and ``{version}`` are 1 to 64 of ``A-Z a-z 0-9 . _ -``, the first a letter or digit; a version is neither
+``current`` nor ``versions``. Key parts are UTF-8 text: integers in decimal, dates as ``2013-01-31``. Route
+``("JFK", "LAX")`` of set ``route`` in version ``v7`` is ``streamml:route:v7:3:JFK3:LAX``.
+
+A value, little-endian throughout::
+
+    offset  size  what
+    0       4     the bytes 53 4D 4C 31, "SML1": format and its version
+    4       4     schema hash, unsigned
+    8       8     event time: the time that the values describe; signed, microseconds since 1970-01-01 UTC
+    16      8     write time: when the value was written; the same unit
+    24      ...   the columns in declared order
+
+A column begins at the next offset that its item size divides and takes item size x items; zero bytes fill the gaps and
+the end, to a multiple of 8. Items: bool 1 byte (0 or 1), i4 and i8 signed, f4 and f8 IEEE 754, timestamp as event
+time. A vector ``f4[384]`` is its items in a row, a matrix is row by row. There is no null.
+
+The schema hash is the CRC-32 (IEEE 802.3, as ``java.util.zip.CRC32``) of the UTF-8 text ``name:type`` of every column,
+joined by line feeds, for example ``mean_delay:f4\\nlate_share:f4``. Defaults and the set's name are not part of it.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+
+from streamml.batch.column import Array, ColumnType
+from streamml.batch.microbatch import Int, Mask
+from streamml.errors import ConfigError
+from streamml.ports.feature_store import FeatureSchema
+
+MAGIC: Final = b"SML1"
+HEADER_BYTES: Final = 24
+_ALIGNMENT: Final = 8
+_RESERVED: Final = ("current", "versions")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KINDS: Final = ("bool", "i4", "i8", "f4", "f8", "timestamp")
+
+
+class _Lengths(dict[int, bytes]):
+    """Byte length -> its prefix in a key."""
+
+    def __missing__(self, length: int) -> bytes:
+        return b"%d:" % length
+
+
+_LENGTH: Final = _Lengths((length, b"%d:" % length) for length in range(256)).__getitem__
+
+
+def name_problem(what: str, name: str) -> str | None:
+    """Why ``name`` cannot be the name of a set or version (``what``), or ``None``."""
+    if _NAME.fullmatch(name) is None:
+        return f"{what} {name!r} is no valid name: write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
+    if name in _RESERVED:
+        return f"{what} {name!r} is a reserved name; choose another."
+    return None
+
+
+def pointer_key(set_name: str) -> bytes:
+    """Key of the record that says which version of a set is read."""
+    return f"streamml:{set_name}:current".encode()
+
+
+def catalogue_key(set_name: str) -> bytes:
+    """Key of the hash of all versions of a set."""
+    return f"streamml:{set_name}:versions".encode()
+
+
+def entity_prefix(set_name: str, version: str) -> bytes:
+    """What the keys of all entities of a version begin with."""
+    return f"streamml:{set_name}:{version}:".encode()
+
+
+def entity_keys(prefix: bytes, entities: Sequence[tuple[bytes, ...]]) -> list[bytes]:
+    """The key of every entity.
+
+    Raises:
+        ValueError: the entities have different numbers of key parts.
+    """
+    return keys_of_parts(prefix, list(zip(*entities, strict=True)), len(entities))
+
+
+def keys_of_parts(prefix: bytes, parts: Sequence[Sequence[bytes]], count: int) -> list[bytes]:
+    """The same from one sequence per key part, each ``count`` long."""
+    pieces: list[Any] = [[prefix] * count]
+    for part in parts:
+        pieces += (map(_LENGTH, map(len, part)), part)
+    return list(map(b"".join, zip(*pieces, strict=True)))
+
+
+def schema_lines(schema: FeatureSchema) -> list[str]:
+    """``name:type`` of every column, in stored order."""
+    return [f"{name}:{_stored_type(declared)}" for name, declared in schema.columns]
+
+
+def schema_from_lines(set_name: str, lines: Sequence[str]) -> FeatureSchema:
+    """The schema that `schema_lines` wrote.
+
+    Raises:
+        ValueError: a line names no column type.
+    """
+    split = [line.rpartition(":") for line in lines]
+    return FeatureSchema(set_name, tuple((name, ColumnType.parse(spelling)) for name, _, spelling in split))
+
+
+def _stored_type(declared: ColumnType) -> str:
+    return str(ColumnType(declared.kind, declared.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Values of ``n`` entities.
+
+    Args:
+        present: bool ``[n]``; whether there is a whole value of the schema.
+        event_time: int64 ``[n]``, µs; 0 where not present.
+        write_time: the same.
+        columns: one array ``[n, *shape]`` per column, zeros where not present.
+        corrupt: number of values that are there but not of this layout.
+    """
+
+    present: Mask
+    event_time: Int
+    write_time: Int
+    columns: dict[str, Array]
+    corrupt: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where the header and the columns of one schema lie in a value."""
+
+    schema: FeatureSchema
+    dtype: np.dtype[Any]
+    schema_hash: int
+
+    @staticmethod
+    def of(schema: FeatureSchema) -> Layout:
+        """Lay out a schema.
+
+        Raises:
+            ConfigError: its name or a column cannot be stored.
+        """
+        if problems := _problems(schema):
+            raise ConfigError(problems)
+        fields: list[tuple[str, np.dtype[Any]]] = []
+        offsets: list[int] = []
+        end = HEADER_BYTES
+        for index, (_, declared) in enumerate(schema.columns):
+            item = declared.dtype
+            begin = _rounded_up(end, item.itemsize)
+            end = begin + item.itemsize * int(np.prod(declared.shape, dtype=np.int64))
+            fields.append((f"c{index}", np.dtype((item, declared.shape))))
+            offsets.append(begin)
+        dtype = np.dtype(
+            {
+                "names": ["stamp", "event_time", "write_time", *(name for name, _ in fields)],
+                "formats": ["<u8", "<i8", "<i8", *(item for _, item in fields)],
+                "offsets": [0, 8, 16, *offsets],
+                "itemsize": _rounded_up(end, _ALIGNMENT),
+            }
+        )
+        return Layout(schema, dtype, zlib.crc32("\n".join(schema_lines(schema)).encode()))
+
+    @property
+    def size(self) -> int:
+        """Bytes of one value."""
+        return self.dtype.itemsize
+
+    @property
+    def stamp(self) -> int:
+        """Format and schema hash, the first eight bytes of every value, as one number."""
+        return int.from_bytes(MAGIC + self.schema_hash.to_bytes(4, "little"), "little")
+
+    def encode(self, columns: Mapping[str, Array], event_time: Int, write_time: int) -> list[bytes]:
+        """One value per row. The columns have the declared types and as many rows as ``event_time``."""
+        rows = np.zeros(len(event_time), self.dtype)
+        rows["stamp"], rows["event_time"], rows["write_time"] = self.stamp, event_time, write_time
+        for index, (name, _) in enumerate(self.schema.columns):
+            rows[f"c{index}"] = columns[name]
+        return cast("list[bytes]", rows.view(f"V{self.size}").tolist())
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Columns of all values; one that is ``None``, truncated or of another schema is not present.
+
+        The columns are read-only views of one buffer.
+        """
+        absent = values.count(None)
+        rows = self._rows(values, absent)
+        present = rows["stamp"] == self.stamp
+        corrupt = len(values) - absent - int(np.count_nonzero(present))
+        if corrupt:
+            rows = rows.copy()
+            rows[~present] = np.zeros((), self.dtype)
+            rows.setflags(write=False)
+        columns = {name: rows[f"c{index}"] for index, (name, _) in enumerate(self.schema.columns)}
+        return Decoded(present, rows["event_time"], rows["write_time"], columns, corrupt)
+
+    def _rows(self, values: Sequence[bytes | None], absent: int) -> Array:
+        """The values as one structured array; zeros for one that is absent or of another length."""
+        blank = bytes(self.size)
+        filled = cast("Sequence[bytes]", values if not absent else [blank if v is None else v for v in values])
+        # Every length counts, not their sum: two wrong lengths can add up to a right one.
+        if not set(map(len, filled)) <= {self.size}:
+            filled = [value if len(value) == self.size else blank for value in filled]
+        return np.frombuffer(b"".join(filled), self.dtype)
+
+
+def _rounded_up(offset: int, to: int) -> int:
+    return -(-offset // to) * to
+
+
+def _problems(schema: FeatureSchema) -> list[str]:
+    problems = [wrong] if (wrong := name_problem("Feature set", schema.name)) else []
+    if not schema.columns:
+        problems.append(f"Feature set {schema.name!r} has no columns; declare at least one.")
+    names = [name for name, _ in schema.columns]
+    for name, declared in schema.columns:
+        column = f"Column {name!r} of feature set {schema.name!r}"
+        if declared.kind not in _KINDS:
+            problems.append(f"{column} has type {declared}; only {', '.join(_KINDS)} and vectors of them are stored.")
+        if 0 in declared.shape:
+            problems.append(f"{column} has shape {declared.shape}, which holds nothing.")
+        if not name or "\n" in name:
+            problems.append(f"{column} has no usable name: it is empty or holds a line feed.")
+        if names.count(name) > 1:
+            problems.append(f"{column} is declared {names.count(name)} times.")
+    return list(dict.fromkeys(problems))
