@@ -22,6 +22,8 @@ class FeatureSet:
         if_missing: for an entity without a value: its defaults, a dead letter, or stop the worker.
         if_stale: the same for a value that is too old, or from the row's future.
         if_unavailable: while the store does not answer, or has another schema: wait, or use the defaults.
+        max_default_ratio: share of the latest rows that may get defaults for want of a value; above it the worker waits and
+            says so, as an empty load or a wrong key must not be scored in silence (promise F3).
     """
 
     name: str
@@ -31,6 +33,7 @@ class FeatureSet:
     if_missing: Literal["default", "dead_letter", "fail"]
     if_stale: Literal["default", "dead_letter", "fail"]
     if_unavailable: Literal["wait", "default"]
+    max_default_ratio: float
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class FeatureSet:
         if_missing: Literal["default", "dead_letter", "fail"] = "default",
         if_stale: Literal["default", "dead_letter", "fail"] = "default",
         if_unavailable: Literal["wait", "default"] = "wait",
+        max_default_ratio: float = 0.5,
     ) -> None:
         key = (key,) if isinstance(key, str) else tuple(key)
         for field, value in locals().items():
