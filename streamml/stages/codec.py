@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -22,9 +23,22 @@ class Decode:
 
     name = "decode"
 
-    def __init__(self, decoder: Decoder, on_tombstone: Literal["drop", "dead_letter"]) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        on_tombstone: Literal["drop", "forward", "dead_letter"],
+        prefixes: Sequence[str] = (),
+        *,
+        revision: int = 0,
+    ) -> None:
+        """
+        Args:
+            prefixes: prediction id prefixes by slot, for tombstones that are passed on.
+        """
         self._decoder = decoder
         self._on_tombstone = on_tombstone
+        self._prefixes = prefixes
+        self._revision = revision
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
@@ -32,7 +46,7 @@ class Decode:
         values = batch.columns[VALUE]
         empty = np.fromiter((value is None for value in values), bool, count=len(batch))
         if empty.any():
-            ended.append(self._tombstones(batch.origin.take(empty)))
+            ended.append(self._tombstones(batch.take(empty)))
             batch = batch.take(~empty)
         decoded = self._decoder.decode(batch.columns[VALUE])
         if decoded.failed:
@@ -43,11 +57,18 @@ class Decode:
         kept = {name: batch.columns[name] for name in (KEY, HEADERS) if name in batch.columns}
         return MicroBatch(batch.origin, {**kept, **decoded.columns}), ended
 
-    def _tombstones(self, origin: Origin) -> Outcomes:
+    def _tombstones(self, rows: MicroBatch) -> Outcomes:
         if self._on_tombstone == "drop":
-            return Outcomes(Kind.FILTERED, origin)
-        failure = Failure(self.name, "DecodeError", "The record has no value, and on_tombstone is dead_letter.")
-        return dead_letters(origin, [failure] * len(origin))
+            return Outcomes(Kind.FILTERED, rows.origin)
+        if self._on_tombstone == "dead_letter":
+            failure = Failure(self.name, "DecodeError", "The record has no value, and on_tombstone is dead_letter.")
+            return dead_letters(rows.origin, [failure] * len(rows))
+        origin = rows.origin.with_flags(np.full(len(rows), FLAGS.code("tombstone"), np.int64))
+        marks = provenance_marks(origin, self._prefixes, "", self._revision)
+        headers = object_array([[(HEADER, mark)] for mark in marks], len(rows))
+        return Outcomes(
+            Kind.PREDICTION, origin, object_array([None] * len(rows), len(rows)), rows.columns[KEY], headers
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +78,22 @@ class EncodeConfig:
     Args:
         key: column that becomes the key; ``None``: the event's key.
         headers: names of event headers to pass on.
-        header: whether the provenance header is written.
+        provenance: whether it is written as a header, or as the fields ``prediction_id``, ``model``, ``revision`` and
+            ``flags`` of the value.
         model: ``name@version`` of the last model.
         revision: 0 live, a replay's number otherwise.
-        latency_budget_s: age of the record from which a prediction is flagged ``late``; ``None``: never.
+        latency_budget_s: age of the row from which a prediction is flagged ``late``; ``None``: never.
+        born: column with the time that the age counts from; ``None``: the record's timestamp.
         max_bytes: a larger prediction is a dead letter, as its topic would refuse it.
     """
 
     key: str | None
     headers: tuple[str, ...] = ()
-    header: bool = True
+    provenance: Literal["header", "fields"] = "header"
     model: str = ""
     revision: int = 0
     latency_budget_s: float | None = None
+    born: str | None = None
     max_bytes: int = 1_000_000
 
 
@@ -86,7 +110,9 @@ class Encode:
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
-        encoded = self._encoder.encode(batch.columns, len(batch))
+        batch = self._flag_late(batch, now)
+        columns = batch.columns if self._config.provenance == "header" else {**batch.columns, **self._fields(batch)}
+        encoded = self._encoder.encode(columns, len(batch))
         failed = dict(encoded.failed)
         limit = self._config.max_bytes
         for index, value in enumerate(encoded.values):
@@ -102,21 +128,33 @@ class Encode:
             good = np.ones(len(batch), bool)
             good[bad] = False
             rows, values = batch.take(good), values[good]
-        ended.append(self._predictions(rows, values, now))
+        ended.append(self._predictions(rows, values))
         return batch.take(slice(0, 0)), ended
 
-    def _predictions(self, rows: MicroBatch, values: Array, now: float) -> Outcomes:
-        origin = self._flag_late(rows.origin, now)
-        headers = self._headers(origin, rows)
-        return Outcomes(Kind.PREDICTION, origin, values, self._keys(rows), headers, self._config.model)
+    def _predictions(self, rows: MicroBatch, values: Array) -> Outcomes:
+        headers = self._headers(rows)
+        return Outcomes(Kind.PREDICTION, rows.origin, values, self._keys(rows), headers, self._config.model)
 
-    def _flag_late(self, origin: Origin, now: float) -> Origin:
-        budget = self._config.latency_budget_s
+    def _flag_late(self, batch: MicroBatch, now: float) -> MicroBatch:
+        budget, born = self._config.latency_budget_s, self._config.born
         if budget is None:
-            return origin
-        late = now * 1000.0 - origin.timestamp > budget * 1000.0
+            return batch
+        origin = batch.origin
+        born_ms = origin.timestamp if born is None else np.asarray(batch.columns[born]).view(np.int64) // 1000
+        late = now * 1000.0 - born_ms > budget * 1000.0
+        if not late.any():
+            return batch
         added: Int = np.where(late, FLAGS.code("late"), 0).astype(np.int64)
-        return origin.with_flags(FLAGS.joined(origin.flags, added))
+        return MicroBatch(origin.with_flags(FLAGS.joined(origin.flags, added)), batch.columns)
+
+    def _fields(self, batch: MicroBatch) -> dict[str, Array]:
+        rows, origin = len(batch), batch.origin
+        return {
+            "prediction_id": object_array(prediction_ids(origin, self._prefixes), rows),
+            "model": object_array(repeat(self._config.model, rows), rows),
+            "revision": np.full(rows, self._config.revision, np.int64),
+            "flags": object_array(map(FLAGS.text, origin.flags.tolist()), rows),
+        }
 
     def _keys(self, rows: MicroBatch) -> Array:
         column = rows.columns[KEY if self._config.key is None else self._config.key]
@@ -125,11 +163,11 @@ class Encode:
         keys = (value.encode() if isinstance(value, str) else value for value in column.tolist())
         return object_array(keys, len(column))
 
-    def _headers(self, origin: Origin, rows: MicroBatch) -> Array:
+    def _headers(self, rows: MicroBatch) -> Array:
         passed = self._passed_on(rows)
-        if not self._config.header:
+        if self._config.provenance == "fields":
             return object_array(passed, len(rows))
-        marks = self._marks(origin)
+        marks = provenance_marks(rows.origin, self._prefixes, self._config.model, self._config.revision)
         if HEADERS not in rows.columns:
             return object_array([[(HEADER, mark)] for mark in marks], len(rows))
         return object_array([[*own, (HEADER, mark)] for own, mark in zip(passed, marks, strict=True)], len(rows))
@@ -140,13 +178,23 @@ class Encode:
         wanted = self._forwarded
         return [[pair for pair in own if pair[0] in wanted] for own in rows.columns[HEADERS].tolist()]
 
-    def _marks(self, origin: Origin) -> list[bytes]:
-        """The header's value per row: ``1;id;model@version;revision;flags``."""
-        heads = {slot: f"{FORMAT};{self._prefixes[slot]}" for slot in set(origin.slot.tolist())}
-        tail = f";{self._config.model};{self._config.revision};"
-        tails = {code: tail + FLAGS.text(code) for code in set(origin.flags.tolist())}
-        rows = zip(origin.slot.tolist(), origin.offset.tolist(), origin.flags.tolist(), strict=True)
-        if origin.child is None:
-            return [f"{heads[slot]}{offset}{tails[flags]}".encode() for slot, offset, flags in rows]
-        child = iter(origin.child.tolist())
-        return [f"{heads[slot]}{offset}#{next(child)}{tails[flags]}".encode() for slot, offset, flags in rows]
+
+def prediction_ids(origin: Origin, prefixes: Sequence[str]) -> list[str]:
+    """The id of every row's prediction (promise D3)."""
+    rows = zip(origin.slot.tolist(), origin.offset.tolist(), strict=True)
+    if origin.child is None:
+        return [f"{prefixes[slot]}{offset}" for slot, offset in rows]
+    child = iter(origin.child.tolist())
+    return [f"{prefixes[slot]}{offset}#{next(child)}" for slot, offset in rows]
+
+
+def provenance_marks(origin: Origin, prefixes: Sequence[str], model: str, revision: int) -> list[bytes]:
+    """The provenance header's value per row: ``1;id;model@version;revision;flags``."""
+    heads = {slot: f"{FORMAT};{prefixes[slot]}" for slot in set(origin.slot.tolist())}
+    tail = f";{model};{revision};"
+    tails = {code: tail + FLAGS.text(code) for code in set(origin.flags.tolist())}
+    rows = zip(origin.slot.tolist(), origin.offset.tolist(), origin.flags.tolist(), strict=True)
+    if origin.child is None:
+        return [f"{heads[slot]}{offset}{tails[flags]}".encode() for slot, offset, flags in rows]
+    child = iter(origin.child.tolist())
+    return [f"{heads[slot]}{offset}#{next(child)}{tails[flags]}".encode() for slot, offset, flags in rows]

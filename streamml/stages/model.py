@@ -46,8 +46,15 @@ class RunModel:
         return scored, ended
 
     def _call(self, batch: MicroBatch) -> dict[str, Array]:
-        answer = self._model.run({name: batch.columns[column] for name, column in self._inputs.items()})
+        answer = self._model.run(
+            {name: self._input(name, batch.columns[column]) for name, column in self._inputs.items()}
+        )
         return {column: _pick(answer[output.tensor], output.column) for column, output in self._outputs.items()}
+
+    def _input(self, name: str, column: Array) -> Array:
+        """A column ``[n]`` as ``[n, 1]`` where the model wants that."""
+        wanted = 1 + len(self._model.signature.inputs[name].shape)
+        return column[:, np.newaxis] if column.ndim + 1 == wanted else column
 
     def _explain(self, error: Exception) -> Failure:
         return Failure(self.name, "ModelRejected", f"The model raised {type(error).__name__}: {error}", self._label)

@@ -30,8 +30,18 @@ class Operator(Protocol):
 class Stage:
     """Operators that run without a queue between them. Calls come from one thread at a time."""
 
-    def __init__(self, operators: Sequence[Operator]) -> None:
+    def __init__(self, operators: Sequence[Operator], keep: frozenset[str] | None = None) -> None:
+        """
+        Args:
+            keep: columns of the rows that go on to the next stage; ``None``: all of them.
+        """
         self._operators = tuple(operators)
+        self._keep = keep
+
+    @property
+    def name(self) -> str:
+        """Names of its operators."""
+        return "+".join(operator.name for operator in self._operators)
 
     def run(self, batch: MicroBatch, now: float) -> StageResult:
         """Pass a batch through. Raises what the operators raise; then no outcome of this run counts."""
@@ -44,4 +54,4 @@ class Stage:
             batch, ended = operator.apply(batch, now)
             timings.append(StepTiming(operator.name, rows, time.perf_counter() - started))
             outcomes += (piece for piece in ended if len(piece))
-        return StageResult(batch, outcomes, timings)
+        return StageResult(batch if self._keep is None else batch.only(self._keep), outcomes, timings)

@@ -1,0 +1,1 @@
+"""The command line: arguments to `streamml.ops`, answers to printed text. Nothing else prints."""

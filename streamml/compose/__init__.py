@@ -1,0 +1,1 @@
+"""The one place where topology, settings and adapters become a running worker."""

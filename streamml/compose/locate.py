@@ -1,0 +1,136 @@
+"""Finds what a command names: a folder under ``topologies/``, ``path.py[:name]`` or ``module:name``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Generic, TypeVar
+
+from streamml.errors import ConfigError, TopologyError
+from streamml.topology.features import FeatureSet
+from streamml.topology.topology import Topology
+
+_FOLDER: Final = "topologies"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Located(Generic[T]):
+    """Something declared in a Python file.
+
+    Args:
+        found: the object.
+        folder: folder of the file.
+    """
+
+    found: T
+    folder: Path
+
+    @property
+    def repository(self) -> Path:
+        """Where the models of a topology are unless settings say otherwise."""
+        return self.folder / "models"
+
+
+def locate_topology(spelling: str) -> Located[Topology]:
+    """The topology that ``spelling`` names.
+
+    Raises:
+        TopologyError: there is none, several, or its file does not load; says where it was looked for.
+    """
+    return _locate(spelling, Topology, "a Topology")
+
+
+def locate_feature_set(spelling: str) -> Located[FeatureSet]:
+    """The feature set that ``spelling`` (``path.py:name`` or ``module:name``) names.
+
+    Raises:
+        TopologyError: as `locate_topology`.
+    """
+    return _locate(spelling, FeatureSet, "a FeatureSet")
+
+
+def _locate(spelling: str, kind: type[T], called: str) -> Located[T]:
+    place, _, name = spelling.partition(":")
+    module = _load(place, spelling)
+    folder = Path(module.__file__ or ".").resolve().parent
+    if name:
+        found = getattr(module, name, None)
+        if not isinstance(found, kind):
+            told = "nothing" if found is None else f"a {type(found).__name__}"
+            raise TopologyError(f"{spelling}: {name!r} is {told} and not {called} in {module.__file__}.")
+        return Located(found, folder)
+    every = {key: value for key, value in vars(module).items() if isinstance(value, kind)}
+    if len(every) != 1:
+        names = ", ".join(sorted(every)) or "none"
+        raise TopologyError(
+            f"{module.__file__} has to define exactly one {called.rsplit(maxsplit=1)[-1]} or be asked for by name; it has {names}."
+        )
+    return Located(next(iter(every.values())), folder)
+
+
+def _load(place: str, spelling: str) -> ModuleType:
+    file = _file(place)
+    # A topology's file imports its neighbours as its author does: from where commands are typed.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        if file is not None:
+            return _load_file(file)
+        if place.isidentifier() or all(part.isidentifier() for part in place.split(".")):
+            return importlib.import_module(place)
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and place.startswith(error.name):
+            raise TopologyError(_nowhere(spelling, place)) from error
+        raise TopologyError(f"{spelling} does not load: {error}; install it, or correct the import.") from error
+    except Exception as error:
+        raise TopologyError(f"{spelling} does not load: {_where(error)}{type(error).__name__}: {error}") from error
+    raise TopologyError(_nowhere(spelling, place))
+
+
+def _nowhere(spelling: str, place: str) -> str:
+    return (
+        f"There is no topology {spelling!r}: neither a folder {_FOLDER}/{place} with a topology.py, nor a Python file, "
+        "nor a module of that name. Write a folder under topologies/, path.py[:name] or module:name."
+    )
+
+
+def _file(place: str) -> Path | None:
+    for path in (Path(_FOLDER) / place / "topology.py", Path(place) / "topology.py", Path(place)):
+        if path.suffix == ".py" and path.is_file():
+            return path.resolve()
+    if place.endswith(".py"):
+        raise TopologyError(f"There is no file {place}; check the path, relative to {Path.cwd()}.")
+    return None
+
+
+def _load_file(file: Path) -> ModuleType:
+    """Import under the dotted name that the file has from here, so that one file is one module."""
+    cwd = Path.cwd().resolve()
+    if file.is_relative_to(cwd):
+        parts = file.relative_to(cwd).with_suffix("").parts
+        packages = all((cwd.joinpath(*parts[:depth]) / "__init__.py").is_file() for depth in range(1, len(parts)))
+        if packages and all(part.isidentifier() for part in parts):
+            return importlib.import_module(".".join(parts))
+    spec = importlib.util.spec_from_file_location(f"streamml_topology_{abs(hash(file))}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Its neighbours, too: a single folder of files that is no package.
+    sys.path.insert(0, str(file.parent))
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _where(error: BaseException) -> str:
+    trace: Any = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}: "

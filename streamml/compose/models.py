@@ -1,0 +1,75 @@
+"""The models of a topology: found, vouched for, loaded, warmed; every problem at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from streamml.errors import ConfigError, ModelRejected, StreamMLError, TopologyError
+from streamml.ports.model import Model
+from streamml.settings.settings import ModelSettings
+from streamml.topology.check import problems
+from streamml.topology.steps import Onnx
+from streamml.topology.topology import Topology
+
+_LOG: Final = logging.getLogger("streamml.models")
+
+
+def load_models(topology: Topology, repository: Path, settings: ModelSettings) -> dict[str, Model]:
+    """Models by name, warm.
+
+    Raises:
+        TopologyError: with every problem of the topology, and of the models that it names.
+    """
+    from streamml.adapters.models.onnx import OnnxModel
+    from streamml.adapters.models.onnx_session import OnnxSettings
+    from streamml.adapters.models.repository import find
+
+    onnx = OnnxSettings(tuple(settings.providers), settings.threads, device=settings.device)
+    models: dict[str, Model] = {}
+    wrong: list[str] = []
+    for step in topology.steps:
+        if not isinstance(step, Onnx) or step.name in models:
+            continue
+        try:
+            models[step.name] = OnnxModel.load(find(repository, step.name, step.version), onnx)
+        except ConfigError as error:
+            wrong += error.problems
+    check(topology, models, wrong)
+    warm(topology, models)
+    return models
+
+
+def check(topology: Topology, models: Mapping[str, Model], wrong: list[str] | None = None) -> None:
+    """Hold the topology against itself and against its models' signatures.
+
+    Raises:
+        TopologyError: with every problem.
+    """
+    found = [*problems(topology, {name: model.signature for name, model in models.items()}), *(wrong or [])]
+    if found:
+        raise TopologyError(found)
+
+
+def warm(topology: Topology, models: Mapping[str, Model]) -> None:
+    """Run every model on made-up rows, so that the first real batch is as quick as the others.
+
+    Raises:
+        TopologyError: a model does not run.
+    """
+    from streamml.adapters.models.warm_up import warm_up
+
+    found: list[str] = []
+    for step in topology.steps:
+        if isinstance(step, Onnx):
+            most = step.batching.max_batch_size
+            try:
+                warm_up(models[step.name], {min(2, most), min(64, most), most}, repeats=1)
+            except ModelRejected as error:
+                _LOG.info("Model %s does not take made-up rows, so its first batch will be slow: %s", step.name, error)
+            except StreamMLError as error:
+                found.append(f"Model {step.name} does not run at the size of a batch, {most} rows: {error}")
+    if found:
+        raise TopologyError(found)

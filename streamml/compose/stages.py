@@ -1,0 +1,144 @@
+"""A topology's steps as stages, and what the engine decides by. No adapter is chosen here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from streamml.adapters.codecs.json import json_decoder
+from streamml.adapters.codecs.json_encode import json_encoder
+from streamml.batch.microbatch import HEADERS, KEY
+from streamml.engine.backpressure import Budget
+from streamml.engine.batcher import BatchPolicy
+from streamml.engine.dead_letters import DeadLetterLimit
+from streamml.engine.engine import EngineConfig
+from streamml.ports.feature_store import FeatureStore
+from streamml.ports.model import Model
+from streamml.schema.contract import Contract
+from streamml.settings.settings import WorkerSettings
+from streamml.stages.codec import Decode, Encode, EncodeConfig
+from streamml.stages.functions import ApplyExplode, ApplyFilter, ApplyTransform
+from streamml.stages.lookup import LookUp
+from streamml.stages.model import RunModel
+from streamml.stages.stage import Operator, Stage
+from streamml.topology.check import PROVENANCE_FIELDS
+from streamml.topology.duration import seconds
+from streamml.topology.plan import Plan, plan
+from streamml.topology.steps import Explode, FeatureLookup, Filter, Onnx, Step, Transform
+from streamml.topology.topology import Topology
+
+
+def plan_of(topology: Topology, models: Mapping[str, Model]) -> Plan:
+    """How the topology is cut, given its models."""
+    return plan(topology, {name: model.signature for name, model in models.items()})
+
+
+def build_stages(
+    topology: Topology,
+    models: Mapping[str, Model],
+    store: FeatureStore | None,
+    prefixes: Sequence[str],
+    *,
+    max_prediction_bytes: int = 1_000_000,
+    revision: int = 0,
+) -> list[Stage]:
+    """The stages of a topology that has no problems.
+
+    Args:
+        models: all that the topology names.
+        store: where features are; ``None`` where the topology looks up none.
+        prefixes: prediction id prefixes by slot number, see `streamml.engine.assignment.SlotNames`.
+        max_prediction_bytes: a larger prediction becomes a dead letter.
+        revision: 0 live, a replay's number otherwise.
+    """
+    cut = plan_of(topology, models)
+    passed_on = {HEADERS} if topology.sink.headers else set()
+    if reads_keys(topology):
+        passed_on.add(KEY)
+    operators = [[_operator(step, topology, models, store) for step in stage.steps] for stage in cut.stages]
+    operators[0].insert(0, _decode(topology, cut, prefixes, revision))
+    operators[-1].append(_encode(topology, models, prefixes, max_prediction_bytes, revision))
+    return [Stage(group, stage.keep | frozenset(passed_on)) for group, stage in zip(operators, cut.stages, strict=True)]
+
+
+def engine_config(
+    topology: Topology, models: Mapping[str, Model], settings: WorkerSettings, worker: str
+) -> EngineConfig:
+    """What the engine decides by."""
+    letters = topology.dead_letters
+    return EngineConfig(
+        stages=tuple(BatchPolicy(stage.max_rows) for stage in plan_of(topology, models).stages),
+        prediction_topic=topology.sink.topic,
+        dead_letter_topic=letters.topic,
+        dead_letter_limit=DeadLetterLimit(letters.max_ratio, letters.min_sample),
+        budget=Budget(settings.max_in_flight_rows, settings.max_in_flight_mb * 1_000_000),
+        ordered=topology.sink.order == "partition",
+        commit_interval_s=settings.commit_interval_ms / 1000,
+        worker=worker,
+    )
+
+
+def reads_keys(topology: Topology) -> bool:
+    """Whether anything reads the records' keys."""
+    return topology.sink.key is None or topology.source.on_tombstone == "forward"
+
+
+def needs_features(topology: Topology) -> bool:
+    return any(isinstance(step, FeatureLookup) for step in topology.steps)
+
+
+def _decode(topology: Topology, cut: Plan, prefixes: Sequence[str], revision: int) -> Decode:
+    source = topology.source
+    decoder = json_decoder(
+        Contract.of(source.schema),
+        columns=cut.decoded,
+        parsing=source.parsing,
+        duplicate_keys=source.duplicate_keys,
+        max_record_bytes=source.max_record_bytes,
+    )
+    return Decode(decoder, source.on_tombstone, prefixes, revision=revision)
+
+
+def _encode(
+    topology: Topology, models: Mapping[str, Model], prefixes: Sequence[str], max_bytes: int, revision: int
+) -> Encode:
+    sink = topology.sink
+    last = next((step for step in reversed(topology.steps) if isinstance(step, Onnx)), None)
+    budget = last.batching.latency_budget if last else None
+    by_event = last is not None and last.batching.budget_from == "event"
+    config = EncodeConfig(
+        key=sink.key,
+        headers=sink.headers,
+        provenance=sink.provenance,
+        model="" if last is None else f"{last.name}@{models[last.name].version}",
+        revision=revision,
+        latency_budget_s=None if budget is None else seconds(budget),
+        born=topology.source.event_time if by_event else None,
+        max_bytes=max_bytes,
+    )
+    return Encode(json_encoder(Contract.of(sink.schema), columns=_fed(topology, models)), prefixes, config)
+
+
+def _fed(topology: Topology, models: Mapping[str, Model]) -> frozenset[str]:
+    """Fields of a prediction that a column feeds; the others are written with their defaults."""
+    from streamml.topology.check import columns_after
+
+    flow, _ = columns_after(topology, len(topology.steps), {name: model.signature for name, model in models.items()})
+    provenance = PROVENANCE_FIELDS.keys() if topology.sink.provenance == "fields" else set()
+    return frozenset(topology.sink.schema.model_fields.keys() & (flow.keys() | provenance))
+
+
+def _operator(step: Step, topology: Topology, models: Mapping[str, Model], store: FeatureStore | None) -> Operator:
+    match step:
+        case FeatureLookup():
+            assert store is not None
+            return LookUp(step.name, step.sets, store, topology.source.event_time)
+        case Transform():
+            return ApplyTransform(step)
+        case Filter():
+            return ApplyFilter(step)
+        case Explode():
+            return ApplyExplode(step)
+        case Onnx():
+            model = models[step.name]
+            inputs = {name: step.inputs.get(name, name) for name in model.signature.inputs}
+            return RunModel(model, inputs, step.outputs)

@@ -1,0 +1,89 @@
+"""A worker on Kafka and Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamml.adapters.kafka.sink import KafkaSink
+from streamml.adapters.kafka.source import KafkaSource, topic_ids
+from streamml.clock import SystemClock
+from streamml.compose.identity import Identity, claim
+from streamml.compose.models import load_models
+from streamml.compose.stages import build_stages, engine_config, needs_features, reads_keys
+from streamml.engine.assignment import SlotNames
+from streamml.engine.engine import Engine
+from streamml.engine.events import Settled
+from streamml.ports.feature_store import FeatureStore
+from streamml.ports.model import Model
+from streamml.runtime.worker import Worker, WorkerConfig
+from streamml.settings.settings import RedisSettings, Settings
+from streamml.topology.topology import Topology
+
+
+@dataclass(slots=True)
+class Composed:
+    """A worker that is ready to run, and what it holds. Use it in a ``with`` statement, or `close` it."""
+
+    worker: Worker
+    engine: Engine
+    identity: Identity
+    models: Mapping[str, Model]
+    store: FeatureStore | None
+
+    def __enter__(self) -> Composed:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+        for model in self.models.values():
+            model.close()
+        self.identity.release()
+
+
+def compose_worker(
+    topology: Topology,
+    repository: Path,
+    settings: Settings,
+    *,
+    on_settled: Callable[[Settled, float], None] = lambda settled, now: None,
+) -> Composed:
+    """Everything that a worker needs, checked and warm; it has not joined the group yet.
+
+    Raises:
+        ConfigError: topology, models or settings are wrong; with every problem.
+        FeaturesUnavailable, SourceUnavailable: what was asked for at the start does not answer.
+    """
+    models = load_models(topology, settings.model.repository or repository, settings.model)
+    group = settings.group or topology.name
+    identity = claim(settings.brokers, group, settings.worker_id)
+    store = open_store(settings.redis) if needs_features(topology) else None
+    names = SlotNames(topic_ids(settings.client(), topology.source.topics))
+    engine = Engine(engine_config(topology, models, settings.worker, identity.name), names)
+    stages = build_stages(topology, models, store, names.prefixes)
+    member = {"group.instance.id": f"{group}/{identity.name}"} if identity.stable else {}
+    source = KafkaSource(
+        topology.source.topics,
+        group,
+        topology.source.start,
+        {**settings.consumer(), **member},
+        keys=reads_keys(topology),
+        headers=bool(topology.sink.headers),
+    )
+    config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
+    worker = Worker(
+        engine, source, stages, KafkaSink(settings.producer()), SystemClock(), config, on_settled=on_settled
+    )
+    return Composed(worker, engine, identity, models, store)
+
+
+def open_store(settings: RedisSettings) -> FeatureStore:
+    """The feature store that settings name; it connects when it is asked first."""
+    from streamml.adapters.redis.store import RedisFeatureStore
+
+    return RedisFeatureStore(settings.url, timeout_s=settings.timeout_ms / 1000, options=settings.options)

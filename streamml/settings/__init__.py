@@ -1,0 +1,1 @@
+"""Where and how things run: what differs between two deployments of one topology."""

@@ -1,0 +1,128 @@
+"""The settings, with their bounds and defaults in one place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Property = str | int | float | bool
+
+REFUSED: Final[Mapping[str, str]] = {
+    "group.id": "the group is the setting `group`, or the topology's name",
+    "group.instance.id": "the identity of a worker is the setting `worker_id`",
+    "transactional.id": "it follows from the worker's identity",
+    "enable.auto.commit": "offsets are committed only behind acknowledged results",
+    "enable.auto.offset.store": "offsets are committed only behind acknowledged results",
+    "auto.offset.reset": "where a group starts is Source(start=), and an offset below retention must stop the worker",
+    "partition.assignment.strategy": "rebalances have to be cooperative, so that partitions that stay keep running",
+    "group.protocol": "static members of the new protocol cannot come back before their session has ended",
+    "enable.partition.eof": "the end of a partition is no event here",
+    "enable.idempotence": "without it a retry by the client can write a prediction twice, or out of order",
+    "acks": "a prediction is settled when all replicas have it",
+    "message.timeout.ms": "the producer must not give up on a prediction while the broker is away",
+    "delivery.timeout.ms": "the producer must not give up on a prediction while the broker is away",
+    "partitioner": "predictions have to lie where Java's partitioner would put them",
+}
+"""librdkafka properties that the promises rest on, and why each is not to be set."""
+
+_SECRET: Final = re.compile(
+    r"password|secret|token|(^|\.)key(\.pem)?$|jaas|oauthbearer\.config|credential", re.IGNORECASE
+)
+_URL_PASSWORD: Final = re.compile(r"(?<=://)([^/@]*):([^/@]*)@")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RedisSettings(_Section):
+    """Where features are."""
+
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0", description="Redis; `rediss://` for TLS, user and password in the URL."
+    )
+    timeout_ms: int = Field(default=1000, ge=1, le=60_000, description="Longest wait for one answer.")
+    options: dict[str, Property] = Field(
+        default_factory=dict, description="Further arguments of a redis-py connection, `ssl_ca_certs` for example."
+    )
+
+
+class ModelSettings(_Section):
+    """How models run."""
+
+    repository: Path | None = Field(
+        default=None, description="Folder of `<model>/<version>/`; default: `models` beside the topology."
+    )
+    providers: tuple[Literal["cpu", "cuda", "tensorrt"], ...] = Field(
+        default=("cpu",), description="The first that can run an operator does."
+    )
+    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of one operator.")
+    device: int = Field(default=0, ge=0, description="Number of the GPU.")
+
+
+class WorkerSettings(_Section):
+    """Bounds and times of a worker."""
+
+    max_in_flight_rows: int = Field(
+        default=50_000, ge=1, description="Records polled and not settled; one poll may overshoot it."
+    )
+    max_in_flight_mb: int = Field(default=64, ge=1, description="The same in megabytes of keys and values.")
+    max_poll_rows: int = Field(default=4096, ge=1, le=100_000, description="Most records taken by one poll.")
+    commit_interval_ms: int = Field(default=200, ge=10, le=60_000, description="How often offsets are committed.")
+    drain_ms: int = Field(default=5000, ge=100, le=600_000, description="Time that a revoke or a shutdown may take.")
+
+
+class MetricsSettings(_Section):
+    """Where metrics are served."""
+
+    port: int | None = Field(
+        default=None, ge=0, le=65_535, description="Port for Prometheus; none: no metrics are served."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the port is opened on.")
+
+
+class Settings(_Section):
+    """Everything that is set outside the topology."""
+
+    brokers: str = Field(
+        default="127.0.0.1:9092", min_length=1, description="`host:port` of brokers, separated by commas."
+    )
+    group: str | None = Field(default=None, min_length=1, description="Consumer group; default: the topology's name.")
+    worker_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = Field(
+        default=None,
+        description="Stable identity of this worker (a StatefulSet's ordinal); default: the first that is free on this machine.",
+    )
+    kafka: dict[str, Property] = Field(
+        default_factory=dict, description="librdkafka properties of all clients: TLS, SASL and so on."
+    )
+    kafka_consumer: dict[str, Property] = Field(
+        default_factory=dict, description="librdkafka properties of the consumer only."
+    )
+    kafka_producer: dict[str, Property] = Field(
+        default_factory=dict, description="librdkafka properties of the producer only."
+    )
+    redis: RedisSettings = RedisSettings()
+    model: ModelSettings = ModelSettings()
+    worker: WorkerSettings = WorkerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    def client(self) -> dict[str, Property]:
+        """librdkafka properties that every client gets."""
+        return {**self.kafka, "bootstrap.servers": self.brokers}
+
+    def consumer(self) -> dict[str, Property]:
+        return {**self.client(), **self.kafka_consumer}
+
+    def producer(self) -> dict[str, Property]:
+        return {**self.client(), **self.kafka_producer}
+
+
+def masked(name: str, value: Any) -> Any:
+    """``value`` as it may be shown: secrets by name, and passwords in URLs, are replaced."""
+    if value is not None and _SECRET.search(name):
+        return "****"
+    return _URL_PASSWORD.sub(r"\1:****@", value) if isinstance(value, str) else value

@@ -1,0 +1,235 @@
+"""The operator around a feature store: one round trip for all sets of a batch (promise F1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from streamml.batch.column import Array, sealed
+from streamml.batch.flags import FLAGS
+from streamml.batch.microbatch import Int, Mask, MicroBatch
+from streamml.batch.outcome import Failure, Outcomes, dead_letters
+from streamml.errors import FatalError, FeaturesUnavailable
+from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema, FeatureStore
+from streamml.stages.freshness import DefaultsMeter, State, states
+from streamml.topology.duration import seconds
+from streamml.topology.features import FeatureSet
+
+_REST_S: Final = 1.0
+
+
+class LookUp:
+    """Joins feature sets. What happened to each row goes into its flags: ``set@version`` and, if not fresh, its state."""
+
+    def __init__(self, name: str, sets: Sequence[FeatureSet], store: FeatureStore, event_time: str | None) -> None:
+        """
+        Args:
+            event_time: column with the row's time; ``None``: the record's timestamp.
+        """
+        self.name = name
+        self._sets = [_Set(one) for one in sets]
+        self._store = store
+        self._event_time = event_time
+        self._rested_at = float("-inf")
+
+    def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
+        """See `Operator.apply`."""
+        entities = [one.entities(batch) for one in self._sets]
+        replies = self._replies([one.request for one in entities], now)
+        row_time = self._row_time(batch)
+        columns: dict[str, Array] = {}
+        found: list[Array] = []
+        for one, asked, reply in zip(self._sets, entities, replies, strict=True):
+            state = one.states(asked, reply, row_time)
+            columns |= one.columns(asked, reply, state)
+            found.append(state)
+        joined = self._flagged(batch.with_columns(columns), found, replies)
+        return self._end_by_policy(joined, found)
+
+    def _row_time(self, batch: MicroBatch) -> Int:
+        if self._event_time is None:
+            return batch.origin.timestamp * 1000
+        return np.asarray(batch.columns[self._event_time]).view(np.int64)
+
+    def _replies(self, requests: list[FeatureRequest], now: float) -> list[FeatureReply | None]:
+        """A reply per set; ``None`` for one that is unavailable and may be."""
+        if now < self._rested_at + _REST_S:
+            return self._one_by_one(requests, resting=True)
+        try:
+            return list(self._store.lookup(requests))
+        except FeaturesUnavailable:
+            if all(one.declared.if_unavailable == "wait" for one in self._sets):
+                raise
+        # Not every batch may pay for the store's timeout.
+        self._rested_at = now
+        return self._one_by_one(requests, resting=False)
+
+    def _one_by_one(self, requests: list[FeatureRequest], *, resting: bool) -> list[FeatureReply | None]:
+        replies: list[FeatureReply | None] = []
+        for one, request in zip(self._sets, requests, strict=True):
+            optional = one.declared.if_unavailable == "default"
+            try:
+                replies.append(None if optional and resting else self._store.lookup([request])[0])
+            except FeaturesUnavailable:
+                if not optional:
+                    raise
+                replies.append(None)
+        return replies
+
+    def _flagged(self, batch: MicroBatch, found: list[Array], replies: list[FeatureReply | None]) -> MicroBatch:
+        mixed = np.zeros(len(batch), np.int64)
+        for state in found:
+            mixed = mixed * len(State) + state
+        kinds, inverse = np.unique(mixed, return_inverse=True)
+        texts = [self._text(int(kind), replies) for kind in kinds]
+        codes = np.array([FLAGS.code(text) for text in texts], np.int64)[inverse]
+        return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
+
+    def _text(self, kind: int, replies: list[FeatureReply | None]) -> str:
+        parts: list[str] = []
+        for one, reply in zip(reversed(self._sets), reversed(replies), strict=True):
+            kind, state = divmod(kind, len(State))
+            version = f"@{reply.version}" if reply is not None else ""
+            parts.insert(0, f"{one.declared.name}{version}{State(state).flag}")
+        return ",".join(parts)
+
+    def _end_by_policy(self, batch: MicroBatch, found: list[Array]) -> tuple[MicroBatch, list[Outcomes]]:
+        ended: list[Outcomes] = []
+        over = np.zeros(len(batch), bool)
+        for one, state in zip(self._sets, found, strict=True):
+            for failing, failure in one.failures(self.name, state, batch):
+                new = failing & ~over
+                ended.append(dead_letters(batch.origin.take(new), [failure] * int(new.sum())))
+                over |= new
+        return (batch.take(~over) if over.any() else batch), ended
+
+
+class _Entities:
+    """The distinct entities of a batch, and which row is about which."""
+
+    def __init__(self, request: FeatureRequest, index: Int, absent: Mask | None) -> None:
+        self.request = request
+        self.index = index
+        self.absent = absent
+
+
+class _Set:
+    """One feature set of a lookup."""
+
+    def __init__(self, declared: FeatureSet) -> None:
+        self.declared = declared
+        self._schema = FeatureSchema(declared.name, tuple(declared.columns.items()))
+        self._ttl_us = None if declared.ttl is None else int(seconds(declared.ttl) * 1e6)
+        self._meter = DefaultsMeter(declared.max_default_ratio)
+
+    def entities(self, batch: MicroBatch) -> _Entities:
+        """Keys without repetition. A row with a null in its key is about no entity."""
+        columns = [batch.columns[name] for name in self.declared.key]
+        absent = _null_in_any(columns)
+        if absent is not None:
+            columns = [np.ma.getdata(column)[~absent] for column in columns]
+        values: list[Any] = (
+            columns[0].tolist() if len(columns) == 1 else list(zip(*map(np.ndarray.tolist, columns), strict=True))
+        )
+        places = dict.fromkeys(values)
+        for place, value in enumerate(places):
+            places[value] = place
+        index = np.fromiter(map(places.__getitem__, values), np.int64, len(values))
+        if absent is not None:
+            whole = np.zeros(len(batch), np.int64)
+            whole[~absent] = index
+            index = whole
+        distinct: list[Any] = list(places)
+        parts: list[Any] = [distinct] if len(columns) == 1 else list(zip(*distinct, strict=True))
+        keys = list(zip(*(_key_bytes(part) for part in parts), strict=True))
+        return _Entities(FeatureRequest(self._schema, keys), index, absent)
+
+    def states(self, asked: _Entities, reply: FeatureReply | None, row_time: Int) -> Array:
+        """A `State` per row.
+
+        Raises:
+            FeaturesUnavailable: more rows than ``max_default_ratio`` would get defaults.
+        """
+        if reply is None or not len(reply.present):
+            state = State.UNAVAILABLE if reply is None else State.MISSING
+            return np.full(len(asked.index), state, np.int8)
+        present = reply.present[asked.index]
+        if asked.absent is not None:
+            present &= ~asked.absent
+        found = states(present, row_time, reply.event_time[asked.index], self._ttl_us)
+        self._weigh(found, reply.version)
+        return found
+
+    def _weigh(self, found: Array, version: str) -> None:
+        defaulted = np.zeros(len(found), bool)
+        if self.declared.if_missing == "default":
+            defaulted |= found == State.MISSING
+        if self.declared.if_stale == "default":
+            defaulted |= (found == State.STALE) | (found == State.FROM_FUTURE)
+        share = self._meter.share(len(found), int(np.count_nonzero(defaulted)))
+        if share is not None:
+            raise FeaturesUnavailable(
+                f"{share:.0%} of the latest rows have no usable value in version {version} of feature set "
+                f"{self.declared.name}, more than max_default_ratio allows ({self.declared.max_default_ratio:.0%}). "
+                "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
+            )
+
+    def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array) -> dict[str, Array]:
+        """The set's columns per row, defaults where a row has no fresh value."""
+        unusable = state != State.FRESH
+        whole = not unusable.any()
+        columns: dict[str, Array] = {}
+        for name, declared in self.declared.columns.items():
+            if reply is not None and len(reply.present):
+                column = reply.columns[name][asked.index]
+            else:
+                column = np.zeros((len(state), *declared.shape), declared.dtype)
+            if not whole and declared.default is not None:
+                column[unusable] = declared.default
+            columns[f"{self.declared.name}.{name}"] = sealed(column)
+        return columns
+
+    def failures(self, step: str, state: Array, batch: MicroBatch) -> list[tuple[Mask, Failure]]:
+        """Rows that the policies of this set end, with the reason.
+
+        Raises:
+            FatalError: a policy is ``fail`` and a row is concerned.
+        """
+        if not state.any():
+            return []
+        name, key = self.declared.name, ", ".join(self.declared.key)
+        old = (state == State.STALE) | (state == State.FROM_FUTURE)
+        cases = (
+            (self.declared.if_missing, state == State.MISSING, "FeatureMissing", f"has no value for its key ({key})"),
+            (
+                self.declared.if_stale,
+                old,
+                "FeatureStale",
+                f"has a value that is too old, or from its future, for its key ({key})",
+            ),
+        )
+        found: list[tuple[Mask, Failure]] = []
+        for policy, concerned, error, what in cases:
+            if policy == "fail" and concerned.any():
+                raise FatalError(
+                    f"Feature set {name} {what} in {int(concerned.sum())} of {len(state)} rows, the first at offset "
+                    f"{batch.origin.offset[concerned][0]}, and the topology says to fail then. Load the set, then start again."
+                )
+            if policy == "dead_letter" and concerned.any():
+                found.append((concerned, Failure(step, error, f"For this row feature set {name} {what}.")))
+        return found
+
+
+def _null_in_any(columns: list[Array]) -> Mask | None:
+    masks = [np.ma.getmaskarray(column) for column in columns if isinstance(column, np.ma.MaskedArray)]
+    absent = np.logical_or.reduce(masks) if masks else None
+    return absent if absent is not None and absent.any() else None
+
+
+def _key_bytes(part: Sequence[Any]) -> list[bytes]:
+    """Key parts as they are stored: text as UTF-8, integers in decimal, bytes as they are."""
+    if not part or isinstance(part[0], str):
+        return list(map(str.encode, part))
+    return list(part) if isinstance(part[0], bytes) else list(map(b"%d".__mod__, part))
