@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamml.adapters.kafka.sink import KafkaSink
-from streamml.adapters.kafka.source import KafkaSource, topic_ids
+from streamml.adapters.kafka.source import KafkaSource
 from streamml.clock import SystemClock
 from streamml.compose.identity import Identity, claim
 from streamml.compose.models import load_models
 from streamml.compose.stages import build_stages, engine_config, needs_features, reads_keys
+from streamml.compose.surroundings import feature_problems, find_topics
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine
-from streamml.engine.events import Settled
+from streamml.errors import TopologyError
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
 from streamml.runtime.worker import Worker, WorkerConfig
 from streamml.settings.settings import RedisSettings, Settings
+from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
 
 
@@ -50,8 +52,7 @@ def compose_worker(
     topology: Topology,
     repository: Path,
     settings: Settings,
-    *,
-    on_settled: Callable[[Settled, float], None] = lambda settled, now: None,
+    observer: Observer | None = None,
 ) -> Composed:
     """Everything that a worker needs, checked and warm; it has not joined the group yet.
 
@@ -60,12 +61,16 @@ def compose_worker(
         FeaturesUnavailable, SourceUnavailable: what was asked for at the start does not answer.
     """
     models = load_models(topology, settings.model.repository or repository, settings.model)
+    topics = find_topics(topology, settings)
+    store = open_store(settings.redis) if needs_features(topology) else None
+    if store is not None and (problems := feature_problems(topology, store)):
+        raise TopologyError(problems)
     group = settings.group or topology.name
     identity = claim(settings.brokers, group, settings.worker_id)
-    store = open_store(settings.redis) if needs_features(topology) else None
-    names = SlotNames(topic_ids(settings.client(), topology.source.topics))
+    names = SlotNames({name: topics[name].id for name in topology.source.topics})
     engine = Engine(engine_config(topology, models, settings.worker, identity.name), names)
-    stages = build_stages(topology, models, store, names.prefixes)
+    largest = topics[topology.sink.topic].max_message_bytes
+    stages = build_stages(topology, models, store, names.prefixes, max_prediction_bytes=largest)
     member = {"group.instance.id": f"{group}/{identity.name}"} if identity.stable else {}
     source = KafkaSource(
         topology.source.topics,
@@ -76,9 +81,7 @@ def compose_worker(
         headers=bool(topology.sink.headers),
     )
     config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
-    worker = Worker(
-        engine, source, stages, KafkaSink(settings.producer()), SystemClock(), config, on_settled=on_settled
-    )
+    worker = Worker(engine, source, stages, KafkaSink(settings.producer()), SystemClock(), config, observer)
     return Composed(worker, engine, identity, models, store)
 
 

@@ -50,6 +50,7 @@ from streamml.errors import FatalError, SourceUnavailable, StreamMLError, Transi
 from streamml.ports.sink import Sink
 from streamml.ports.source import Positions, Source, TopicPartition
 from streamml.stages.stage import Stage
+from streamml.telemetry.observer import Observer
 
 _LOG: Final = logging.getLogger("streamml.worker")
 _ACK_WAIT_S: Final = 0.002
@@ -84,18 +85,13 @@ class Worker:
         sink: Sink,
         clock: Clock,
         config: WorkerConfig,
-        *,
-        on_settled: Callable[[Settled, float], None] = lambda settled, now: None,
+        observer: Observer | None = None,
     ) -> None:
-        """
-        Args:
-            on_settled: hears of every group of rows that reached their end, with the time; must be quick.
-        """
         self._engine = engine
         self._sink = sink
         self._clock = clock
         self._config = config
-        self._on_settled = on_settled
+        self._observer = observer or Observer()
         self._inbox: queue.SimpleQueue[Event | _Crash] = queue.SimpleQueue()
         self._lanes = [_Lane(f"streamml-stage-{n}", stage, clock, self._inbox) for n, stage in enumerate(stages)]
         self._reader = _Reader(source, clock, config, self._inbox)
@@ -140,6 +136,8 @@ class Worker:
             self._obey(self._engine.handle(event, now), now)
             if isinstance(event, Polled):
                 self._reader.taken()
+            elif isinstance(event, StageDone):
+                self._observer.staged(event.result)
         for delivered in self._sink.completions():
             self._outstanding -= 1
             self._obey(self._engine.handle(delivered, now), now)
@@ -170,7 +168,7 @@ class Worker:
                     self._outstanding += 1
                     self._sink.send(action.token, action.blocks)
                 case Settled():
-                    self._on_settled(action, now)
+                    self._observer.settled(action, now)
                 case Commit():
                     self._reader.commit(action.positions)
                 case Gate():

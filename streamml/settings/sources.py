@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from streamml.errors import SettingsError
-from streamml.settings.settings import REFUSED, Settings
+from streamml.settings.settings import REFUSED, Settings, masked
 
 PREFIX: Final = "STREAMML_"
 FILE: Final = "streamml.toml"
@@ -174,3 +174,33 @@ def _sentence(error: Any, values: Mapping[Path_, tuple[Any, str]]) -> str:
         return f"{origin} sets {name}, which is no setting; see `streamml config show` for those that are."
     # pydantic's own message names the bound; the value may be a secret, so it stays out.
     return f"{origin} sets {name} wrongly: {error['msg']}."
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One setting as people read it; secrets masked."""
+
+    name: str
+    value: Any
+    origin: str
+    help: str
+
+
+def described(effective: Effective) -> list[Shown]:
+    """Every setting that holds, and every open property that is set."""
+    found: list[Shown] = []
+    for name, value, help in _values(effective.settings):
+        origin = next((o for known, o in effective.origins.items() if known == name), "default")
+        found.append(Shown(name, masked(name, value), origin, help))
+    return found
+
+
+def _values(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _values(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            yield from ((f"{prefix}{name}.{key}", inner, field.description or "") for key, inner in value.items())
+        else:
+            yield f"{prefix}{name}", value, field.description or ""

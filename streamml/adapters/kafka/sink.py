@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from streamml.adapters.kafka.client import opened
 from streamml.errors import FatalError, SinkUnavailable
 from streamml.ports.sink import Delivered, OutboundRecords, Refusal
 
@@ -31,7 +32,7 @@ class KafkaSink:
         Args:
             client: librdkafka properties, ``bootstrap.servers`` at least.
         """
-        self._producer = Producer({**DEFAULTS, **client, **SAFETY})
+        self._producer: Any = opened(Producer, {**DEFAULTS, **client, **SAFETY})
         self._ended: list[Delivered] = []
         self._fatal: KafkaError | None = None
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
 import numpy as np
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
+from streamml.adapters.kafka.client import error_of, opened, translated
 from streamml.batch.column import object_array
-from streamml.errors import FatalError, Fenced, OffsetOutOfRange, SourceUnavailable, StreamMLError
+from streamml.errors import FatalError, SourceUnavailable, StreamMLError
 from streamml.ports.source import Headers, Positions, RawRecord, RecordRun, SourceListener, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
@@ -61,13 +62,13 @@ class KafkaSource:
         self._listener: SourceListener | None = None
         self._paused = False
         config = {**DEFAULTS, **client, **SAFETY, "group.id": group, "on_commit": self._committed_async}
-        self._consumer = Consumer(config)
+        self._consumer: Any = opened(Consumer, config)
         self._commit_errors: list[KafkaError] = []
 
     def open(self, listener: SourceListener) -> None:
         """See `Source.open`. A group that never ran gets its start offsets committed first (promise D1)."""
         self._listener = listener
-        with _translated():
+        with translated():
             self._commit_start()
             self._consumer.subscribe(
                 self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -75,7 +76,7 @@ class KafkaSource:
 
     def poll(self, max_rows: int, timeout_s: float) -> list[RecordRun]:
         """See `Source.poll`."""
-        with _translated():
+        with translated():
             first = self._consumer.poll(timeout_s)
             if first is None:
                 return []
@@ -87,19 +88,19 @@ class KafkaSource:
         if not positions:
             return
         offsets = [ClientPartition(topic, partition, offset) for (topic, partition), offset in positions.items()]
-        with _translated():
+        with translated():
             if not wait:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
                 return
             answer = self._consumer.commit(offsets=offsets, asynchronous=False)
         for one in answer:
             if one.error is not None:
-                raise _error_of(one.error)
+                raise error_of(one.error)
 
     def failed_commits(self) -> list[StreamMLError]:
         """Errors of commits that nobody waited for, since the last call."""
         errors, self._commit_errors = self._commit_errors, []
-        return [_error_of(error) for error in errors]
+        return [error_of(error) for error in errors]
 
     def pause(self) -> None:
         """See `Source.pause`."""
@@ -113,13 +114,13 @@ class KafkaSource:
 
     def committed(self) -> dict[TopicPartition, int]:
         """See `Source.committed`."""
-        with _translated():
+        with translated():
             found = self._consumer.committed(self._partitions(), timeout=_TIMEOUT_S)
         return {TopicPartition(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
 
     def watermarks(self) -> dict[TopicPartition, tuple[int, int]]:
         """See `Source.watermarks`."""
-        with _translated():
+        with translated():
             return {
                 TopicPartition(one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)
                 for one in self._partitions()
@@ -217,52 +218,10 @@ class _Messages:
         return RawRecord(message.key(), message.value(), headers, message.timestamp()[1])
 
 
-class _translated:
-    """The client's exceptions as ours."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, KafkaException):
-            raise _error_of(error.args[0]) from error
-
-
-def _error_of(error: KafkaError) -> StreamMLError:
-    text = error.str()
-    code = error.code()
-    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-        return OffsetOutOfRange(
-            f"The committed offset is no longer on the broker: {text}. Retention or truncation removed it. "
-            "Reset the group's offsets to the earliest or the latest record, knowing what is skipped, then start again."
-        )
-    if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
-        return Fenced(f"Another process took over this worker's identity: {text}.")
-    if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-        return FatalError(f"The broker client cannot go on: {text}.")
-    return SourceUnavailable(f"The broker did not answer: {text}. The client tries again by itself.")
-
-
 _PASSING: Final = (KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
 
 
 def _raise_unless_passing(error: KafkaError, message: Message) -> None:
     if error.code() in _PASSING or (error.retriable() and not error.fatal()):
         return
-    raise _error_of(error)
-
-
-def topic_ids(client: Mapping[str, Any], topics: Iterable[str]) -> dict[str, str]:
-    """Ids of topics by name, for prediction ids; the name itself where the broker has no ids.
-
-    Raises:
-        SourceUnavailable: the broker does not answer.
-    """
-    from confluent_kafka import TopicCollection
-    from confluent_kafka.admin import AdminClient
-
-    wanted = list(topics)
-    with _translated():
-        admin: Any = AdminClient(dict(client))
-        futures = admin.describe_topics(TopicCollection(wanted), request_timeout=_TIMEOUT_S)
-        described = {name: future.result() for name, future in futures.items()}
-    return {name: str(found.topic_id) if found.topic_id is not None else name for name, found in described.items()}
+    raise error_of(error)

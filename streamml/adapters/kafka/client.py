@@ -1,0 +1,66 @@
+"""What all clients of the broker share: errors in our words, and logs in ours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from streamml.errors import FatalError, Fenced, OffsetOutOfRange, SettingsError, SourceUnavailable, StreamMLError
+
+LOG: Final = logging.getLogger("streamml.kafka")
+_NO_RIGHTS: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+)
+T = TypeVar("T")
+
+
+def opened(make: Callable[[dict[str, Any]], T], config: Mapping[str, Any]) -> T:
+    """A client of this configuration, its log lines in the logger ``streamml.kafka``.
+
+    Raises:
+        SettingsError: librdkafka refuses a property.
+    """
+    try:
+        return make({**config, "logger": LOG})
+    except (KafkaException, TypeError, ValueError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        raise SettingsError(
+            f"librdkafka refuses the settings under [kafka]: {reason}. Correct or remove the property."
+        ) from error
+
+
+class translated:
+    """The client's exceptions as ours, around a call."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KafkaException):
+            raise error_of(error.args[0]) from error
+
+
+def error_of(error: KafkaError) -> StreamMLError:
+    """What happens next because of an error of the client."""
+    text = error.str()
+    code = error.code()
+    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        return OffsetOutOfRange(
+            f"The committed offset is no longer on the broker: {text}. Retention or truncation removed it. "
+            "Reset the group's offsets to the earliest or the latest record, knowing what is skipped, then start again."
+        )
+    if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+        return Fenced(f"Another process took over this worker's identity: {text}.")
+    if code in _NO_RIGHTS:
+        return FatalError(
+            f"The broker refuses this client: {text}. See to its credentials and rights, then start again."
+        )
+    if error.fatal():
+        return FatalError(f"The broker client cannot go on: {text}.")
+    return SourceUnavailable(f"The broker did not answer: {text}. The client tries again by itself.")

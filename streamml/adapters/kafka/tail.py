@@ -1,0 +1,84 @@
+"""Reads records of a topic outside of any group: a sample, or all that is there now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as ClientPartition
+
+from streamml.adapters.kafka.client import opened, translated
+from streamml.errors import SourceUnavailable, TopologyError
+from streamml.ports.source import Headers, RawRecord, TopicPartition
+
+_TIMEOUT_S: Final = 10.0
+_OWN: Final = {
+    "group.id": "streamml-tail",
+    "enable.auto.commit": False,
+    "auto.offset.reset": "earliest",
+    "enable.partition.eof": True,
+    "fetch.queue.backoff.ms": 10,
+}
+
+
+class Located(NamedTuple):
+    """A record and where it is."""
+
+    partition: TopicPartition
+    offset: int
+    record: RawRecord
+
+
+def read_topic(client: Mapping[str, Any], topic: str, *, last: int | None = None) -> Iterator[Located]:
+    """Records that the topic holds now, partitions one after the other as they arrive.
+
+    Args:
+        client: librdkafka properties.
+        last: only so many offsets at the end of each partition; ``None``: all.
+
+    Raises:
+        TopologyError: there is no such topic.
+        SourceUnavailable: the broker does not answer.
+    """
+    consumer: Any = opened(Consumer, {**client, **_OWN})
+    try:
+        with translated():
+            open_partitions = _assign(consumer, topic, last)
+        while open_partitions:
+            with translated():
+                messages = consumer.consume(1000, _TIMEOUT_S)
+            if not messages:
+                raise SourceUnavailable(f"Reading {topic} stopped: the broker sent nothing for {_TIMEOUT_S:.0f} s.")
+            for message in messages:
+                if message.error() is not None:
+                    open_partitions.pop(message.partition(), None)
+                elif message.partition() in open_partitions:
+                    yield _located(message)
+                    if message.offset() + 1 >= open_partitions[message.partition()]:
+                        del open_partitions[message.partition()]
+    finally:
+        consumer.close()
+
+
+def _assign(consumer: Any, topic: str, last: int | None) -> dict[int, int]:
+    """Assign what is to be read; returns the end of each partition that has something."""
+    found = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+    if found.error is not None:
+        raise TopologyError(f"The broker has no topic {topic!r}; `streamml topics create` makes those of a topology.")
+    ends: dict[int, int] = {}
+    starts: list[ClientPartition] = []
+    for number in found.partitions:
+        low, high = consumer.get_watermark_offsets(ClientPartition(topic, number), timeout=_TIMEOUT_S)
+        start = low if last is None else max(low, high - last)
+        if start < high:
+            ends[number] = high
+            starts.append(ClientPartition(topic, number, start))
+    consumer.assign(starts)
+    return ends
+
+
+def _located(message: Any) -> Located:
+    headers = cast(Headers, message.headers() or [])
+    record = RawRecord(message.key(), message.value(), headers, message.timestamp()[1])
+    return Located(TopicPartition(message.topic(), message.partition()), message.offset(), record)

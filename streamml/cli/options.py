@@ -1,0 +1,44 @@
+"""Options that several commands have, and how they become settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from streamml.settings.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for programs.")
+_config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default: ./streamml.toml.")
+_brokers = click.option("--brokers", help="host:port of brokers, separated by commas.")
+_group = click.option("--group", help="Consumer group; default: the topology's name.")
+_redis = click.option("--redis-url", help="Redis that has the features.")
+
+
+def settings_options(command: F) -> F:
+    """Add the options that `settings_of` reads."""
+    for option in (_redis, _group, _brokers, _config):
+        command = option(command)
+    return command
+
+
+def settings_of(config: Path | None, **flags: Any) -> Settings:
+    """The settings that hold, given the values of the options; a name's ``__`` is the dot of a section.
+
+    Raises:
+        SettingsError: with every problem.
+    """
+    from streamml.settings.sources import read_settings
+
+    named = {"redis.url" if name == "redis_url" else name.replace("__", "."): value for name, value in flags.items()}
+    return read_settings(named, file=config).settings
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(document, indent=None, default=str))

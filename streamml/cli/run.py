@@ -1,0 +1,110 @@
+"""``streamml run``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamml.cli.options import json_option, print_json, settings_of, settings_options
+
+
+@click.command("run")
+@click.argument("topology")
+@settings_options
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes in the group.")
+@click.option("--until-caught-up", is_flag=True, help="End when what is in the topics now has been settled.")
+@click.option(
+    "--metrics-port", type=int, help="Serve Prometheus metrics here; with several workers, from here upwards."
+)
+@click.option("--worker-id", help="Stable identity; default: the first that is free on this machine.")
+@json_option
+@click.option("--histogram", is_flag=True, hidden=True)
+def command(
+    topology: str,
+    workers: int,
+    until_caught_up: bool,
+    metrics_port: int | None,
+    as_json: bool,
+    histogram: bool,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """Run TOPOLOGY's workers until they are stopped (SIGTERM or Ctrl-C: finish, commit, leave)."""
+    from streamml.compose.locate import locate_topology
+
+    settings = settings_of(config, metrics__port=metrics_port, **flags)
+    located = locate_topology(topology)
+    if workers > 1:
+        return _several(topology, workers, until_caught_up, as_json, config, {**flags, "metrics_port": metrics_port})
+
+    from streamml.ops.run import RunOptions, StopSignal, run
+
+    stop = StopSignal()
+    _on_signals(stop.set)
+    engines: list[Any] = []
+
+    def started(engine: Any, observer: Any) -> None:
+        engines.append(observer)
+        if settings.metrics.port is not None:
+            from streamml.adapters.prometheus.exporter import serve
+
+            port, _ = serve(engine, observer, settings.metrics.host, settings.metrics.port)
+            click.echo(f"Metrics: http://{settings.metrics.host}:{port}/metrics", err=True)
+        click.echo(f"Running {located.found.name}; Ctrl-C finishes what is on its way and leaves.", err=True)
+
+    summary = run(located, settings, RunOptions(until_caught_up), stop, started=started)
+    if histogram and engines:
+        summary["latency_counts"] = engines[0].latency.counts.tolist()
+    _show(summary, as_json or histogram)
+    return 0
+
+
+def _on_signals(stop: Any) -> None:
+    """First signal: end in good order. Second: at once (promise L3)."""
+
+    def handle(number: int, frame: object) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, lambda number, frame: os._exit(128 + number))
+        # A handler runs between any two steps of the main thread, which may hold the very lock that `stop` needs.
+        threading.Thread(target=stop).start()
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, handle)
+
+
+def _several(
+    topology: str, workers: int, until_caught_up: bool, as_json: bool, config: Path | None, flags: dict[str, Any]
+) -> int:
+    from streamml.ops.summaries import merged
+    from streamml.ops.supervise import supervise
+
+    if flags.get("worker_id"):
+        raise click.UsageError("--worker-id names one worker; leave it out with --workers, or run them one by one.")
+    arguments = ["run", topology, "--histogram"]
+    arguments += ["--until-caught-up"] if until_caught_up else []
+    arguments += ["--config", str(config)] if config else []
+    for name in ("brokers", "group", "redis_url"):
+        arguments += [f"--{name.replace('_', '-')}", flags[name]] if flags.get(name) else []
+    stop = threading.Event()
+    _on_signals(stop.set)
+    click.echo(f"Running {workers} workers of {topology}; Ctrl-C ends them in good order.", err=True)
+    port = flags.get("metrics_port")
+    summaries = supervise(
+        lambda number: [*arguments, *(["--metrics-port", str(port + number)] if port else [])], workers, stop
+    )
+    _show(merged(summaries), as_json)
+    return 0
+
+
+def _show(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+        return
+    from streamml.cli.tables import print_summary
+
+    print_summary(summary)

@@ -1,0 +1,39 @@
+"""``streamml topics``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamml.cli.options import json_option, print_json, settings_of, settings_options
+
+
+@click.group("topics")
+def command() -> None:
+    """Make the topics of a topology."""
+
+
+@command.command("create")
+@click.argument("topology")
+@settings_options
+@click.option(
+    "--partitions", type=click.IntRange(1, 10_000), default=4, show_default=True, help="Of input and prediction topics."
+)
+@click.option("--replication", type=click.IntRange(-1, 100), default=-1, help="Copies; -1: the broker's default.")
+@json_option
+def create(topology: str, partitions: int, replication: int, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Make TOPOLOGY's input, prediction and dead-letter topics; those that exist are left as they are."""
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.topics import create_topics
+
+    settings = settings_of(config, **flags)
+    made, there = create_topics(locate_topology(topology).found, settings, partitions, replication)
+    if as_json:
+        print_json({"created": made, "existing": there})
+        return
+    for name in made:
+        click.echo(f"Created {name}.")
+    for name in there:
+        click.echo(f"{name} was there already; left as it is.")

@@ -1,0 +1,170 @@
+"""One worker of a topology, from the first check to the summary."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from streamml.adapters.kafka.source import KafkaSource
+from streamml.compose.locate import Located
+from streamml.compose.worker import Composed, compose_worker
+from streamml.engine.engine import Engine
+from streamml.engine.retry import Backoff
+from streamml.errors import SourceUnavailable, TransientError
+from streamml.ports.source import Positions
+from streamml.runtime.worker import Worker
+from streamml.settings.settings import Settings
+from streamml.telemetry.observer import Observer
+from streamml.topology.topology import Topology
+
+_LOG: Final = logging.getLogger("streamml.run")
+_ASK_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run ends.
+
+    Args:
+        until_caught_up: end when the group has committed what was in the topics at the start.
+        start_patience_s: how long to try when broker or store do not answer at the start; ``None``: for ever.
+    """
+
+    until_caught_up: bool = False
+    start_patience_s: float | None = None
+
+
+class StopSignal:
+    """Asks a run to end; may be set from a signal handler, before the worker exists or after."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self.asked = threading.Event()
+
+    def set(self) -> None:
+        self.asked.set()
+        if self._worker is not None:
+            self._worker.request_stop()
+
+    def bind(self, worker: Worker) -> None:
+        """The worker to end."""
+        self._worker = worker
+        if self.asked.is_set():
+            worker.request_stop()
+
+
+def run(
+    located: Located[Topology],
+    settings: Settings,
+    options: RunOptions,
+    stop: StopSignal,
+    *,
+    started: Callable[[Engine, Observer], None] = lambda engine, observer: None,
+) -> dict[str, Any]:
+    """Run one worker until it is stopped or caught up; returns the summary.
+
+    Args:
+        stop: asks it to end.
+        started: hears of the engine and the observer just before the worker joins its group.
+
+    Raises:
+        ConfigError: something declared or set is wrong; nothing was consumed.
+        StreamMLError: the worker had to stop; nothing unsettled was committed.
+    """
+    observer = Observer()
+    begun = time.monotonic()
+    composed = _composed(located, settings, options, stop, observer)
+    if composed is None:
+        return summary(None, observer, 0.0)
+    with composed:
+        started(composed.engine, observer)
+        stop.bind(composed.worker)
+        with _catching_up(located.found, settings, options) as caught_up:
+            composed.worker.run(until=lambda engine: caught_up.is_set())
+        return summary(composed.engine, observer, time.monotonic() - begun)
+
+
+def _composed(
+    located: Located[Topology], settings: Settings, options: RunOptions, stop: StopSignal, observer: Observer
+) -> Composed | None:
+    """The worker, however long what it needs does not answer; ``None`` where it was stopped meanwhile."""
+    begun, attempt = time.monotonic(), 0
+    while not stop.asked.is_set():
+        try:
+            return compose_worker(located.found, located.repository, settings, observer)
+        except TransientError as error:
+            patience = options.start_patience_s
+            if patience is not None and time.monotonic() - begun > patience:
+                raise
+            attempt += 1
+            _LOG.warning("Try %d to start: %s", attempt, error)
+            stop.asked.wait(Backoff().delay(attempt, random.random()))  # noqa: S311  jitter needs no secrecy
+    return None
+
+
+@contextmanager
+def _catching_up(topology: Topology, settings: Settings, options: RunOptions) -> Iterator[threading.Event]:
+    """An event that is set when the group has committed everything that was in the topics at the start."""
+    caught_up, ended = threading.Event(), threading.Event()
+    if not options.until_caught_up:
+        yield caught_up
+        return
+    group = settings.group or topology.name
+    probe = KafkaSource(topology.source.topics, group, topology.source.start, settings.consumer())
+    goal = {where: high for where, (low, high) in probe.watermarks().items() if high > low}
+
+    def watch() -> None:
+        while not ended.wait(_ASK_S):
+            try:
+                if reached(probe.committed(), goal):
+                    caught_up.set()
+                    return
+            except SourceUnavailable as error:
+                _LOG.warning("Asking for the group's progress: %s", error)
+
+    thread = threading.Thread(target=watch, name="streamml-catching-up", daemon=True)
+    thread.start()
+    try:
+        yield caught_up
+    finally:
+        ended.set()
+        thread.join()
+        probe.close()
+
+
+def reached(committed: Positions, goal: Positions) -> bool:
+    """Whether every partition of ``goal`` is committed up to it."""
+    return all(committed.get(where, -1) >= position for where, position in goal.items())
+
+
+def summary(engine: Engine | None, observer: Observer, seconds: float) -> dict[str, Any]:
+    """What a run did, as the JSON that `streamml run --json` prints."""
+    done = engine.statistics if engine is not None else None
+    batches = sum(done.flushes.values()) if done else 0
+    rows = sum(cost.rows for name, cost in observer.steps.items() if name == "encode")
+    encodes = sum(cost.batches for name, cost in observer.steps.items() if name == "encode")
+    latency = observer.latency
+    consumed = done.polled if done else 0
+    return {
+        "consumed": consumed,
+        "predictions": done.predictions if done else 0,
+        "dead_letters": done.dead_letters if done else 0,
+        "filtered": done.filtered if done else 0,
+        "seconds": round(seconds, 3),
+        "events_per_s": round(consumed / seconds) if seconds else 0,
+        "latency_ms": {f"p{share}": latency.percentile(share / 100) for share in (50, 95, 99)},
+        "mean_batch_rows": round(rows / encodes, 1) if encodes else None,
+        "batches": batches,
+        "retries": done.retries if done else 0,
+        "dead_letters_by_error": {f"{step}: {error}": n for (step, error), n in observer.dead_letters.items()},
+        "flags": dict(observer.flags),
+        "us_per_row": {
+            name: round(cost.seconds / cost.rows * 1e6, 3) for name, cost in observer.steps.items() if cost.rows
+        },
+    }

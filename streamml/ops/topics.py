@@ -1,0 +1,37 @@
+"""The topics of a topology: what they should be, and making those that are missing."""
+
+from __future__ import annotations
+
+from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
+from streamml.settings.settings import Settings
+from streamml.topology.topology import Topology
+
+# An uncompressed dead letter of a compressible record must still fit (measured: 5 MB of text enters a 1 MB topic).
+LETTER_BYTES = 16_777_216
+
+
+def planned_topics(topology: Topology, partitions: int, replication: int) -> list[NewTopicPlan]:
+    """Input, prediction and dead-letter topics. Dead letters are kept by id: compacted, with room for large records."""
+    letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
+    return [
+        *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
+        NewTopicPlan(topology.sink.topic, partitions, replication),
+        NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
+    ]
+
+
+def create_topics(
+    topology: Topology, settings: Settings, partitions: int, replication: int
+) -> tuple[list[str], list[str]]:
+    """Make the topics that are missing; returns the names of those made, and of those that were there.
+
+    Raises:
+        SourceUnavailable: the broker does not answer.
+        FatalError: no rights, or the broker refuses the configuration.
+    """
+    admin = KafkaAdmin(settings.client())
+    plans = planned_topics(topology, partitions, replication)
+    there = admin.topics(plan.name for plan in plans)
+    missing = [plan for plan in plans if plan.name not in there]
+    admin.create(missing)
+    return [plan.name for plan in missing], list(there)

@@ -1,0 +1,71 @@
+"""Every metric, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Args:
+        name: without the suffix that its kind adds; units are in the name.
+        kind: how its values are read.
+        help: what it says, in one sentence.
+        labels: names of its labels.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+CONSUMED: Final = Metric("streamml_consumed_records", "counter", "Records taken from the input topics.")
+PREDICTIONS: Final = Metric("streamml_predictions", "counter", "Predictions that the broker acknowledged.")
+FILTERED: Final = Metric(
+    "streamml_filtered_rows", "counter", "Rows dropped on purpose: filters, tombstones, no children."
+)
+DEAD_LETTERS: Final = Metric(
+    "streamml_dead_letters", "counter", "Dead letters that the broker acknowledged.", ("step", "error")
+)
+FEATURES: Final = Metric(
+    "streamml_feature_rows",
+    "counter",
+    "Predictions by feature set and state of the value.",
+    ("set", "version", "state"),
+)
+LATE: Final = Metric("streamml_late_predictions", "counter", "Predictions beyond the latency budget.")
+RETRIES: Final = Metric("streamml_stage_retries", "counter", "Tries of a stage put off as something did not answer.")
+STALE_RESULTS: Final = Metric(
+    "streamml_abandoned_rows", "counter", "Rows dropped as their partition went; the next owner has them."
+)
+BATCHES: Final = Metric("streamml_batches", "counter", "Batches dispatched, by stage and reason.", ("stage", "reason"))
+STEP_ROWS: Final = Metric("streamml_step_rows", "counter", "Rows that a step worked on.", ("step",))
+STEP_SECONDS: Final = Metric("streamml_step_seconds", "counter", "Seconds that a step took.", ("step",))
+IN_FLIGHT: Final = Metric("streamml_in_flight_records", "gauge", "Records polled and not settled.")
+IN_FLIGHT_BYTES: Final = Metric("streamml_in_flight_bytes", "gauge", "Bytes of their keys and values.")
+QUEUED: Final = Metric("streamml_queued_rows", "gauge", "Rows that wait for a stage.", ("stage",))
+LATENCY: Final = Metric(
+    "streamml_latency_seconds", "histogram", "Record time to acknowledgement of the prediction by the broker."
+)
+
+CATALOGUE: Final = (
+    CONSUMED,
+    PREDICTIONS,
+    FILTERED,
+    DEAD_LETTERS,
+    FEATURES,
+    LATE,
+    RETRIES,
+    STALE_RESULTS,
+    BATCHES,
+    STEP_ROWS,
+    STEP_SECONDS,
+    IN_FLIGHT,
+    IN_FLIGHT_BYTES,
+    QUEUED,
+    LATENCY,
+)

@@ -1,0 +1,62 @@
+"""Measures what a worker does, a batch at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamml.batch.flags import FLAGS
+from streamml.batch.outcome import Kind, Outcomes
+from streamml.engine.events import Settled, StageResult
+from streamml.telemetry.latency import LatencyHistogram
+
+
+@dataclass(slots=True)
+class StepCost:
+    """What one step has cost so far."""
+
+    batches: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Observer:
+    """Sums since the start. Written by the worker's own thread; others may read at any time.
+
+    Args:
+        latency: record time to acknowledgement by the broker, of predictions.
+        steps: cost by name of the step.
+        flags: predictions by flag, ``route@v7:missing`` for example.
+        dead_letters: rows by step and error.
+    """
+
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    steps: dict[str, StepCost] = field(default_factory=dict)
+    flags: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def settled(self, settled: Settled, now: float) -> None:
+        """Rows reached their end; ``now`` in seconds since 1970."""
+        for block in settled.outcomes:
+            if block.kind is Kind.PREDICTION:
+                self.latency.add(now * 1000.0 - block.origin.timestamp)
+                self._count_flags(block)
+            elif block.kind is Kind.DEAD_LETTER and block.values is not None:
+                self.dead_letters.update((failure.step, failure.error) for failure in block.values)
+
+    def staged(self, result: StageResult) -> None:
+        """A stage finished a batch."""
+        for timing in result.timings:
+            cost = self.steps.setdefault(timing.step, StepCost())
+            cost.batches += 1
+            cost.rows += timing.rows
+            cost.seconds += timing.seconds
+
+    def _count_flags(self, block: Outcomes) -> None:
+        counts = np.bincount(block.origin.flags)
+        for code in np.flatnonzero(counts):
+            for flag in filter(None, FLAGS.text(int(code)).split(",")):
+                self.flags[flag] += int(counts[code])
