@@ -55,6 +55,15 @@ class KafkaAdmin:
         """
         self._client: Any = opened(AdminClient, dict(client))
 
+    def brokers(self) -> int:
+        """How many brokers there are.
+
+        Raises:
+            SourceUnavailable: none answers.
+        """
+        with translated():
+            return len(self._client.list_topics(timeout=_TIMEOUT_S / 2).brokers)
+
     def topics(self, names: Iterable[str]) -> dict[str, TopicInfo]:
         """Those of the topics that exist.
 

@@ -1,0 +1,141 @@
+"""Is this machine ready? Each check with its remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Final
+
+from streamml.errors import ConfigError, StreamMLError
+from streamml.settings.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check.
+
+    Args:
+        name: what was looked at.
+        ok: whether it is as it should be.
+        detail: what was found, or what to do.
+        needed: whether nothing works without it.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool = True
+
+
+_PACKAGES: Final = (
+    ("confluent-kafka", "confluent_kafka", True, "pip install streamml"),
+    ("redis", "redis", True, "pip install streamml"),
+    ("onnxruntime", "onnxruntime", True, "pip install 'streamml[cpu]', or [gpu]"),
+    ("pyarrow", "pyarrow", False, "pip install 'streamml[parquet]' to load Parquet files"),
+    ("jgo", "jgo", False, "pip install 'streamml[embedded]' for `streamml dev`"),
+)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """All checks, the quick ones first."""
+    return [
+        _python(),
+        *(_package(*one) for one in _PACKAGES),
+        _cores(),
+        _providers(settings),
+        _java(),
+        _state_folder(),
+        _answers("Broker", settings.brokers, lambda: _ask_broker(settings)),
+        _answers("Redis", settings.redis.url.rpartition("@")[2], lambda: _ask_redis(settings)),
+    ]
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    ok = sys.version_info >= (3, 11)
+    return Finding("Python", ok, version if ok else f"{version}; install Python 3.11 or later")
+
+
+def _package(name: str, module: str, needed: bool, remedy: str) -> Finding:
+    if util.find_spec(module) is None:
+        return Finding(name, False, f"not installed: {remedy}", needed)
+    try:
+        return Finding(name, True, metadata.version(name), needed)
+    except metadata.PackageNotFoundError:
+        return Finding(name, True, "installed", needed)
+
+
+def _cores() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Finding("Cores", True, f"{cores} usable; `streamml run --workers {max(1, cores // 2)}` is a start", False)
+
+
+def _providers(settings: Settings) -> Finding:
+    if util.find_spec("onnxruntime") is None:
+        return Finding("Model providers", False, "ONNX Runtime is not installed")
+    from importlib import import_module
+
+    available = import_module("onnxruntime").get_available_providers()
+    names = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+    missing = [name for name in settings.model.providers if names[name] not in available]
+    if missing:
+        return Finding(
+            "Model providers",
+            False,
+            f"{', '.join(missing)} not available: pip install 'streamml[gpu]', or set model.providers to cpu",
+        )
+    return Finding("Model providers", True, ", ".join(settings.model.providers))
+
+
+def _java() -> Finding:
+    from streamml.ops.embedded.java import java
+
+    try:
+        return Finding("Java (embedded Kafka)", True, java(), False)
+    except ConfigError as error:
+        return Finding("Java (embedded Kafka)", False, str(error), False)
+
+
+def _state_folder() -> Finding:
+    home = Path(
+        os.environ.get("STREAMML_STATE_DIR") or os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    )
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        return Finding(
+            "State folder",
+            False,
+            f"{home} cannot be written; set STREAMML_STATE_DIR. Without it a restarted worker waits for its old session to end",
+            False,
+        )
+    free = shutil.disk_usage(existing).free
+    return Finding("State folder", free > 100_000_000, f"{home}, {free / 1e9:.1f} GB free", False)
+
+
+def _answers(name: str, where: str, ask: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, f"{where}: {ask()}", False)
+    except StreamMLError as error:
+        return Finding(name, False, f"{where}: {error} `streamml dev up` starts one for development.", False)
+
+
+def _ask_broker(settings: Settings) -> str:
+    from streamml.adapters.kafka.admin import KafkaAdmin
+
+    return f"answers, {KafkaAdmin(settings.client()).brokers()} broker(s)"
+
+
+def _ask_redis(settings: Settings) -> str:
+    from streamml.compose.worker import open_store
+
+    store = open_store(settings.redis)
+    try:
+        store.ping()
+    finally:
+        store.close()
+    return "answers"

@@ -1,0 +1,110 @@
+"""A topology on a few events in this process: the same stages, no broker, no feature store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from streamml.batch.column import object_array
+from streamml.batch.flags import FLAGS
+from streamml.batch.microbatch import HEADERS, KEY, VALUE, MicroBatch, Origin
+from streamml.batch.outcome import Kind, Outcomes
+from streamml.clock import SystemClock
+from streamml.compose.locate import Located
+from streamml.compose.models import load_models
+from streamml.compose.stages import build_stages
+from streamml.errors import ConfigError
+from streamml.ports.feature_store import FeatureReply, FeatureRequest
+from streamml.settings.settings import Settings
+from streamml.topology.topology import Topology
+
+_MOST: Final = 1000
+
+
+def read_sample(path: Path) -> list[bytes]:
+    """The lines of a file of events, one JSON object each; at most 1,000, empty lines left out.
+
+    Raises:
+        ConfigError: there is no such file, or nothing in it.
+    """
+    try:
+        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        raise ConfigError(
+            f"The sample {path} cannot be read ({error.strerror}); name a file with one event a line."
+        ) from error
+    if not lines:
+        raise ConfigError(f"The sample {path} is empty; write one event a line.")
+    return lines[:_MOST]
+
+
+def predict(located: Located[Topology], settings: Settings, events: Sequence[bytes]) -> list[dict[str, Any]]:
+    """What becomes of each event, in order: ``prediction``, ``dead_letter`` or ``filtered``. Features have their defaults.
+
+    Raises:
+        ConfigError: the topology or its models are wrong.
+    """
+    models = load_models(located.found, settings.model.repository or located.repository, settings.model)
+    stages = build_stages(located.found, models, _NothingStored(), ["sample/0/"])
+    batch, now = _batch(events), SystemClock().now()
+    ended: list[Outcomes] = []
+    for stage in stages:
+        if len(batch):
+            result = stage.run(batch, now)
+            batch, ended = result.batch, [*ended, *result.outcomes]
+    for model in models.values():
+        model.close()
+    return sorted((row for piece in ended for row in _rows(piece)), key=lambda row: (row["event"], row.get("child", 0)))
+
+
+class _NothingStored:
+    """A feature store that has no value for anybody, so that defaults hold."""
+
+    def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: FeatureRequest) -> FeatureReply:
+        rows = len(request.entities)
+        columns = {name: np.zeros((rows, *kind.shape), kind.dtype) for name, kind in request.schema.columns}
+        return FeatureReply("none", np.zeros(rows, bool), np.zeros(rows, np.int64), columns)
+
+    def ping(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _batch(events: Sequence[bytes]) -> MicroBatch:
+    rows = len(events)
+    place = np.arange(rows, dtype=np.int64)
+    zeros = np.zeros(rows, np.int64)
+    now_ms = np.full(rows, int(SystemClock().now() * 1000), np.int64)
+    nothing: list[Any] = [None] * rows
+    columns = {
+        VALUE: object_array(events, rows),
+        KEY: object_array(nothing, rows),
+        HEADERS: object_array([[]] * rows, rows),
+    }
+    return MicroBatch(Origin(zeros, place, place, now_ms, zeros), columns)
+
+
+def _rows(piece: Outcomes) -> Iterator[dict[str, Any]]:
+    for index in range(len(piece)):
+        row: dict[str, Any] = {"event": int(piece.origin.offset[index]) + 1}
+        if piece.origin.child is not None:
+            row["child"] = int(piece.origin.child[index])
+        if piece.kind is Kind.FILTERED:
+            row["filtered"] = True
+        elif piece.kind is Kind.DEAD_LETTER:
+            assert piece.values is not None
+            failure = piece.values[index]
+            row["dead_letter"] = {"step": failure.step, "error": failure.error, "message": failure.message}
+        else:
+            assert piece.values is not None
+            value = piece.values[index]
+            row["prediction"] = None if value is None else json.loads(value)
+            row["flags"] = FLAGS.text(int(piece.origin.flags[index]))
+        yield row
