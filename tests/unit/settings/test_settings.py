@@ -1,0 +1,84 @@
+"""Settings: which source wins, what is refused, what is masked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streamml.errors import SettingsError
+from streamml.settings.settings import REFUSED
+from streamml.settings.sources import described, read_settings
+
+
+def toml(folder: Path, text: str) -> Path:
+    path = folder / "streamml.toml"
+    path.write_text(text)
+    return path
+
+
+def test_flag_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    file = toml(tmp_path, 'brokers = "file:1"\ngroup = "file"\n[worker]\ndrain_ms = 1234\n')
+    environment = {"STREAMML_BROKERS": "env:1", "STREAMML_GROUP": "env"}
+    effective = read_settings({"brokers": "flag:1", "group": None}, environment=environment, file=file)
+    settings = effective.settings
+    assert (settings.brokers, settings.group, settings.worker.drain_ms) == ("flag:1", "env", 1234)
+    assert settings.worker.max_poll_rows == 4096
+    assert effective.origins["brokers"] == "flag"
+    assert effective.origins["group"] == "STREAMML_GROUP"
+
+
+def test_librdkafka_properties_pass_through_with_their_dots(tmp_path: Path) -> None:
+    file = toml(
+        tmp_path, '[kafka]\nsecurity.protocol = "SASL_SSL"\n"sasl.username" = "me"\n[kafka.producer]\nlinger.ms = 7\n'
+    )
+    settings = read_settings(environment={"STREAMML_KAFKA_SASL_PASSWORD": "secret"}, file=file).settings
+    assert settings.client() == {
+        "security.protocol": "SASL_SSL",
+        "sasl.username": "me",
+        "sasl.password": "secret",
+        "bootstrap.servers": "127.0.0.1:9092",
+    }
+    assert settings.producer()["linger.ms"] == 7
+    assert "linger.ms" not in settings.consumer()
+
+
+def test_every_problem_comes_at_once(tmp_path: Path) -> None:
+    file = toml(tmp_path, 'colour = "red"\n[worker]\ndrain_ms = 1\n[kafka]\n"group.id" = "mine"\n')
+    environment = {"STREAMML_NOTHING": "1", "STREAMML_REDIS_TIMEOUT_MS": "soon"}
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment=environment, file=file)
+    problems = caught.value.problems
+    assert len(problems) == 5
+    for word in ("colour", "worker.drain_ms", "group.id", "STREAMML_NOTHING", "redis.timeout_ms"):
+        assert any(word in problem for problem in problems), word
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_properties_that_the_promises_rest_on_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="refused"):
+        read_settings(environment={}, file=toml(tmp_path, f'[kafka]\n"{name}" = "x"\n'))
+
+
+def test_secrets_are_masked() -> None:
+    environment = {
+        "STREAMML_KAFKA_SASL_PASSWORD": "hunter2",
+        "STREAMML_KAFKA_SSL_KEY_PASSWORD": "hunter2",
+        "STREAMML_REDIS_URL": "rediss://user:hunter2@redis:6380/0",
+    }
+    shown = described(read_settings(environment=environment))
+    assert "hunter2" not in repr(shown)
+    assert any(one.value == "rediss://user:****@redis:6380/0" for one in shown)
+
+
+def test_a_value_is_never_quoted_in_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(environment={"STREAMML_WORKER_DRAIN_MS": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_that_is_not_toml_and_one_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="not TOML"):
+        read_settings(environment={}, file=toml(tmp_path, "= ="))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_settings(environment={}, file=tmp_path / "no.toml")

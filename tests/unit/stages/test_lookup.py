@@ -1,0 +1,146 @@
+"""F1 to F3: features joined to rows, and what happens where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import streamml as sm
+from streamml.batch.column import object_array
+from streamml.batch.flags import FLAGS
+from streamml.batch.microbatch import MicroBatch, Origin
+from streamml.batch.outcome import Kind
+from streamml.errors import FatalError, FeaturesUnavailable
+from streamml.ports.feature_store import FeatureReply, FeatureRequest
+from streamml.stages.lookup import LookUp
+
+HOUR_US = 3_600_000_000
+NOW_US = 1_000 * HOUR_US
+
+
+class Stored:
+    """A store of two accounts: 1 from an hour ago, 2 from the day before, 3 from the future."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[FeatureRequest]] = []
+        self.down: set[str] = set()
+        self.times = {b"1": NOW_US - HOUR_US, b"2": NOW_US - 24 * HOUR_US, b"3": NOW_US + HOUR_US}
+
+    def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
+        self.asked.append(list(requests))
+        if self.down & {request.schema.name for request in requests}:
+            raise FeaturesUnavailable("Redis is away.")
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: FeatureRequest) -> FeatureReply:
+        names = [entity[-1] for entity in request.entities]
+        present = np.array([name in self.times for name in names], bool)
+        times = np.array([self.times.get(name, 0) for name in names], np.int64)
+        mean = np.array([float(name) if name in self.times else 0.0 for name in names], np.float32)
+        return FeatureReply("v7", present, times, {"mean": mean})
+
+    def ping(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def rows(accounts: list[Any], key: str = "account") -> MicroBatch:
+    count = len(accounts)
+    zeros = np.zeros(count, np.int64)
+    origin = Origin(zeros, np.arange(count), np.arange(count), np.full(count, NOW_US // 1000), zeros)
+    texts = any(isinstance(one, str) for one in accounts)
+    column = object_array(accounts, count) if texts or None in accounts else np.array(accounts, np.int64)
+    if None in accounts:
+        column = np.ma.MaskedArray(column, mask=[one is None for one in accounts])
+    return MicroBatch(origin, {key: column, "country": object_array(["CH"] * count, count)})
+
+
+def accounts(**changes: Any) -> sm.FeatureSet:
+    declared: dict[str, Any] = {"key": "account", "columns": {"mean": sm.f4(default=-1.0)}, "ttl": "12h"}
+    return sm.FeatureSet(changes.pop("name", "accounts"), **{**declared, **changes})
+
+
+def flags(batch: MicroBatch) -> list[str]:
+    return [FLAGS.text(int(code)) for code in batch.origin.flags]
+
+
+def test_f1_one_call_for_all_sets_with_each_entity_once() -> None:
+    store = Stored()
+    lookup = LookUp("lookup", [accounts(), accounts(name="others", key=("country", "account"))], store, None)
+    batch, ended = lookup.apply(rows([1, 1, 1]), 0.0)
+    assert ended == []
+    assert len(store.asked) == 1
+    assert [list(request.entities) for request in store.asked[0]] == [[(b"1",)], [(b"CH", b"1")]]
+    assert batch.columns["accounts.mean"].tolist() == batch.columns["others.mean"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_f2_f3_missing_stale_and_future_values_become_defaults_and_say_so() -> None:
+    batch, _ = LookUp("lookup", [accounts()], Stored(), None).apply(rows([1, 2, 3, 4]), 0.0)
+    assert batch.columns["accounts.mean"].tolist() == [1.0, -1.0, -1.0, -1.0]
+    assert flags(batch) == ["accounts@v7", "accounts@v7:stale", "accounts@v7:from_future", "accounts@v7:missing"]
+
+
+def test_f2_dead_letters_by_policy() -> None:
+    lookup = LookUp("lookup", [accounts(if_missing="dead_letter", if_stale="dead_letter")], Stored(), None)
+    batch, ended = lookup.apply(rows([1, 2, 9]), 0.0)
+    assert len(batch) == 1
+    assert all(piece.kind is Kind.DEAD_LETTER for piece in ended)
+    assert sorted(failure.error for piece in ended for failure in piece.values) == ["FeatureMissing", "FeatureStale"]
+
+
+def test_f2_fail_by_policy_stops_the_worker() -> None:
+    with pytest.raises(FatalError, match="offset 1"):
+        LookUp("lookup", [accounts(if_missing="fail")], Stored(), None).apply(rows([1, 9]), 0.0)
+
+
+def test_f2_the_age_counts_from_the_event_time_where_there_is_one() -> None:
+    batch = rows([1])
+    late = np.array([NOW_US + 20 * HOUR_US], np.int64).view("<M8[us]")
+    looked, _ = LookUp("lookup", [accounts()], Stored(), "at").apply(batch.with_columns({"at": late}), 0.0)
+    assert flags(looked) == ["accounts@v7:stale"]
+
+
+def test_a_null_in_the_key_is_a_missing_entity() -> None:
+    batch, _ = LookUp("lookup", [accounts()], Stored(), None).apply(rows(["1", None, "2"]), 0.0)
+    assert flags(batch) == ["accounts@v7", "accounts@v7:missing", "accounts@v7:stale"]
+
+
+def test_f2_an_unavailable_set_waits_or_defaults_by_policy() -> None:
+    store = Stored()
+    store.down = {"optional"}
+    sets = [accounts(), accounts(name="optional", if_unavailable="default")]
+    batch, _ = LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
+    assert flags(batch) == ["accounts@v7,optional:unavailable"]
+    assert batch.columns["optional.mean"].tolist() == [-1.0]
+    store.down = {"accounts"}
+    with pytest.raises(FeaturesUnavailable):
+        LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
+
+
+def test_a_set_that_was_unavailable_is_asked_again_after_a_second() -> None:
+    store = Stored()
+    store.down = {"accounts"}
+    lookup = LookUp("lookup", [accounts(if_unavailable="default")], store, None)
+    lookup.apply(rows([1]), 10.0)
+    calls = len(store.asked)
+    store.down = set()
+    resting, _ = lookup.apply(rows([1]), 10.5)
+    assert len(store.asked) == calls
+    assert flags(resting) == ["accounts:unavailable"]
+    back, _ = lookup.apply(rows([1]), 11.5)
+    assert flags(back) == ["accounts@v7"]
+
+
+def test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way() -> None:
+    store = Stored()
+    lookup = LookUp("lookup", [accounts(max_default_ratio=0.5)], store, None)
+    lookup.apply(rows([1] * 900), 0.0)
+    everyone, store.times = store.times, {}
+    with pytest.raises(FeaturesUnavailable, match="max_default_ratio"):
+        lookup.apply(rows([1] * 2000), 0.0)
+    store.times = everyone
+    batch, _ = lookup.apply(rows([1] * 2000), 0.0)
+    assert len(batch) == 2000

@@ -1,0 +1,189 @@
+"""Every problem of a topology is a sentence, and all come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+import streamml as sm
+from streamml.batch.column import Columns
+from streamml.ports.model import Signature, Tensor
+from streamml.topology.check import problems
+from streamml.topology.plan import plan
+
+
+class Event(BaseModel):
+    id: str
+    account: int
+    amount: float
+    at: datetime
+    note: str | None = None
+
+
+class Prediction(BaseModel):
+    id: str
+    score: float
+
+
+SETS = sm.FeatureSet("accounts", key="account", columns={"mean": sm.f4(default=0.0)}, ttl="36h")
+SIGNATURE = Signature({"x": Tensor("float32", (2,))}, {"score": Tensor("float32", (1,)), "p": Tensor("float32", (3,))})
+
+
+def build(columns: Columns) -> dict[str, Any]:
+    return {"x": np.stack([columns["amount"], columns["accounts.mean"]], axis=1).astype("f4")}
+
+
+def topology(**changes: Any) -> sm.Topology:
+    declared: dict[str, Any] = {
+        "source": sm.Source("events", schema=Event, start="earliest", event_time="at"),
+        "steps": [
+            sm.FeatureLookup(SETS),
+            sm.Transform(build, inputs=("amount", "accounts.mean"), outputs={"x": "f4[2]"}),
+            sm.Onnx("scorer", outputs={"score": "score"}, batching=sm.Batching(max_batch_size=256)),
+        ],
+        "sink": sm.Sink("scores", schema=Prediction, key="id"),
+        "dead_letters": sm.DeadLetterQueue("events.dlq"),
+    }
+    return sm.Topology(changes.pop("name", "scoring"), **{**declared, **changes})
+
+
+def found(**changes: Any) -> list[str]:
+    return problems(topology(**changes), {"scorer": SIGNATURE})
+
+
+def with_set(**changes: Any) -> dict[str, Any]:
+    declared = {"key": "account", "columns": {"mean": sm.f4(default=0.0)}, **changes}
+    steps = list(topology().steps)
+    steps[0] = sm.FeatureLookup(sm.FeatureSet("accounts", **declared))
+    return {"steps": steps}
+
+
+def with_model(**changes: Any) -> dict[str, Any]:
+    declared: dict[str, Any] = {"outputs": {"score": "score"}, **changes}
+    return {"steps": [*topology().steps[:2], sm.Onnx("scorer", **declared)]}
+
+
+def keep(columns: Columns) -> Any:
+    return columns["amount"] > 0
+
+
+class OnlyText(BaseModel):
+    id: str
+    score: str
+
+
+class Unfed(BaseModel):
+    id: str
+    score: float
+    colour: str
+
+
+def test_a_sound_topology_has_no_problem() -> None:
+    assert found() == []
+
+
+def test_a_topology_is_comparable_and_printable() -> None:
+    assert topology() == topology()
+    assert "Topology(name='scoring'" in repr(topology())
+
+
+SOURCE = topology().source
+CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+    ("name", lambda: {"name": "has spaces"}),
+    ("no topic", lambda: {"source": sm.Source(schema=Event, start="earliest")}),
+    ("have to be different topics", lambda: {"sink": sm.Sink("events", schema=Prediction, key="id")}),
+    ("start", lambda: {"source": sm.Source("events", schema=Event, start="sometime", event_time="at")}),  # type: ignore[arg-type]
+    ("no field of Event", lambda: {"source": sm.Source("events", schema=Event, start="earliest", event_time="when")}),
+    ("has to be a datetime", lambda: {"source": sm.Source("events", schema=Event, start="earliest", event_time="id")}),
+    ("max_ratio", lambda: {"dead_letters": sm.DeadLetterQueue("events.dlq", max_ratio=7)}),
+    ("min_sample", lambda: {"dead_letters": sm.DeadLetterQueue("events.dlq", min_sample=0)}),
+    ("reads the column 'nowhere'", lambda: {"steps": [sm.Filter(keep, inputs=("nowhere",)), *topology().steps]}),
+    (
+        "is there already",
+        lambda: {"steps": [*topology().steps, sm.Transform(build, inputs=(), outputs={"x": "f4[2]"})]},
+    ),
+    ("if_missing", lambda: with_set(if_missing="explode")),
+    ("ttl", lambda: with_set(ttl="soon")),
+    ("without a default", lambda: with_set(columns={"mean": sm.f4})),
+    ("only numbers", lambda: with_set(columns={"mean": sm.f4(default=0.0), "city": sm.text(default="")})),
+    ("a key is text", lambda: with_set(key="amount")),
+    ("max_default_ratio", lambda: with_set(max_default_ratio=2.0)),
+    ("max_batch_size", lambda: with_model(batching=sm.Batching(max_batch_size=0))),
+    ("latency_budget", lambda: with_model(batching=sm.Batching(latency_budget="fast"))),
+    ("which the model has not", lambda: with_model(outputs={"score": "logit"})),
+    ("no such column", lambda: with_model(outputs={"score": sm.Output("p", column=3)})),
+    ("nothing feeds", lambda: {"steps": [sm.FeatureLookup(SETS), sm.Onnx("scorer", outputs={"score": "score"})]}),
+    (
+        "the shapes of a row differ",
+        lambda: {
+            "steps": [
+                sm.FeatureLookup(SETS),
+                sm.Transform(build, inputs=("amount",), outputs={"x": "f4[5]"}),
+                topology().steps[2],
+            ]
+        },
+    ),
+    ("convert it by a Transform", lambda: with_model(inputs={"x": "account"})),
+    ("nullable column", lambda: with_model(inputs={"x": "note"})),
+    ("fed by no column", lambda: {"sink": sm.Sink("scores", schema=Unfed, key="id")}),
+    ("OnlyText.score is text", lambda: {"sink": sm.Sink("scores", schema=OnlyText, key="id")}),
+    ("The sink's key", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="nobody")}),
+    ("provenance is 'fields'", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="id", provenance="fields")}),
+]
+
+
+@pytest.mark.parametrize(("words", "changes"), CASES, ids=[words for words, _ in CASES])
+def test_l1_each_mistake_is_told_in_a_sentence(words: str, changes: Callable[[], dict[str, Any]]) -> None:
+    told = [problem for problem in found(**changes()) if words in problem]
+    assert told
+    assert all(problem.endswith((".", "…).")) for problem in told)
+
+
+def test_l1_all_problems_come_at_once() -> None:
+    wrong = topology(
+        name="",
+        source=replace_start(SOURCE),
+        dead_letters=sm.DeadLetterQueue("events", max_ratio=-1, min_sample=-1),
+    )
+    assert len(problems(wrong, {"scorer": SIGNATURE})) >= 5
+
+
+def replace_start(source: sm.Source) -> sm.Source:
+    return sm.Source(*source.topics, schema=Event, start="never")  # type: ignore[arg-type]
+
+
+def explode(columns: Columns) -> dict[str, Any]:
+    return {}
+
+
+def test_stages_end_after_lookups_models_and_explodes() -> None:
+    parts = sm.Explode(explode, inputs=("amount",), outputs={"y": "f4[2]"})
+    twice = sm.Onnx("reader", inputs={"x": "y"}, outputs={"text": "score"})
+    steps = [*topology().steps, parts, twice]
+    cut = plan(topology(steps=steps), {"scorer": SIGNATURE, "reader": SIGNATURE})
+    assert [[step.name for step in stage.steps] for stage in cut.stages] == [
+        ["lookup(accounts)"],
+        ["build", "scorer"],
+        ["explode"],
+        ["reader"],
+    ]
+    assert [stage.max_rows for stage in cut.stages] == [4096, 256, 4096, 4096]
+
+
+def test_only_columns_that_are_read_later_are_decoded_and_kept() -> None:
+    cut = plan(topology(), {"scorer": SIGNATURE})
+    assert cut.decoded == {"id", "account", "amount", "at"}
+    assert {"id", "amount", "accounts.mean"} <= cut.stages[0].keep
+    assert "account" not in cut.stages[0].keep
+
+
+def test_policies_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        sm.Batching().max_batch_size = 3  # type: ignore[misc]
+    assert replace(sm.Batching(), max_batch_size=3).max_batch_size == 3
