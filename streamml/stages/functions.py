@@ -45,6 +45,8 @@ def _checked(step: str, answer: Mapping[str, Any], outputs: Mapping[str, ColumnT
 class ApplyTransform:
     """Runs a `Transform`."""
 
+    outside = False
+
     def __init__(self, step: Transform) -> None:
         self._step = step
         self.name = step.name
@@ -84,6 +86,8 @@ class ApplyTransform:
 class ApplyFilter:
     """Runs a `Filter`."""
 
+    outside = False
+
     def __init__(self, step: Filter) -> None:
         self._step = step
         self.name = step.name
@@ -105,6 +109,8 @@ class ApplyFilter:
 
 class ApplyExplode:
     """Runs an `Explode`."""
+
+    outside = False
 
     def __init__(self, step: Explode) -> None:
         self._step = step

@@ -23,6 +23,8 @@ _REST_S: Final = 1.0
 class LookUp:
     """Joins feature sets. What happened to each row goes into its flags: ``set@version`` and, if not fresh, its state."""
 
+    outside = True
+
     def __init__(self, name: str, sets: Sequence[FeatureSet], store: FeatureStore, event_time: str | None) -> None:
         """
         Args:

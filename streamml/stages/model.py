@@ -17,6 +17,8 @@ from streamml.topology.steps import Output
 class RunModel:
     """Scores rows. A batch on which the model raises is bisected; a row whose output is not finite is a dead letter."""
 
+    outside = True
+
     def __init__(self, model: Model, inputs: Mapping[str, str], outputs: Mapping[str, Output]) -> None:
         """
         Args:

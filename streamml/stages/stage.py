@@ -17,6 +17,11 @@ class Operator(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def outside(self) -> bool:
+        """Whether it mostly waits, or computes outside of Python's lock."""
+        ...
+
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """Work on ``n`` ≥ 1 rows. ``now`` is in seconds since 1970.
 
@@ -52,6 +57,6 @@ class Stage:
                 break
             rows, started = len(batch), time.perf_counter()
             batch, ended = operator.apply(batch, now)
-            timings.append(StepTiming(operator.name, rows, time.perf_counter() - started))
+            timings.append(StepTiming(operator.name, rows, time.perf_counter() - started, operator.outside))
             outcomes += (piece for piece in ended if len(piece))
         return StageResult(batch if self._keep is None else batch.only(self._keep), outcomes, timings)

@@ -96,7 +96,8 @@ class JsonDecoder:
         rows, failed = attempt(self._parse, self._admitted(records), self._explain)
         for index in failed:
             failed[index] = self._refused(records[index]) or failed[index]
-        survivors = _Survivors(np.delete(np.arange(len(records)), list(failed)), rows, failed)
+        places = np.arange(len(records))
+        survivors = _Survivors(np.delete(places, list(failed)) if failed else places, rows, failed)
         survivors.drop(self._audit(values[survivors.kept].tolist() if failed else records, rows))
         columns = self._columns(survivors)
         return Decoded(survivors.kept, columns, sorted(failed.items()))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from itertools import repeat
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -46,24 +47,34 @@ class KafkaSink:
     def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
         """See `Sink.send`."""
         produce = self._producer.produce
-        batch = _Batch(token, sum(map(len, blocks)), self._ended.append)
-        for number, block in enumerate(blocks):
-            topic = block.topic
-            rows = zip(block.values, block.keys, cast(Sequence[Any], block.headers), block.timestamps, strict=True)
-            for index, (value, key, headers, timestamp) in enumerate(rows):
+        batch = _Batch(token, blocks, self._ended.append)
+        # One callback for all: a closure per record costs more than producing it, most of it in the garbage collector.
+        ended = batch.ended
+        for block in blocks:
+            rows = zip(
+                repeat(block.topic),
+                block.values,
+                block.keys,
+                repeat(-1),
+                repeat(ended),
+                repeat(None),
+                block.timestamps,
+                block.headers,
+            )
+            for row in rows:
                 try:
-                    produce(topic, value, key, -1, batch.acknowledged(number, index), None, timestamp, headers)
+                    produce(*row)
                 except BufferError:
-                    self._wait_and_produce(topic, value, key, batch.acknowledged(number, index), timestamp, headers)
+                    self._wait_and_produce(row)
                 except KafkaException as error:
-                    batch.ended(error.args[0], number, index)
+                    batch.not_taken(error.args[0], row)
         self._producer.poll(0)
 
-    def _wait_and_produce(self, topic, value, key, callback, timestamp, headers) -> None:  # type: ignore[no-untyped-def]
+    def _wait_and_produce(self, row: tuple[Any, ...]) -> None:
         while True:
             self._producer.poll(0.1)
             try:
-                self._producer.produce(topic, value, key, -1, callback, None, timestamp, headers)
+                self._producer.produce(*row)
             except BufferError:
                 continue
             return
@@ -79,30 +90,37 @@ class KafkaSink:
         return int(self._producer.flush(timeout_s))
 
 
-_Acknowledge = Callable[[KafkaError | None, object], None]
-
-
 class _Batch:
     """Counts the acknowledgements of one `KafkaSink.send`."""
 
-    def __init__(self, token: int, count: int, report: Callable[[Delivered], None]) -> None:
+    def __init__(self, token: int, blocks: Sequence[OutboundRecords], report: Callable[[Delivered], None]) -> None:
         self._token = token
-        self._left = count
+        self._blocks = blocks
+        self._left = sum(map(len, blocks))
         self._report = report
         self._refusals: list[Refusal] = []
 
-    def acknowledged(self, block: int, index: int) -> _Acknowledge:
-        def callback(error: KafkaError | None, message: object) -> None:
-            self.ended(error, block, index)
-
-        return callback
-
-    def ended(self, error: KafkaError | None, block: int, index: int) -> None:
-        """One record was acknowledged, or will never be."""
+    def ended(self, error: KafkaError | None, message: Any) -> None:
+        """One record was acknowledged, or will never be. Called by the client once per record."""
         if error is not None:
-            if error.fatal():
-                raise FatalError(f"The producer cannot go on: {error.str()}.")
-            self._refusals.append(Refusal(block, index, error.str()))
+            self._refuse(error, message.topic(), message.value(), message.key(), message.headers() or [])
         self._left -= 1
         if not self._left:
             self._report(Delivered(self._token, tuple(self._refusals)))
+
+    def not_taken(self, error: KafkaError, row: tuple[Any, ...]) -> None:
+        """The client did not even queue the record."""
+        self._refuse(error, row[0], row[1], row[2], row[7])
+        self.ended(None, None)
+
+    def _refuse(self, error: KafkaError, topic: str, *record: Any) -> None:
+        if error.fatal():
+            raise FatalError(f"The producer cannot go on: {error.str()}.")
+        known = {(refusal.block, refusal.index) for refusal in self._refusals}
+        for number, block in enumerate(self._blocks):
+            rows = zip(block.values, block.keys, block.headers, strict=True) if block.topic == topic else ()
+            for index, row in enumerate(rows):
+                if (*row,) == record and (number, index) not in known:
+                    self._refusals.append(Refusal(number, index, error.str()))
+                    return
+        raise FatalError(f"The producer reports a record that was never sent to {topic}: {error.str()}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, Literal, cast
 
 import numpy as np
@@ -15,6 +17,7 @@ from streamml.errors import FatalError, SourceUnavailable, StreamMLError
 from streamml.ports.source import Headers, Positions, RawRecord, RecordRun, SourceListener, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
+_second: Final = itemgetter(1)
 
 SAFETY: Final[Mapping[str, object]] = {
     "enable.auto.commit": False,
@@ -181,25 +184,28 @@ class KafkaSource:
         self._commit_errors += [problem for problem in problems if problem is not None]
 
     def _runs(self, messages: list[Message]) -> list[RecordRun]:
-        groups: dict[tuple[Any, Any], list[Message]] = {}
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                _raise_unless_passing(error, message)
-                continue
-            groups.setdefault((message.topic(), message.partition()), []).append(message)
-        return [self._run(TopicPartition(*where), group) for where, group in groups.items()]
+        errors = list(map(Message.error, messages))
+        if errors.count(None) < len(errors):
+            for error, message in zip(errors, messages, strict=True):
+                if error is not None:
+                    _raise_unless_passing(error, message)
+            messages = [message for error, message in zip(errors, messages, strict=True) if error is None]
+        where: list[Any] = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
+        # Stable: each partition's records stay in offset order.
+        order = sorted(range(len(messages)), key=where.__getitem__)
+        groups = groupby(order, where.__getitem__)
+        return [self._run(TopicPartition(*key), [messages[place] for place in places]) for key, places in groups]
 
     def _run(self, partition: TopicPartition, messages: list[Message]) -> RecordRun:
         count = len(messages)
-        values = object_array(map(Message.value, messages), count)
-        keys = object_array(map(Message.key, messages), count)
+        values = list(map(Message.value, messages))
+        keys = list(map(Message.key, messages)) if self._keys else []
         return RecordRun(
             partition=partition,
             offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
-            timestamps=np.fromiter((stamp for _, stamp in map(Message.timestamp, messages)), np.int64, count),
-            values=values,
-            keys=keys if self._keys else None,
+            timestamps=np.fromiter(map(_second, map(Message.timestamp, messages)), np.int64, count),
+            values=object_array(values, count),
+            keys=object_array(keys, count) if self._keys else None,
             headers=object_array((message.headers() or [] for message in messages), count) if self._headers else None,
             size_bytes=sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys))),
             records=_Messages(messages),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -100,14 +100,14 @@ def _feature_states(flags: dict[str, int]) -> dict[tuple[str, ...], int]:
     return found
 
 
-def _counter(metric: Metric, values: dict[Any, float]) -> CounterMetricFamily:
+def _counter(metric: Metric, values: Mapping[Any, float]) -> CounterMetricFamily:
     family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
     for labels, value in values.items():
         family.add_metric(list(labels), value)
     return family
 
 
-def _gauge(metric: Metric, values: dict[Any, float]) -> GaugeMetricFamily:
+def _gauge(metric: Metric, values: Mapping[Any, float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
     for labels, value in values.items():
         family.add_metric(list(labels), value)
