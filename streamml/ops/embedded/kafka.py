@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.java import class_path, default_cache, java
+from streamml.ops.embedded.process import die_with_parent, end, free_port, listening, writable
 
 _CLUSTER: Final = "c3RyZWFtbWwtZGV2LTAwMQ"
-_READY_S: Final = 60.0
+_READY_S: Final = 90.0
+_READY_TOPIC: Final = "streamml-ready"
 
 
 class EmbeddedKafka:
@@ -23,69 +24,78 @@ class EmbeddedKafka:
 
     Args:
         root: folder for configuration, data and log; made if it is missing.
-        port: port for clients; ``None`` picks a free one at the first start and keeps it.
+        port, controller_port: ``None`` picks free ones.
         progress: hears what takes long.
+        outlive: whether the broker stays when this process ends.
     """
 
     def __init__(
-        self, root: Path, *, port: int | None = None, progress: Callable[[str], None] = lambda text: None
+        self,
+        root: Path,
+        *,
+        port: int | None = None,
+        controller_port: int | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+        outlive: bool = False,
     ) -> None:
         self._root = root
         self._progress = progress
+        self._outlive = outlive
         self._process: subprocess.Popen[bytes] | None = None
-        self._port = port if port is not None else _free_port()
-        self._controller_port = _free_port()
+        self._port = port if port is not None else free_port()
+        self._controller_port = controller_port if controller_port is not None else free_port()
 
     @property
     def bootstrap_servers(self) -> str:
         """``host:port`` for clients."""
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def ports(self) -> tuple[int, int]:
+        """For clients, and for the controller."""
+        return self._port, self._controller_port
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
-        """Start, and return when a client gets answers.
+        """Start, and return when a record has gone in and come out again.
 
         Raises:
-            ConfigError: the port is taken, the folder cannot be written, Java or Kafka is not to be had, or the broker
-                ended; each with what to do.
+            ConfigError: a port is taken, the folder cannot be written, Java or Kafka is not to be had, or the broker ended;
+                each with what to do.
         """
-        if _listening(self._port):
-            raise ConfigError(
-                f"Port {self._port} on 127.0.0.1 is taken; stop what listens there or choose another port."
-            )
+        for port in (self._port, self._controller_port):
+            if listening(port):
+                raise ConfigError(f"Port {port} on 127.0.0.1 is taken; stop what listens there or choose another port.")
+        writable(self._root)
         jars = class_path(default_cache(), self._progress)
         properties = self._configure()
         self._format(jars, properties)
         with (self._root / "kafka.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [java(), "-Xmx512m", "-XX:+UseSerialGC", "-cp", jars, "kafka.Kafka", str(properties)],
+                [java(), "-Xmx512m", "-Xshare:auto", "-XX:+UseSerialGC", "-cp", jars, "kafka.Kafka", str(properties)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
             )
         self._wait_until_ready()
 
     def kill(self) -> None:
         """End the broker as a crash does (SIGKILL)."""
-        self._end(signal.SIGKILL)
+        end(self._process, signal.SIGKILL)
+        self._process = None
 
     def stop(self) -> None:
         """End the broker in good order; after 15 s by force."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        try:
-            self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, signal.SIGTERM)
         self._process = None
 
     def _configure(self) -> Path:
-        data = self._root / "data"
         listeners = f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}"
         settings = {
             "process.roles": "broker,controller",
@@ -95,28 +105,31 @@ class EmbeddedKafka:
             "listeners": listeners,
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-            "log.dirs": str(data),
+            "log.dirs": str(self._root / "data"),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",
-            "offsets.topic.num.partitions": "5",
+            "offsets.topic.num.partitions": "3",
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
-            "transaction.state.log.num.partitions": "5",
+            "transaction.state.log.num.partitions": "3",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # A broker that was killed may register again when its old session has ended; the default is 9 s.
+            "broker.session.timeout.ms": "3000",
+            "broker.heartbeat.interval.ms": "500",
         }
-        try:
-            data.mkdir(parents=True, exist_ok=True)
-            path = self._root / "server.properties"
-            path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        except OSError as error:
-            raise ConfigError(f"{self._root} cannot be written ({error.strerror}); choose another folder.") from error
+        path = self._root / "server.properties"
+        path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         return path
 
     def _format(self, jars: str, properties: Path) -> None:
         if (self._root / "data" / "meta.properties").exists():
             return
+        quick = ["-Xshare:auto", "-XX:TieredStopAtLevel=1"]
+        arguments = ["format", "-t", _CLUSTER, "-c", str(properties)]
         done = subprocess.run(
-            [java(), "-cp", jars, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)],
+            [java(), *quick, "-cp", jars, "kafka.tools.StorageTool", *arguments],
             capture_output=True,
             text=True,
             timeout=_READY_S,
@@ -126,49 +139,60 @@ class EmbeddedKafka:
             raise ConfigError(f"Kafka's folder {self._root} could not be prepared: {done.stderr.strip()[-500:]}")
 
     def _wait_until_ready(self) -> None:
-        from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+        from confluent_kafka import KafkaException
 
         assert self._process is not None
-        address = {"bootstrap.servers": self.bootstrap_servers}
         deadline = time.monotonic() + _READY_S
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                self._process = None
-                break
+        while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                if _listening(self._port):
-                    # A group and a producer id: the coordinators load after the listener opens.
-                    Producer({**address, "transactional.id": "streamml-ready"}, logger=_quiet()).init_transactions(5.0)
-                    probe = Consumer({**address, "group.id": "streamml-ready"}, logger=_quiet())
-                    probe.committed([TopicPartition("streamml-ready", 0)], timeout=5.0)
-                    probe.close()
+                if listening(self._port):
+                    _round_trip(self.bootstrap_servers)
                     return
             except KafkaException:
                 pass
             time.sleep(0.05)
         self.kill()
-        raise ConfigError(f"Kafka did not start; the end of its log:\n{self._log_tail()}")
+        raise ConfigError(self._explained())
 
-    def _log_tail(self) -> str:
-        return (self._root / "kafka.log").read_text(errors="replace")[-1500:]
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        return None if self._process is None else self._process.pid
+    def _explained(self) -> str:
+        log = (self._root / "kafka.log").read_text(errors="replace")[-20_000:]
+        if "No space left on device" in log:
+            return f"Kafka did not start: the disk that holds {self._root} is full; make room, then try again."
+        return f"Kafka did not start; the end of {self._root / 'kafka.log'}:\n{log[-1500:]}"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _round_trip(servers: str) -> None:
+    """Make a topic, write a record in a transaction, read it in a group and commit: what clients do, once.
 
+    The coordinators of groups and transactions load after the listener opens; a client that comes earlier is told to wait.
+    """
+    from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-def _listening(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    address: dict[str, Any] = {"bootstrap.servers": servers, "logger": _quiet(), "reconnect.backoff.max.ms": 100}
+    admin = AdminClient(address)
+    created = admin.create_topics([NewTopic(_READY_TOPIC, 1, 1)], request_timeout=5.0)
+    try:
+        created[_READY_TOPIC].result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+    producer = Producer({**address, "transactional.id": _READY_TOPIC, "linger.ms": 0})
+    producer.init_transactions(10.0)
+    producer.begin_transaction()
+    producer.produce(_READY_TOPIC, b"ready")
+    producer.commit_transaction(10.0)
+    consumer = Consumer({**address, "group.id": _READY_TOPIC, "auto.offset.reset": "earliest"})
+    try:
+        place = TopicPartition(_READY_TOPIC, 0)
+        consumer.committed([place], timeout=10.0)
+        consumer.assign([TopicPartition(_READY_TOPIC, 0, consumer.get_watermark_offsets(place, timeout=5.0)[1] - 2)])
+        message = consumer.poll(10.0)
+        if message is None or message.error() is not None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        consumer.commit(message=message, asynchronous=False)
+    finally:
+        consumer.close()
 
 
 def _quiet() -> logging.Logger:

@@ -1,4 +1,4 @@
-"""A real broker for the tests of one session."""
+"""A real broker and a real Redis for the tests of one session."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamml.ops.embedded.kafka import EmbeddedKafka
+from streamml.ops.embedded.redis import EmbeddedRedis
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """Started once; tests use feature sets of their own."""
+    server = EmbeddedRedis(Path(tmp_path_factory.mktemp("redis")))
+    server.start()
+    yield server
+    server.stop()

@@ -1,0 +1,214 @@
+"""Connections to one Redis server; whatever goes wrong on one becomes a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import hiredis
+import redis
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+    TryAgainError,
+)
+
+from streamml.errors import ConfigError, FeaturesUnavailable
+
+Reply = Any
+_READ_BYTES: Final = 1 << 20
+_BAD_URL: Final = (
+    "The URL or an option of Redis is not valid; write redis://[user[:password]@]host[:port][/database] "
+    "(rediss:// for TLS), percent-encode special characters of the password, and use only options of redis-py."
+)
+
+
+def pack(*command: bytes | str | int) -> bytes:
+    """One command as it is sent."""
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type] # declared for one argument only
+    return packed
+
+
+class Server:
+    """One Redis server and how to reach it. Building it opens nothing.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and database if wanted.
+        timeout_s: how long to wait for a connection, and for any part of a reply.
+        options: further arguments of a redis-py connection (``username``, ``password``, ``ssl_ca_certs`` …), which
+            override the URL's.
+
+    Raises:
+        ConfigError: the URL is none of Redis, or an option is unknown.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None) -> None:
+        self._timeout_s = timeout_s
+        settings = {
+            # Version 2 of the protocol needs no HELLO, which old servers and narrow ACLs refuse.
+            "protocol": 2,
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "socket_read_size": _READ_BYTES,
+            **(options or {}),
+        }
+        try:
+            pool = redis.ConnectionPool.from_url(url, **settings)
+            # What the caller passes wins over the URL; redis-py lets the URL win.
+            self._arguments: dict[str, Any] = {**pool.connection_kwargs, **(options or {})}
+            self._connection_class: Any = pool.connection_class
+            self._connection_class(**self._arguments)
+        except (ValueError, TypeError, RedisError):
+            # The client's own message, and its cause, may quote the password.
+            raise ConfigError(_BAD_URL) from None
+        self.where = _where(self._arguments)
+
+    def __repr__(self) -> str:
+        return f"Server({self.where})"
+
+    def connect(self) -> Session:
+        """A new connection; it is opened by its first command."""
+        return Session(self._connection_class(**self._arguments), self)
+
+    def unavailable(self, error: Exception) -> FeaturesUnavailable:
+        """What went wrong, in a sentence without secrets."""
+        return FeaturesUnavailable(f"Redis at {self.where} {self._what(error)}")
+
+    def _what(self, error: Exception) -> str:
+        # A server that does not know a command, AUTH too, repeats its arguments.
+        said = str(error).partition(", with args")[0].strip().rstrip(".")
+        user = self._arguments.get("username") or "default"
+        match error:
+            case redis.TimeoutError():
+                return f"did not answer within {self._timeout_s:g} s; is it overloaded, or the network slow?"
+            case BusyLoadingError():
+                return "is still loading its data from disk; wait until it has."
+            case AuthenticationError() | AuthorizationError():
+                return f"refused the login of user {user!r}; check user name and password."
+            case redis.ConnectionError():
+                return f"cannot be reached: {said}."
+            case NoPermissionError():
+                return f"does not permit this to user {user!r}: {said}; widen its ACL."
+            case OutOfMemoryError():
+                return "is out of memory; raise its maxmemory, or run streamml features prune."
+            case MasterDownError():
+                return "is a replica that has lost its primary; wait until it has it back, or name another server."
+            case AskError() | ClusterCrossSlotError() | ClusterDownError() | TryAgainError():
+                return "is a node of a Redis Cluster, which is not supported; name a stand-alone server or a primary."
+            case _:
+                return f"answered with an error: {said}."
+
+
+def _where(arguments: Mapping[str, Any]) -> str:
+    return str(arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}")
+
+
+class Session:
+    """One connection, for one thread at a time. After an error it is closed and of no more use."""
+
+    def __init__(self, connection: Any, server: Server) -> None:
+        self._connection = connection
+        self._server = server
+
+    def call(self, *command: bytes | str | int) -> Reply:
+        """Send one command and wait for its reply.
+
+        Raises:
+            FeaturesUnavailable: the server does not answer, or answers with an error.
+        """
+        self.send(pack(*command))
+        return self.read()
+
+    def send(self, packed: bytes) -> None:
+        """Send packed commands without waiting.
+
+        Raises:
+            FeaturesUnavailable: the server cannot be reached.
+        """
+        with self._translated():
+            self._connection.send_packed_command([packed])
+
+    def read(self) -> Reply:
+        """The next reply, texts as bytes.
+
+        Raises:
+            FeaturesUnavailable: the server does not answer, or answers with an error.
+        """
+        with self._translated():
+            return self._connection.read_response(disable_decoding=True)
+
+    def usable(self) -> bool:
+        """Whether the connection is open with nothing unread; the server may have closed it meanwhile."""
+        try:
+            # A socket shared with the parent process would mix up the replies of both.
+            return self._connection.pid == os.getpid() and not self._connection.can_read(0)
+        except (RedisError, OSError):
+            return False
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            self.close()
+            # Not chained: the client's error may repeat what was sent.
+            raise self._server.unavailable(error) from None
+        except BaseException:
+            self.close()
+            raise
+
+
+class Pool:
+    """Sessions by the call: as many as there are calls at a time, kept open between calls."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._idle: deque[Session] = deque()
+        self._closed = False
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session for one exchange, which has read every reply when it leaves."""
+        session = self._take()
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        self._idle.append(session)
+        if self._closed:
+            self.close()
+
+    def _take(self) -> Session:
+        while self._idle:
+            try:
+                session = self._idle.pop()
+            except IndexError:
+                break
+            if session.usable():
+                return session
+            session.close()
+        return self._server.connect()
+
+    def close(self) -> None:
+        """Close what is idle, and what is in use as soon as its call ends."""
+        self._closed = True
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                break

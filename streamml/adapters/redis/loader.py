@@ -1,0 +1,311 @@
+"""Writes a new version of a feature set, beside those that are being read, and cuts over when it is complete."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from streamml.adapters.redis.catalogue import (
+    Catalogue,
+    Command,
+    Version,
+    change,
+    make_current,
+    new_version_name,
+    put,
+)
+from streamml.adapters.redis.connection import Server, Session, pack
+from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem, schema_lines
+from streamml.adapters.redis.rows import Rows, checked_rows
+from streamml.adapters.redis.versions import remove
+from streamml.batch.column import Array
+from streamml.clock import Clock, SystemClock
+from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.ports.feature_store import FeatureSchema
+
+Batches = Iterable[Mapping[str, Array]]
+Progress = Callable[[int, int | None], None]
+
+_log = logging.getLogger(__name__)
+PROBLEMS_SHOWN: Final = 20
+# One command blocks the server, and the workers that read from it, for less than a millisecond.
+_ROWS_PER_COMMAND: Final = 500
+_BYTES_PER_COMMAND: Final = 1 << 18
+_COMMANDS_IN_FLIGHT: Final = 4
+_SIGN_OF_LIFE_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What is to be loaded.
+
+    Args:
+        schema: the set and its columns.
+        key: columns that name the entity, in the order of the set's key.
+        event_time: column with the time that a row describes.
+        version: name of the new version; ``None``: the UTC time, such as ``20260131T235959Z``.
+        source: where the rows come from, for people.
+        total_rows: how many there are, where known.
+    """
+
+    schema: FeatureSchema
+    key: tuple[str, ...]
+    event_time: str = "event_time"
+    version: str | None = None
+    source: str = ""
+    total_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What was loaded.
+
+    Args:
+        set_name: the set.
+        version: its new version, which is now the current one.
+        rows: rows read.
+        entities: entities stored. Fewer than rows: some occurred more than once, and the last row counts.
+        seconds: how long it took.
+        event_time_min: earliest event time, µs since 1970 UTC.
+        event_time_max: latest.
+    """
+
+    set_name: str
+    version: str
+    rows: int
+    entities: int
+    seconds: float
+    event_time_min: int
+    event_time_max: int
+
+
+def load(
+    server: Server, plan: LoadPlan, batches: Batches, *, progress: Progress | None = None, clock: Clock | None = None
+) -> LoadReport:
+    """Write all rows as a new version and make it the current one.
+
+    A batch maps names to columns of one length: the key columns (text, bytes, integers or dates), the event time
+    (``datetime64``) and the feature columns. Until all rows are written, nobody reads the version; a load that is
+    killed never becomes current. ``progress`` is called with rows written and ``plan.total_rows`` after every batch.
+
+    Raises:
+        ConfigError: rows that cannot be stored (each named, up to 20), no rows, or a name that is taken. Nothing changed.
+        FeaturesUnavailable: the server does not answer, or refuses to store. The same.
+    """
+    layout, clock = _checked(plan), clock or SystemClock()
+    session = server.connect()
+    try:
+        claimed = _claim(session, plan, layout, clock.now())
+        try:
+            return _Load(session, plan, layout, claimed, clock).run(batches, progress)
+        except Exception:
+            _abandon(server, plan.schema.name, claimed)
+            raise
+    finally:
+        session.close()
+
+
+def _checked(plan: LoadPlan) -> Layout:
+    problems = []
+    if plan.version is not None and (wrong := name_problem("Version", plan.version)):
+        problems.append(wrong)
+    if not plan.key:
+        problems.append(f"Feature set {plan.schema.name!r} has no key; name the columns that make up its entity.")
+    try:
+        layout = Layout.of(plan.schema)
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return layout
+
+
+def _claim(session: Session, plan: LoadPlan, layout: Layout, now: float) -> Version:
+    """Enter the version into the catalogue, under a name that nobody else has."""
+    lines = tuple(schema_lines(layout.schema))
+    claimed: list[Version] = []
+
+    def decide(catalogue: Catalogue) -> list[Command]:
+        taken = [known.version for known in catalogue.versions]
+        name = plan.version or new_version_name(now, taken)
+        if name in taken:
+            raise ConfigError(f"Version {name!r} of feature set {catalogue.set_name!r} exists; choose another name.")
+        claimed.append(Version(name, "loading", layout.schema_hash, lines, now, now, source=plan.source))
+        return [put(catalogue.set_name, claimed[-1])]
+
+    change(session, plan.schema.name, decide)
+    return claimed[-1]
+
+
+def _abandon(server: Server, set_name: str, claimed: Version) -> None:
+    """Remove what a failed load has written. Where that fails too, pruning will do it."""
+    ours: list[bool] = []
+
+    def decide(catalogue: Catalogue) -> list[Command]:
+        ours.append(_is_loading(catalogue, claimed))
+        return [put(set_name, replace(claimed, state="pruning"))] if ours[-1] else []
+
+    session = server.connect()
+    try:
+        change(session, set_name, decide)
+        if ours[-1]:
+            remove(session, set_name, claimed.version)
+    except FeaturesUnavailable as error:
+        _log.warning("Version %s of feature set %s is left for pruning: %s", claimed.version, set_name, error)
+    finally:
+        session.close()
+
+
+def _is_loading(catalogue: Catalogue, entry: Version) -> bool:
+    """Whether this load still owns its version: a load that gave no sign of life for long may have been pruned."""
+    known = catalogue.find(entry.version)
+    return known is not None and known.state == "loading" and known.loaded_at == entry.loaded_at
+
+
+class _Load:
+    """Writes into a claimed version and completes it."""
+
+    def __init__(self, session: Session, plan: LoadPlan, layout: Layout, claimed: Version, clock: Clock) -> None:
+        self._session = session
+        self._plan = plan
+        self._layout = layout
+        self._entry = claimed
+        self._clock = clock
+        self._writer = _Writer(session)
+
+    def run(self, batches: Batches, progress: Progress | None) -> LoadReport:
+        for rows in self._fit(batches):
+            self._write(rows)
+            if progress is not None:
+                progress(self._entry.rows, self._plan.total_rows)
+        if not self._entry.rows:
+            raise ConfigError(f"There are no rows to load into feature set {self._plan.schema.name!r}.")
+        return self._complete()
+
+    def _fit(self, batches: Batches) -> Iterator[Rows]:
+        """The rows of every batch up to the first bad row; then the search goes on for others, to name them all."""
+        problems: list[str] = []
+        first_row = 1
+        plan = self._plan
+        for batch in batches:
+            limit = PROBLEMS_SHOWN - len(problems)
+            rows = checked_rows(batch, plan.schema, plan.key, plan.event_time, first_row, limit)
+            if isinstance(rows, list):
+                problems += rows
+            elif not problems:
+                yield rows
+            if len(problems) >= PROBLEMS_SHOWN:
+                problems.append(f"These are the first {PROBLEMS_SHOWN} problems; there may be more.")
+                break
+            first_row += len(next(iter(batch.values()), ()))
+        if problems:
+            raise ConfigError(problems)
+
+    def _write(self, rows: Rows) -> None:
+        count = len(rows.event_time)
+        if not count:
+            return
+        prefix = entity_prefix(self._plan.schema.name, self._entry.version)
+        step = max(1, min(_ROWS_PER_COMMAND, _BYTES_PER_COMMAND // self._layout.size))
+        written_at = int(self._clock.now() * 1e6)
+        for start in range(0, count, step):
+            part = slice(start, min(start + step, count))
+            keys = keys_of_parts(prefix, [texts[part] for texts in rows.parts], part.stop - part.start)
+            columns = {name: column[part] for name, column in rows.columns.items()}
+            self._writer.write(keys, self._layout.encode(columns, rows.event_time[part], written_at))
+        self._count(rows)
+
+    def _count(self, rows: Rows) -> None:
+        entry, now = self._entry, self._clock.now()
+        low, high = int(rows.event_time.min()), int(rows.event_time.max())
+        self._entry = replace(
+            entry,
+            rows=entry.rows + len(rows.event_time),
+            event_time_min=low if entry.event_time_min is None else min(low, entry.event_time_min),
+            event_time_max=high if entry.event_time_max is None else max(high, entry.event_time_max),
+        )
+        if now - entry.updated_at > _SIGN_OF_LIFE_S:
+            self._writer.drain()
+            self._update(replace(self._entry, updated_at=now))
+
+    def _complete(self) -> LoadReport:
+        self._writer.drain()
+        now, started = self._clock.now(), self._entry.loaded_at
+        self._update(replace(self._entry, state="complete", entities=self._writer.entities, updated_at=now))
+        done = self._entry
+        assert done.event_time_min is not None
+        assert done.event_time_max is not None
+        return LoadReport(
+            self._plan.schema.name,
+            done.version,
+            done.rows,
+            done.entities,
+            now - started,
+            done.event_time_min,
+            done.event_time_max,
+        )
+
+    def _update(self, entry: Version) -> None:
+        """Replace the entry; a complete one becomes current in the same transaction."""
+
+        def decide(catalogue: Catalogue) -> list[Command]:
+            if not _is_loading(catalogue, entry):
+                raise FeaturesUnavailable(
+                    f"Version {entry.version!r} of feature set {catalogue.set_name!r} was removed while it was loaded; load again."
+                )
+            cut_over = make_current(catalogue, entry, entry.updated_at) if entry.state == "complete" else []
+            return [put(catalogue.set_name, entry), *cut_over]
+
+        change(self._session, self._plan.schema.name, decide)
+        self._entry = entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    keys: list[bytes]
+    pairs: list[bytes]
+
+
+class _Writer:
+    """Sends chunks of values without waiting for each; counts entities.
+
+    MSETNX says at no cost whether any entity of a chunk was written before. Only then the chunk is counted and written
+    again, and with it those that were sent after it, so that the last row of an entity is what remains.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._in_flight: deque[_Chunk] = deque()
+        self.entities = 0
+
+    def write(self, keys: list[bytes], values: list[bytes]) -> None:
+        pairs = [b""] * (2 * len(keys))
+        pairs[::2], pairs[1::2] = keys, values
+        while len(self._in_flight) >= _COMMANDS_IN_FLIGHT:
+            self._settle_oldest()
+        self._session.send(pack("MSETNX", *pairs))
+        self._in_flight.append(_Chunk(keys, pairs))
+
+    def drain(self) -> None:
+        """Wait until everything is written."""
+        while self._in_flight:
+            self._settle_oldest()
+
+    def _settle_oldest(self) -> None:
+        chunk = self._in_flight.popleft()
+        self.entities += len(set(chunk.keys))
+        if self._session.read() == 1:
+            return
+        again = [chunk, *self._in_flight]
+        was_new = [False, *(self._read_next() for _ in range(len(self._in_flight)))]
+        for chunk, new in zip(again, was_new, strict=True):
+            if not new:
+                self.entities -= self._session.call("EXISTS", *set(chunk.keys))
+            self._session.call("MSET", *chunk.pairs)
+
+    def _read_next(self) -> bool:
+        self.entities += len(set(self._in_flight.popleft().keys))
+        return bool(self._session.read() == 1)

@@ -1,0 +1,197 @@
+"""Reads feature values from Redis: one MGET for all sets of a lookup, pointers included."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+from streamml.adapters.redis.catalogue import Pointer, unpack_pointer
+from streamml.adapters.redis.connection import Pool, Server, pack
+from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, pointer_key, schema_lines
+from streamml.adapters.redis.versions import never_loaded
+from streamml.errors import FeaturesUnavailable
+from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
+
+_log = logging.getLogger(__name__)
+# A pointer moves when somebody loads or rolls back; that it moves during so many lookups in a row is no accident.
+_ATTEMPTS: Final = 5
+_WARN_EVERY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """The version of a set that was current when a reply last said so."""
+
+    raw: bytes
+    pointer: Pointer
+    prefix: bytes
+
+
+class RedisFeatureStore:
+    """The port `FeatureStore` on one Redis or Valkey server.
+
+    Pointers and values come in one MGET, which the server answers at one moment: a reply is of the version that was
+    current at that moment. If a pointer has moved since the last lookup, the MGET is repeated with the new version's
+    keys. Threads share the store; each call has a connection to itself, and after an error the next call connects
+    anew. Values that are there but truncated, or of another format or schema, are not present; they are counted in
+    `corrupt_values` and logged at most once a minute.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``.
+        timeout_s: how long to wait for a connection, and for any part of a reply.
+        options: further arguments of a redis-py connection, such as ``username``, ``password``, ``ssl_ca_certs``.
+
+    Raises:
+        ConfigError: the URL or an option is not valid. Nothing is connected yet.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None) -> None:
+        self._server = Server(url, timeout_s, options)
+        self._pool = Pool(self._server)
+        self._layouts: dict[str, Layout] = {}
+        self._current: dict[str, _Current] = {}
+        self._corrupt = _CorruptValues()
+
+    @property
+    def corrupt_values(self) -> int:
+        """Values so far that were there but not of the layout and schema of their version."""
+        return self._corrupt.total
+
+    def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
+        """Values for every request, see the port.
+
+        Raises:
+            FeaturesUnavailable: the server does not answer in time, a set was never loaded, or its current version has
+                another schema than the request.
+            ConfigError: a schema cannot be stored at all.
+        """
+        if not requests:
+            return []
+        layouts = [self._layout(request.schema) for request in requests]
+        sets = list(dict.fromkeys(request.schema.name for request in requests))
+        pointer_keys = list(map(pointer_key, sets))
+        known = [self._current.get(name) for name in sets]
+        raw = [current.raw for current in known if current is not None]
+        if len(raw) < len(sets):
+            raw = self._mget(pointer_keys)
+        for _ in range(_ATTEMPTS):
+            current = self._learn(sets, raw)
+            self._check_schemas(layouts, current)
+            keys = [entity_keys(current[request.schema.name].prefix, request.entities) for request in requests]
+            values = self._mget([*pointer_keys, *chain.from_iterable(keys)])
+            asked, raw = raw, values[: len(sets)]
+            if raw == asked:
+                return self._replies(requests, layouts, current, values[len(sets) :])
+        raise FeaturesUnavailable(f"The current version of one of {', '.join(sets)} changes all the time; try again.")
+
+    def ping(self) -> None:
+        """Whether the server answers.
+
+        Raises:
+            FeaturesUnavailable: it does not.
+        """
+        with self._pool.session() as session:
+            session.call("PING")
+
+    def close(self) -> None:
+        """Close all connections, those in use when their call ends."""
+        self._pool.close()
+
+    def _layout(self, schema: FeatureSchema) -> Layout:
+        known = self._layouts.get(schema.name)
+        if known is None or (known.schema is not schema and known.schema != schema):
+            known = self._layouts[schema.name] = Layout.of(schema)
+        return known
+
+    def _mget(self, keys: list[bytes]) -> list[Any]:
+        with self._pool.session() as session:
+            session.send(pack("MGET", *keys))
+            values: list[Any] = session.read()
+            return values
+
+    def _learn(self, sets: list[str], raw: Sequence[bytes | None]) -> dict[str, _Current]:
+        """What is current according to these pointers; remembered for the next lookup."""
+        current = {}
+        for name, packed in zip(sets, raw, strict=True):
+            known = self._current.get(name)
+            if known is None or known.raw != packed:
+                self._current.pop(name, None)
+                known = self._current[name] = _read_pointer(name, packed)
+            current[name] = known
+        return current
+
+    def _check_schemas(self, layouts: list[Layout], current: Mapping[str, _Current]) -> None:
+        for layout in layouts:
+            pointer = current[layout.schema.name].pointer
+            if layout.schema_hash != pointer.schema_hash:
+                # Forgotten, so that the next lookup asks which version is current before it asks for values.
+                self._current.pop(layout.schema.name, None)
+                raise FeaturesUnavailable(_other_schema(layout, pointer))
+
+    def _replies(
+        self,
+        requests: Sequence[FeatureRequest],
+        layouts: list[Layout],
+        current: Mapping[str, _Current],
+        values: list[bytes | None],
+    ) -> list[FeatureReply]:
+        replies, start = [], 0
+        for request, layout in zip(requests, layouts, strict=True):
+            end = start + len(request.entities)
+            decoded = layout.decode(values[start:end] if len(requests) > 1 else values)
+            version = current[layout.schema.name].pointer.version
+            if decoded.corrupt:
+                self._corrupt.count(decoded.corrupt, layout.schema.name, version)
+            replies.append(FeatureReply(version, decoded.present, decoded.event_time, decoded.columns))
+            start = end
+        return replies
+
+
+def _read_pointer(set_name: str, raw: bytes | None) -> _Current:
+    if raw is None:
+        raise never_loaded(set_name)
+    try:
+        pointer = unpack_pointer(raw)
+    except ValueError as error:
+        raise FeaturesUnavailable(f"The pointer of feature set {set_name!r} cannot be read: {error}") from error
+    return _Current(raw, pointer, entity_prefix(set_name, pointer.version))
+
+
+def _other_schema(layout: Layout, pointer: Pointer) -> str:
+    return (
+        f"Feature set {layout.schema.name!r} has another schema in its current version {pointer.version!r} "
+        f"({pointer.schema_hash:08x}: {', '.join(pointer.columns)}) than the topology declares "
+        f"({layout.schema_hash:08x}: {', '.join(schema_lines(layout.schema))}); load it with the declared schema, "
+        "or go back to a version that has it by streamml features rollback."
+    )
+
+
+class _CorruptValues:
+    """Counts values that cannot be read, and says so once in a while."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._unsaid = 0
+        self._last_said: float | None = None
+        self._lock = threading.Lock()
+
+    def count(self, values: int, set_name: str, version: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self.total += values
+            self._unsaid += values
+            if self._last_said is not None and now - self._last_said < _WARN_EVERY_S:
+                return
+            unsaid, self._unsaid, self._last_said = self._unsaid, 0, now
+        _log.warning(
+            "%d values are truncated or of another layout and count as missing, the last in version %s of feature set %s;"
+            " look with streamml features show, and load the set again.",
+            unsaid,
+            version,
+            set_name,
+        )
