@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.java import class_path, default_cache, java
-from streamml.ops.embedded.process import die_with_parent, end, free_port, listening, writable
+from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
 
 _CLUSTER: Final = "c3RyZWFtbWwtZGV2LTAwMQ"
 _READY_S: Final = 90.0
@@ -84,6 +84,12 @@ class EmbeddedKafka:
                 preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
             )
         self._wait_until_ready()
+
+    def let_go(self) -> int:
+        """Leave the process to itself; returns its id."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        return let_go(process)
 
     def kill(self) -> None:
         """End the broker as a crash does (SIGKILL)."""

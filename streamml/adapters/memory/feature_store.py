@@ -1,0 +1,111 @@
+"""A feature store in this process, for tests of one's own topologies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from streamml.errors import FeaturesUnavailable
+from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
+
+Entity = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    name: str
+    schema: FeatureSchema
+    values: Mapping[tuple[bytes, ...], tuple[int, Mapping[str, Any]]]
+
+
+class MemoryFeatureStore:
+    """The port `FeatureStore` on dictionaries; loads are versions, and it can be unavailable on purpose."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, list[_Version]] = {}
+        self._unavailable: str | None = None
+
+    def load(
+        self,
+        schema: FeatureSchema,
+        rows: Mapping[Entity | str | int, Mapping[str, Any]],
+        event_time: datetime | int,
+        *,
+        version: str | None = None,
+    ) -> str:
+        """Load a new version of a set and make it current; returns its name.
+
+        Args:
+            rows: values by entity; an entity is a tuple of key parts, or one key part.
+            event_time: the time that the values describe: a datetime (naive is UTC), or µs since 1970.
+        """
+        versions = self._versions.setdefault(schema.name, [])
+        name = version or f"v{len(versions) + 1}"
+        micros = event_time if isinstance(event_time, int) else _micros(event_time)
+        versions.append(_Version(name, schema, {_key(entity): (micros, values) for entity, values in rows.items()}))
+        return name
+
+    def rollback(self, set_name: str) -> str:
+        """Go back to the version before the current one; returns its name."""
+        self._versions[set_name].pop()
+        return self._versions[set_name][-1].name
+
+    def fail(self, reason: str) -> None:
+        """Be unavailable until `recover`."""
+        self._unavailable = reason
+
+    def recover(self) -> None:
+        self._unavailable = None
+
+    def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
+        """See the port."""
+        self.ping()
+        return [self._reply(request) for request in requests]
+
+    def ping(self) -> None:
+        """See the port."""
+        if self._unavailable is not None:
+            raise FeaturesUnavailable(self._unavailable)
+
+    def close(self) -> None:
+        """See the port."""
+
+    def _reply(self, request: FeatureRequest) -> FeatureReply:
+        name = request.schema.name
+        if not self._versions.get(name):
+            raise FeaturesUnavailable(f"Feature set {name!r} was never loaded.")
+        current = self._versions[name][-1]
+        if _types(current.schema) != _types(request.schema):
+            raise FeaturesUnavailable(
+                f"Feature set {name!r} has another schema in its current version {current.name!r}."
+            )
+        found = [current.values.get(tuple(entity)) for entity in request.entities]
+        columns = {}
+        for column, declared in request.schema.columns:
+            filled = np.zeros((len(found), *declared.shape), declared.dtype)
+            for index, entry in enumerate(found):
+                if entry is not None:
+                    filled[index] = entry[1][column]
+            columns[column] = filled
+        present = np.array([entry is not None for entry in found], np.bool_)
+        times = np.array([0 if entry is None else entry[0] for entry in found], np.int64)
+        return FeatureReply(current.name, present, times, columns)
+
+
+def _types(schema: FeatureSchema) -> list[tuple[str, str, tuple[int, ...]]]:
+    return [(name, declared.kind, declared.shape) for name, declared in schema.columns]
+
+
+def _key(entity: Entity | str | int) -> tuple[bytes, ...]:
+    parts = entity if isinstance(entity, tuple) else (entity,)
+    return tuple(part if isinstance(part, bytes) else str(part).encode() for part in parts)
+
+
+def _micros(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    gap = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (gap.days * 86_400 + gap.seconds) * 1_000_000 + gap.microseconds

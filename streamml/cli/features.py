@@ -1,0 +1,162 @@
+"""``streamml features``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamml.cli.options import json_option, print_json, settings_of
+
+_redis = click.option("--redis-url", help="Redis that has the features.")
+_config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default: ./streamml.toml.")
+
+
+@click.group("features")
+def command() -> None:
+    """Load feature sets into Redis as versions; list, look into and roll back versions."""
+
+
+@command.command("load")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "feature_set", required=True, help="The FeatureSet: path.py:name or module:name.")
+@click.option(
+    "--event-time", default="event_time", show_default=True, help="Column with the time that a row describes."
+)
+@click.option("--version", help="Name of the new version; default: the UTC time.")
+@_redis
+@_config
+@json_option
+def load(
+    file: Path,
+    feature_set: str,
+    event_time: str,
+    version: str | None,
+    redis_url: str | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Load FILE (Parquet or CSV) as a new version; workers read it from the moment that it is complete."""
+    from streamml.compose.locate import locate_feature_set
+    from streamml.ops.features import load_file
+    from streamml.ports.feature_store import FeatureSchema
+
+    redis = settings_of(config, redis_url=redis_url).redis
+    declared = locate_feature_set(feature_set).found
+    schema = FeatureSchema(declared.name, tuple(declared.columns.items()))
+    with _progress(f"Loading {declared.name}") as progress:
+        report = load_file(
+            file,
+            schema,
+            declared.key,
+            url=redis.url,
+            event_time=event_time,
+            version=version,
+            progress=progress,
+            options=redis.options,
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        click.echo(
+            f"{report.set_name}: version {report.version} is current; {report.entities:,} entities from {report.rows:,} rows "
+            f"in {report.seconds:.1f} s."
+        )
+
+
+@command.command("versions")
+@click.argument("name")
+@_redis
+@_config
+@json_option
+def versions(name: str, redis_url: str | None, config: Path | None, as_json: bool) -> None:
+    """List the versions of the feature set NAME."""
+    from streamml.ops.features import versions as list_versions
+
+    redis = settings_of(config, redis_url=redis_url).redis
+    catalogue = list_versions(name, url=redis.url, options=redis.options)
+    current = catalogue.current.version if catalogue.current else None
+    if as_json:
+        print_json({"set": name, "current": current, "versions": [asdict(one) for one in catalogue.versions]})
+        return
+    from streamml.cli.tables import print_table
+
+    rows = [
+        (
+            "→" if one.version == current else "",
+            one.version,
+            one.state,
+            f"{one.entities:,}",
+            _time(one.loaded_at),
+            one.source,
+        )
+        for one in catalogue.versions
+    ]
+    print_table(f"Versions of {name}", ("", "version", "state", "entities", "loaded", "from"), rows)
+
+
+@command.command("show")
+@click.argument("name")
+@click.argument("key", nargs=-1, required=True)
+@_redis
+@_config
+@json_option
+def show(name: str, key: tuple[str, ...], redis_url: str | None, config: Path | None, as_json: bool) -> None:
+    """Show what the feature set NAME holds for the entity KEY (its parts, one argument each)."""
+    from streamml.ops.features import show as show_entity
+
+    redis = settings_of(config, redis_url=redis_url).redis
+    found = show_entity(name, key, url=redis.url, options=redis.options)
+    if as_json:
+        print_json(asdict(found))
+        return
+    if found.problem is not None:
+        click.echo(f"{name} {' '.join(key)}: {found.problem} (version {found.version}).")
+        return
+    click.echo(
+        f"{name} {' '.join(key)}, version {found.version}, describes {found.event_time}, written {found.write_time}"
+    )
+    for column, value in (found.columns or {}).items():
+        click.echo(f"  {column} = {value}")
+
+
+@command.command("rollback")
+@click.argument("name")
+@click.argument("version", required=False)
+@_redis
+@_config
+@json_option
+def rollback(name: str, version: str | None, redis_url: str | None, config: Path | None, as_json: bool) -> None:
+    """Make VERSION of the feature set NAME current, or the one loaded before the current one."""
+    from streamml.ops.features import rollback as roll_back
+
+    redis = settings_of(config, redis_url=redis_url).redis
+    chosen = roll_back(name, version, url=redis.url, options=redis.options)
+    if as_json:
+        print_json({"set": name, "current": chosen.version})
+    else:
+        click.echo(f"{name}: version {chosen.version} is current again.")
+
+
+def _progress(title: str) -> Any:
+    """A progress bar on stderr; its value is called with rows done and rows in all."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    @contextmanager
+    def shown() -> Any:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    return shown()
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
