@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from streamml.engine.retry import Backoff
 from streamml.errors import ConfigError, FatalError, Fenced, StreamMLError
+from streamml.ops.embedded.process import die_with_parent
 
 _LOG: Final = logging.getLogger("streamml.supervise")
 
@@ -42,6 +43,7 @@ def supervise(
     *,
     restarts: Restarts | None = None,
     started: Callable[[int, int], None] = lambda number, pid: None,
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Run ``workers`` processes of ``streamml run`` until all have ended; returns their summaries.
 
@@ -49,6 +51,7 @@ def supervise(
         arguments: of ``streamml``, by the worker's number; each prints its summary as JSON.
         stop: ends them all in good order.
         started: hears the number and process id of every process that starts.
+        quiet: whether what workers say on stderr is dropped, for a live view.
 
     Raises:
         FatalError: a worker crashed again and again; the others were stopped in good order.
@@ -56,7 +59,8 @@ def supervise(
         Fenced: a worker was fenced.
     """
     children = [
-        _Child(number, list(arguments(number)), restarts or Restarts(), stop, started) for number in range(workers)
+        _Child(number, list(arguments(number)), restarts or Restarts(), stop, started, quiet)
+        for number in range(workers)
     ]
     for child in children:
         child.thread.start()
@@ -78,12 +82,14 @@ class _Child:
         restarts: Restarts,
         stop: threading.Event,
         started: Callable[[int, int], None],
+        quiet: bool,
     ) -> None:
         self._number = number
         self._arguments = arguments
         self._restarts = restarts
         self._stop = stop
         self._started = started
+        self._stderr = subprocess.DEVNULL if quiet else None
         self._crashes: deque[float] = deque()
         self.summaries: list[dict[str, Any]] = []
         self.error: StreamMLError | None = None
@@ -104,7 +110,13 @@ class _Child:
 
     def _run_once(self) -> int:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streamml", *self._arguments], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "streamml", *self._arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            # Ctrl-C in a terminal goes to the whole group; the supervisor alone decides when a worker ends.
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509  one system call, no Python lock
         )
         self._started(self._number, process.pid)
         ended = threading.Event()

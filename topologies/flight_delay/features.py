@@ -135,7 +135,9 @@ def _daily(flights: Flights, days: Days, key: Mapping[str, Text]) -> Table:
     prior = [total / np.maximum(overall[0], 1.0) for total in overall[1:]]
     means = [(s + PRIOR_FLIGHTS * p) / (count + PRIOR_FLIGHTS) for s, p in zip(by_entity[1:], prior, strict=True)]
     entity, day = np.nonzero(active)
-    parts = {part: np.array([names[row][place] for row in entity.tolist()], dtype=object) for place, part in enumerate(key)}
+    parts = {
+        part: np.array([names[row][place] for row in entity.tolist()], dtype=object) for place, part in enumerate(key)
+    }
     values = (("flights", count), ("mean_delay", means[0]), ("late_share", means[1]))
     return Table(
         {**parts, "day": day_key(days)[day]},

@@ -40,12 +40,14 @@ def joined(flights: Flights, tables: Mapping[str, Table]) -> dict[str, NDArray[A
         place = np.array([places.get(entity, -1) for entity in entities])
         for name, kind in declared.columns.items():
             found = table.columns[name][place]
-            columns[f"{declared.name}.{name}"] = np.where(place >= 0, found, np.float32(kind.default)).astype(np.float32)
+            columns[f"{declared.name}.{name}"] = np.where(place >= 0, found, np.float32(kind.default)).astype(
+                np.float32
+            )
     return columns
 
 
 def inputs_and_truth(months: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Model inputs ``[n, 21]`` and arrival delays ``[n]`` in minutes, of the flights of these months that were not diverted."""
+    """Model inputs ``[n, 23]`` and arrival delays ``[n]`` in minutes, of the flights of these months that were not diverted."""
     flights = load_flights()
     chosen = flights.in_months(months)
     chosen = chosen.take(~np.isnan(chosen.arrival_delay))

@@ -87,6 +87,16 @@ class KafkaAdmin:
             for name in wanted
         }
 
+    def group_is_stable(self, group: str) -> bool:
+        """Whether a group has members and no rebalance is going on.
+
+        Raises:
+            SourceUnavailable: the broker does not answer.
+        """
+        with translated():
+            described = self._client.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)[group].result()
+        return bool(described.members) and described.state.name == "STABLE"
+
     def create(self, plans: Sequence[NewTopicPlan]) -> None:
         """Make topics; one that exists is left as it is.
 

@@ -1,0 +1,1 @@
+"""Real flights through real Kafka and Redis, with faults on purpose and a referee."""

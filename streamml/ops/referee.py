@@ -1,0 +1,141 @@
+"""Judges a run from outside: what went in, what came out, and whether every record ended exactly as it should.
+
+It knows nothing of a worker but the ids that predictions and dead letters carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from streamml.engine.identity import HEADER, read_header
+
+Value = Mapping[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a record is in the input topic."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a referee found.
+
+    Args:
+        produced: records in the input.
+        predicted: distinct records with a prediction.
+        dead_letters: distinct records with a dead letter.
+        lost: records with neither.
+        duplicated: predictions beyond the first of their record (equal id and revision, so consumers can tell).
+        wrong: predictions of other content than they should have, of records that should have none, or dead letters of
+            good records.
+        out_of_order: first predictions that came behind one of a later record of their partition.
+    """
+
+    produced: int
+    predicted: int
+    dead_letters: int
+    lost: int
+    duplicated: int
+    wrong: int
+    out_of_order: int
+
+    def document(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class Referee:
+    """Counts.
+
+    Args:
+        is_right: whether a prediction is what the event of that number should get.
+    """
+
+    def __init__(self, is_right: Callable[[int, Value], bool]) -> None:
+        self._is_right = is_right
+        self._produced: dict[Place, int | None] = {}
+        self._predicted: set[Place] = set()
+        self._letters: set[Place] = set()
+        self._latest: dict[tuple[int, int], int] = {}
+        self._duplicated = self._wrong = self._out_of_order = 0
+        self._early: list[tuple[Place, Value]] = []
+
+    def produced(self, place: Place, event: int | None) -> None:
+        """A record is in the input: the event of this number, or ``None`` for one that is none (poison)."""
+        self._produced[place] = event
+
+    def predicted(self, id: str, out_partition: int, value: Value) -> bool:
+        """A prediction arrived; whether it is the first of its record."""
+        place = place_of(id)
+        if place in self._predicted:
+            self._duplicated += 1
+            return False
+        self._predicted.add(place)
+        if place in self._produced:
+            self._judge(place, value)
+        else:
+            self._early.append((place, value))  # its record's own acknowledgement is still on the way
+        lane = (place.partition, out_partition)
+        if place.offset < self._latest.get(lane, -1):
+            self._out_of_order += 1
+        self._latest[lane] = max(place.offset, self._latest.get(lane, -1))
+        return True
+
+    def dead_lettered(self, id: str) -> None:
+        """A dead letter arrived."""
+        self._letters.add(place_of(id))
+
+    @property
+    def open(self) -> int:
+        """Records that have not ended yet."""
+        return len(self._produced.keys() - self._predicted - self._letters)
+
+    def verdict(self) -> Verdict:
+        """Everything so far."""
+        early, self._early = self._early, []
+        for place, value in early:
+            if place in self._produced:
+                self._judge(place, value)
+            else:
+                self._early.append((place, value))
+        good_letters = sum(self._produced.get(place) is not None for place in self._letters)
+        return Verdict(
+            produced=len(self._produced),
+            predicted=len(self._predicted),
+            dead_letters=len(self._letters),
+            lost=self.open,
+            duplicated=self._duplicated,
+            wrong=self._wrong + good_letters + len(self._early),
+            out_of_order=self._out_of_order,
+        )
+
+    def _judge(self, place: Place, value: Value) -> None:
+        event = self._produced[place]
+        if event is None or not self._is_right(event, value):
+            self._wrong += 1
+
+
+def place_of(id: str) -> Place:
+    """Partition and offset in a prediction id.
+
+    Raises:
+        ValueError: it is no id of a whole record.
+    """
+    _, partition, offset = id.rsplit("/", 2)
+    return Place(int(partition), int(offset))
+
+
+def id_of(headers: list[tuple[str, bytes]] | None) -> str:
+    """The id in a prediction's provenance header.
+
+    Raises:
+        ValueError: there is none.
+    """
+    marks = dict(headers or [])
+    if HEADER not in marks:
+        raise ValueError(f"A prediction has no header {HEADER!r}.")
+    return read_header(marks[HEADER]).id

@@ -1,0 +1,72 @@
+"""Plant each kind of mistake; the referee has to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from streamml.ops.referee import Place, Referee, Verdict, id_of, place_of
+
+
+def run(*, mistake: Callable[[Referee], None] = lambda referee: None, skip: int = -1) -> Verdict:
+    """Ten good events and one of poison in partition 0, each ended as it should be but ``skip``."""
+    referee = Referee(lambda event, value: value["score"] == event)
+    for offset in range(10):
+        referee.produced(Place(0, offset), offset)
+    referee.produced(Place(0, 10), None)
+    for offset in range(10):
+        if offset != skip:
+            referee.predicted(f"topic/0/{offset}", 0, {"score": offset})
+    referee.dead_lettered("topic/0/10")
+    mistake(referee)
+    return referee.verdict()
+
+
+def test_a_clean_run() -> None:
+    assert run() == Verdict(produced=11, predicted=10, dead_letters=1, lost=0, duplicated=0, wrong=0, out_of_order=0)
+
+
+def test_a_lost_record() -> None:
+    assert run(skip=4).lost == 1
+
+
+def test_a_duplicate_is_no_disorder() -> None:
+    verdict = run(mistake=lambda referee: referee.predicted("topic/0/3", 0, {"score": 3}) and None)
+    assert (verdict.duplicated, verdict.out_of_order, verdict.wrong) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda referee: referee.predicted("topic/0/4", 0, {"score": 5}),
+        lambda referee: referee.predicted("topic/0/99", 0, {"score": 4}),
+        lambda referee: referee.dead_lettered("topic/0/4"),
+    ],
+    ids=["other content", "no such record", "good event among the dead letters"],
+)
+def test_a_wrong_answer(mistake: Callable[[Referee], None]) -> None:
+    assert run(mistake=mistake, skip=4).wrong == 1
+
+
+def test_poison_that_got_a_prediction_is_wrong() -> None:
+    assert run(mistake=lambda referee: referee.predicted("topic/0/10", 0, {"score": 1}) and None).wrong == 1
+
+
+def test_a_record_that_was_overtaken() -> None:
+    verdict = run(skip=4, mistake=lambda referee: referee.predicted("topic/0/4", 0, {"score": 4}) and None)
+    assert (verdict.out_of_order, verdict.lost) == (1, 0)
+
+
+def test_a_prediction_may_arrive_before_the_producer_hears_of_its_record() -> None:
+    referee = Referee(lambda event, value: True)
+    referee.predicted("topic/0/0", 0, {})
+    referee.produced(Place(0, 0), 0)
+    assert referee.verdict().wrong == 0
+
+
+def test_ids() -> None:
+    assert place_of("with/slashes/3/17") == Place(3, 17)
+    assert id_of([("streamml", b"1;t/0/5;m@1;0;")]) == "t/0/5"
+    with pytest.raises(ValueError, match="no header"):
+        id_of(None)

@@ -1,0 +1,99 @@
+"""The stream of the demo: departures from October on, what should become of each, and records that are none."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records, truth
+from topologies.flight_delay.features import Table, all_tables, days_of
+from topologies.flight_delay.topology import model_inputs
+
+MONTHS: Final = (10, 11, 12)
+_MODEL: Final = Path(__file__).parent / "models" / "flight-delay" / "1" / "model.onnx"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Departures in the order that they left.
+
+    Args:
+        flight_ids: one per event.
+        keys, values: the records.
+        expected: probability of being late that each should get: features joined and model run outside of any worker; ``[n]``.
+        truth: minutes of delay on arrival by flight id.
+        tables: feature sets for the days of these events.
+    """
+
+    flight_ids: list[str]
+    keys: list[bytes]
+    values: list[bytes]
+    expected: NDArray[np.float32]
+    truth: dict[str, float]
+    tables: dict[str, Table]
+
+    def __len__(self) -> int:
+        return len(self.flight_ids)
+
+    def is_right(self, event: int, prediction: Any) -> bool:
+        """Whether a prediction is the one that this event should get."""
+        same = prediction["flight_id"] == self.flight_ids[event]
+        return bool(same and abs(prediction["late_probability"] - self.expected[event]) < 1e-4)
+
+    def write_features(self, folder: Path) -> Iterator[tuple[str, Path]]:
+        """Write each feature set as a Parquet file; name and path of each."""
+        for name, table in self.tables.items():
+            path = folder / f"{name}.parquet"
+            table.write(path)
+            yield name, path
+
+
+def prepare(count: int) -> Stream:
+    """The first ``count`` departures of October to December; all of them where there are fewer (82,795)."""
+    flights = load_flights()
+    chosen = flights.in_months(MONTHS)
+    chosen = chosen.take(np.arange(min(count, len(chosen))))
+    tables = all_tables(days_of(chosen), flights, load_weather(), load_planes())
+    pairs = list(records(MONTHS, chosen))
+    return Stream(
+        flight_ids=chosen.flight_id.tolist(),
+        keys=[key for key, _ in pairs],
+        values=[value for _, value in pairs],
+        expected=expected_probabilities(chosen, tables),
+        truth=truth(MONTHS, chosen),
+        tables=tables,
+    )
+
+
+def expected_probabilities(flights: Flights, tables: dict[str, Table]) -> NDArray[np.float32]:
+    """What the model says of these flights, without a worker: the join of training, and ONNX Runtime itself."""
+    from onnxruntime import InferenceSession
+
+    from topologies.flight_delay.train import joined
+
+    x = model_inputs(joined(flights, tables))["x"]
+    answer: NDArray[np.float32] = InferenceSession(str(_MODEL)).run(["probabilities"], {"x": x})[0][:, 1]
+    return answer
+
+
+def poison(value: bytes, dice: random.Random) -> bytes:
+    """A record like ``value`` that is no departure, in one of nine ways."""
+    half = len(value) // 2
+    ways = (
+        b"",
+        b"not json",
+        value[:half],
+        value.replace(b'"distance":', b'"distance":"far","was":'),
+        value.replace(b'"carrier":', b'"carried":'),
+        value.replace(b'"flight":', b'"flight":NaN,"was":'),
+        value.replace(b'"flight":', b'"flight":123456789012345678901234567890,"was":'),
+        value.replace(b"{", b'{"carrier":"XX",', 1),
+        value[:half] + b"\xff\xfe" + value[half:],
+    )
+    return ways[dice.randrange(len(ways))]
