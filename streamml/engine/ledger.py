@@ -65,14 +65,21 @@ class Ledger:
         """
         if len(ordinals) and not (self._first_ordinal <= ordinals.min() and ordinals.max() < self._next_ordinal):
             raise LedgerViolation("A record was settled that is not open: settled twice, or never polled.")
-        where = np.searchsorted(self._starts, ordinals, side="right") - 1
-        for index, count in enumerate(np.bincount(where, minlength=len(self._entries)).tolist()):
+        for index, count in enumerate(self._counts(ordinals)):
             if count:
                 entry = self._entries[index]
                 entry.unsettled -= count
                 if entry.unsettled < 0:
                     raise LedgerViolation(f"{-entry.unsettled} records of {entry.run.where()} were settled twice.")
         return self._release_prefix()
+
+    def _counts(self, ordinals: Int) -> list[int]:
+        """How many of the ordinals are in each entry."""
+        if len(self._entries) == 1:
+            return [len(ordinals)]
+        where = np.searchsorted(self._starts, ordinals, side="right") - 1
+        counts: list[int] = np.bincount(where, minlength=len(self._entries)).tolist()
+        return counts
 
     @property
     def _first_ordinal(self) -> int:

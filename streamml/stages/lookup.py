@@ -81,6 +81,9 @@ class LookUp:
         return replies
 
     def _flagged(self, batch: MicroBatch, found: list[Array], replies: list[FeatureReply | None]) -> MicroBatch:
+        if not any(state.any() for state in found):
+            codes = np.full(len(batch), FLAGS.code(self._text(State.FRESH, replies)), np.int64)
+            return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
         mixed = np.zeros(len(batch), np.int64)
         for state in found:
             mixed = mixed * len(State) + state

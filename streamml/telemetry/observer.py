@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streamml.batch.flags import FLAGS
-from streamml.batch.outcome import Kind, Outcomes
+from streamml.batch.microbatch import Int, Origin
+from streamml.batch.outcome import Kind
 from streamml.engine.events import Settled, StageResult
 from streamml.telemetry.latency import LatencyHistogram
 
@@ -40,11 +41,13 @@ class Observer:
 
     def settled(self, settled: Settled, now: float) -> None:
         """Rows reached their end; ``now`` in seconds since 1970."""
+        predictions = [block.origin for block in settled.outcomes if block.kind is Kind.PREDICTION]
+        if predictions:
+            joined = Origin.join(predictions)
+            self.latency.add(now * 1000.0 - joined.timestamp)
+            self._count_flags(joined.flags)
         for block in settled.outcomes:
-            if block.kind is Kind.PREDICTION:
-                self.latency.add(now * 1000.0 - block.origin.timestamp)
-                self._count_flags(block)
-            elif block.kind is Kind.DEAD_LETTER and block.values is not None:
+            if block.kind is Kind.DEAD_LETTER and block.values is not None:
                 self.dead_letters.update((failure.step, failure.error) for failure in block.values)
 
     def staged(self, result: StageResult) -> None:
@@ -55,8 +58,8 @@ class Observer:
             cost.rows += timing.rows
             cost.seconds += timing.seconds
 
-    def _count_flags(self, block: Outcomes) -> None:
-        counts = np.bincount(block.origin.flags)
-        for code in np.flatnonzero(counts):
-            for flag in filter(None, FLAGS.text(int(code)).split(",")):
+    def _count_flags(self, flags: Int) -> None:
+        counts = np.bincount(flags)
+        for code in np.flatnonzero(counts).tolist():
+            for flag in filter(None, FLAGS.text(code).split(",")):
                 self.flags[flag] += int(counts[code])

@@ -201,6 +201,7 @@ class KafkaGround:
     def __init__(self, broker: EmbeddedKafka) -> None:
         self._broker = broker
         self._client: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers}
+        self._admin = AdminClient(self._client)
         self._producer = Producer({**self._client, "linger.ms": 0})
         self.topic, self.group = _fresh("events"), _fresh("group")
 
@@ -209,7 +210,7 @@ class KafkaGround:
 
     def add_partition(self) -> None:
         count = KafkaAdmin(self._client).topics([self.topic])[self.topic].partitions
-        AdminClient(self._client).create_partitions([NewPartitions(self.topic, count + 1)])[self.topic].result()
+        self._admin.create_partitions([NewPartitions(self.topic, count + 1)])[self.topic].result()
 
     def append(self, record: RawRecord, partition: int) -> None:
         self._producer.produce(
@@ -222,7 +223,7 @@ class KafkaGround:
 
     def delete_before(self, offset: int, partition: int) -> None:
         to = ClientPartition(self.topic, partition, offset)
-        for deleted in AdminClient(self._client).delete_records([to]).values():  # type: ignore[no-untyped-call]
+        for deleted in self._admin.delete_records([to]).values():  # type: ignore[no-untyped-call]
             deleted.result()
 
     def expel(self, source: Member, other: Member) -> None:
@@ -238,7 +239,7 @@ class KafkaGround:
             os.kill(self._broker.pid, signal.SIGCONT)
 
     def sink(self) -> KafkaSink:
-        return KafkaSink(self._client)
+        return KafkaSink({**self._client, "batch.size": 10_000})
 
     def source(
         self,

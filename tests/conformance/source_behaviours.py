@@ -251,7 +251,7 @@ class SourceBehaviours:
             until(lambda: len(first.owned) == 2, first)
             with joined(ground.source(identity="one")) as second:
                 until(lambda: len(second.owned) == 2, second)
-                with pytest.raises(Fenced):
+                with pytest.raises((Fenced, SourceUnavailable)):
                     first.source.commit({self.places(ground)[0]: 0}, wait=True)
                 with pytest.raises(Fenced):
                     until(lambda: False, first)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from streamml.adapters.codecs.json_columns import EPOCH
 from streamml.adapters.codecs.json_structs import INT64, attempt, default_maker, explain, explain_pydantic, record_type
-from streamml.batch.column import Array, Columns, object_array, problem_with, sealed
+from streamml.batch.column import Array, Columns, ColumnType, object_array, problem_with, sealed
 from streamml.batch.microbatch import Mask
 from streamml.errors import ConfigError
 from streamml.ports.codec import Encoded
@@ -26,6 +26,8 @@ from streamml.schema.field import BOUNDS, Field
 _BREAKS: Final = {"ge": operator.lt, "gt": operator.le, "le": operator.gt, "lt": operator.ge}
 _YEARS: Final = (np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us"))
 _EPOCH: Final = np.datetime64(0, "us")
+# Where numpy's own text conversion is quicker than the calls below.
+_FEW: Final = 64
 
 Flaws = list[tuple[Mask, str]]
 
@@ -64,7 +66,8 @@ class JsonEncoder:
         explain: Callable[[Exception], str],
     ) -> None:
         self.columns: Final = frozenset(field.name for field in fields)
-        self._fields = fields
+        # Deriving a field's column type costs microseconds, which a small batch would pay for every field.
+        self._fields = [(field, field.column) for field in fields]
         self._row = row
         self._verify = verify
         self._explain = explain
@@ -72,11 +75,11 @@ class JsonEncoder:
 
     def encode(self, columns: Columns, rows: int) -> Encoded:
         """See `streamml.ports.codec.Encoder`; ``columns`` has at least `self.columns`."""
-        for field in self._fields:
-            if problem := _misfit(field, columns[field.name], rows):
+        for field, declared in self._fields:
+            if problem := _misfit(field, declared, columns[field.name], rows):
                 return Encoded(np.full(rows, None), [(index, problem) for index in range(rows)])
         failed: dict[int, str] = {}
-        cells = [_cells(field, columns[field.name], failed) for field in self._fields]
+        cells = [_cells(field, declared, columns[field.name], failed) for field, declared in self._fields]
         values = self._written(map(self._row, *cells) if cells else repeat(self._row(), rows), rows, failed)
         if self._verify is not None:
             kept = np.delete(np.arange(rows), list(failed))
@@ -125,19 +128,19 @@ def _default(field: Field) -> Callable[[], Any]:
     return written
 
 
-def _misfit(field: Field, column: Array, rows: int) -> str | None:
-    free = field.column.kind == "object" and column.shape[:1] == (rows,)
-    problem = None if free else problem_with(column, field.column, rows)
+def _misfit(field: Field, declared: ColumnType, column: Array, rows: int) -> str | None:
+    free = declared.kind == "object" and column.shape[:1] == (rows,)
+    problem = None if free else problem_with(column, declared, rows)
     return problem and f"Column `{field.name}` {problem}."
 
 
-def _cells(field: Field, column: Array, failed: dict[int, str]) -> list[Any]:
+def _cells(field: Field, declared: ColumnType, column: Array, failed: dict[int, str]) -> list[Any]:
     """The column as Python values, ``None`` for null; what is wrong goes to ``failed``, where a first reason stays."""
     null, partly = _nulls(column)
-    write = {"timestamp": _times, "text": _texts, "bytes": _texts, "object": _objects}.get(field.column.kind, _numbers)
-    values, flaws = write(field, np.ma.getdata(column), null)
+    write = {"timestamp": _times, "text": _texts, "bytes": _texts, "object": _objects}.get(declared.kind, _numbers)
+    values, flaws = write(field, declared, np.ma.getdata(column), null)
     flaws.append((partly, "is null only in part"))
-    if not field.nullable:
+    if not declared.nullable:
         flaws.append((null, "has no value, and its field is not nullable"))
     if field.value.kind == "choice" and not set(values) <= {None, *field.value.choices}:
         flaws.append((_mask(value not in field.value.choices for value in values) & ~null, "is none of the choices"))
@@ -166,23 +169,25 @@ def _mask(truths: Iterable[bool]) -> Mask:
     return np.fromiter(truths, np.bool_)
 
 
-def _numbers(field: Field, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
+def _numbers(field: Field, declared: ColumnType, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
     flaws: Flaws = []
     if data.dtype.kind == "f":
-        if field.nullable and not field.column.shape:
+        if declared.nullable and not declared.shape:
             null |= np.isnan(data)
         flaws.append((_any(~np.isfinite(data)) & ~null, "is not finite"))
     elif data.dtype == np.uint64:
         flaws.append((_any(data > INT64[1]) & ~null, "is beyond 64 bits"))
-    data = _shortened(data) if data.dtype == np.float32 else data.astype(field.column.dtype, copy=False)
+    data = _shortened(data) if data.dtype == np.float32 else data.astype(declared.dtype, copy=False)
     for name, limit in field.constraints.items():
-        if name in _BREAKS and not field.column.shape:
+        if name in _BREAKS and not declared.shape:
             flaws.append((_BREAKS[name](data, limit) & ~null, f"is out of bounds ({name}={limit})"))
     return data.tolist(), flaws
 
 
 def _shortened(single: Array) -> Array:
     """float64 of the same shape with the fewest of 7 to 9 digits that read back as the same float32."""
+    if single.size <= _FEW:
+        return single.astype(np.str_).astype(np.float64)
     exact = single.astype(np.float64)
     magnitude = np.abs(exact)
     usual = (magnitude >= 1e-9) & (magnitude < 1e9)
@@ -195,21 +200,21 @@ def _shortened(single: Array) -> Array:
     return shortest
 
 
-def _times(field: Field, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
-    moments = data.astype(field.column.dtype, copy=False)
+def _times(field: Field, declared: ColumnType, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
+    moments = data.astype(declared.dtype, copy=False)
     null |= np.isnat(moments)
     beyond = ((moments < _YEARS[0]) | (moments > _YEARS[1])) & ~null
     gaps = np.where(null | beyond, _YEARS[0] - _YEARS[0], moments - _EPOCH)
     return list(map(EPOCH.__add__, gaps.tolist())), [(beyond, "is outside the years 1 to 9999")]
 
 
-def _texts(field: Field, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
-    values, _ = _objects(field, data, null)
-    wanted: type = bytes if field.column.kind == "bytes" else str
+def _texts(field: Field, declared: ColumnType, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
+    values, _ = _objects(field, declared, data, null)
+    wanted: type = bytes if declared.kind == "bytes" else str
     if wanted is str and set(map(type, values)) <= {str, type(None)}:
         return values, []
     texts = [_text(value, wanted) for value in values]
-    return texts, [(_mask(text is None for text in texts) & ~null, f"is no {field.column.kind}, or not UTF-8")]
+    return texts, [(_mask(text is None for text in texts) & ~null, f"is no {declared.kind}, or not UTF-8")]
 
 
 def _text(value: Any, wanted: type) -> str | None:
@@ -221,7 +226,7 @@ def _text(value: Any, wanted: type) -> str | None:
         return None
 
 
-def _objects(field: Field, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
+def _objects(field: Field, declared: ColumnType, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
     values = data.tolist()
     null |= _mask(map(operator.is_, values, repeat(None)))
     return values, []

@@ -17,6 +17,7 @@ from streamml.errors import FatalError, SourceUnavailable, StreamMLError
 from streamml.ports.source import Headers, Positions, RawRecord, RecordRun, SourceListener, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
+_TRIES: Final = 3
 _second: Final = itemgetter(1)
 
 SAFETY: Final[Mapping[str, object]] = {
@@ -64,6 +65,7 @@ class KafkaSource:
         self._headers = headers
         self._listener: SourceListener | None = None
         self._paused = False
+        self._closing = False
         config = {**DEFAULTS, **client, **SAFETY, "group.id": group, "on_commit": self._committed_async}
         self._consumer: Any = opened(Consumer, config)
         self._commit_errors: list[KafkaError] = []
@@ -131,6 +133,7 @@ class KafkaSource:
 
     def close(self) -> None:
         """See `Source.close`."""
+        self._closing = True
         self._consumer.close()
 
     def _partitions(self) -> list[ClientPartition]:
@@ -154,15 +157,27 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
-        found = consumer.committed(partitions, timeout=_TIMEOUT_S)
-        for one in found:
-            if one.offset == OFFSET_INVALID:
-                # A partition that came after the group began: all of it is new.
-                one.offset = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)[0]
+        # While the client leaves, nothing answers it any more.
+        found = [] if self._closing else self._starts(consumer, partitions)
         self._listener.assigned({TopicPartition(one.topic, one.partition): one.offset for one in found})
         consumer.incremental_assign(found)
         if self._paused and found:
             consumer.pause(found)
+
+    def _starts(self, consumer: Consumer, partitions: list[ClientPartition]) -> list[ClientPartition]:
+        """Where each partition begins. Without an answer the worker has to stop: the client would read on unheard."""
+        for _ in range(_TRIES):
+            try:
+                with translated():
+                    found = consumer.committed(partitions, timeout=_TIMEOUT_S)
+                    for one in found:
+                        if one.offset == OFFSET_INVALID:
+                            # A partition that came after the group began: all of it is new.
+                            one.offset = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)[0]
+                return found
+            except SourceUnavailable as error:
+                reason = error
+        raise FatalError(f"The group's offsets could not be read when partitions came: {reason} Nothing is lost.")
 
     def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
@@ -185,7 +200,7 @@ class KafkaSource:
 
     def _runs(self, messages: list[Message]) -> list[RecordRun]:
         errors = list(map(Message.error, messages))
-        if errors.count(None) < len(errors):
+        if any(errors):
             for error, message in zip(errors, messages, strict=True):
                 if error is not None:
                     _raise_unless_passing(error, message)

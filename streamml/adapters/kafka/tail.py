@@ -47,9 +47,11 @@ def read_topic(client: Mapping[str, Any], topic: str, *, last: int | None = None
             open_partitions = _assign(consumer, topic, last)
         while open_partitions:
             with translated():
-                messages = consumer.consume(1000, _TIMEOUT_S)
-            if not messages:
-                raise SourceUnavailable(f"Reading {topic} stopped: the broker sent nothing for {_TIMEOUT_S:.0f} s.")
+                first = consumer.poll(_TIMEOUT_S)
+                if first is None:
+                    raise SourceUnavailable(f"Reading {topic} stopped: the broker sent nothing for {_TIMEOUT_S:.0f} s.")
+                # Alone, consume would wait until so many are there, or for its whole timeout.
+                messages = [first, *consumer.consume(1000, 0)]
             for message in messages:
                 if message.error() is not None:
                     open_partitions.pop(message.partition(), None)

@@ -1,0 +1,36 @@
+"""One worker of the job on topics of its own: ``worker.py BROKERS REDIS_URL IN OUT``; prints its summary when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import streamml as sm
+from loadtests.baseline.topology import Event, topology
+from streamml.compose.locate import Located
+from streamml.ops.run import RunOptions, StopSignal, run
+from streamml.settings.settings import RedisSettings, Settings
+
+
+def main(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
+    """Work until SIGTERM."""
+    stop = StopSignal()
+    signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=stop.set).start())
+    job = sm.Topology(
+        f"bench-{uuid.uuid4().hex[:8]}",
+        source=sm.Source(topic_in, schema=Event, start="earliest"),
+        steps=topology.steps,
+        sink=replace(topology.sink, topic=topic_out),
+        dead_letters=topology.dead_letters,
+    )
+    settings = Settings(brokers=brokers, redis=RedisSettings(url=redis_url))
+    print(json.dumps(run(Located(job, Path(__file__).parent), settings, RunOptions(), stop)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])

@@ -1,0 +1,61 @@
+"""``streamml bench``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamml.cli.options import json_option, print_json
+from streamml.errors import ConfigError
+
+
+@click.command("bench")
+@click.option("--quick", is_flag=True, help="One short round: does it run at all?")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the result here, as JSON.")
+@json_option
+def command(quick: bool, out: Path | None, as_json: bool) -> None:
+    """Measure a worker against a bare client loop on the embedded stack, in one run. Takes about three minutes."""
+    if not Path("loadtests/baseline/bench.py").is_file():
+        raise ConfigError(
+            "The load tests are not here: run `streamml bench` in a checkout of the project (or `make bench`)."
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    module = importlib.import_module("loadtests.baseline.bench")
+    options = module.BenchOptions(30_000, 1, (500,), 3.0) if quick else module.BenchOptions()
+    result = module.bench(options, lambda text: click.echo(f"{text} …", err=True))
+    if out is not None:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from streamml.cli.tables import print_table
+
+    conditions = result["conditions"]
+    rows: list[tuple[object, ...]] = [
+        ("events/s, draining", *_both(result["events_per_s"])),
+        ("µs per event", *_both(result["us_per_event"])),
+        ("processor seconds per million", *_both(result["cpu_s_per_million"])),
+    ]
+    for rate, found in result["latency_ms"].items():
+        cells = [" / ".join(f"{found[who][name]:.1f}" for name in ("p50", "p95", "p99")) for who in ("bare", "worker")]
+        rows.append((f"latency p50 / p95 / p99 at {int(rate):,}/s, ms", *cells))
+    rows.append(
+        ("resident memory early / most, MB", "", f"{result['resident_mb']['early']} / {result['resident_mb']['most']}")
+    )
+    title = f"{conditions['events']:,} events, median of {conditions['rounds']}, {conditions['cores']} cores"
+    print_table(title, ("", "bare loop", "worker"), rows)
+    print_table("µs per row, by step", ("step", "µs"), list(result["us_per_row_by_step"].items()))
+    click.echo(f"Ratio to the bare loop: {result['ratio']} (rounds: {', '.join(map(str, result['ratios']))})")
+
+
+def _both(found: dict[str, Any]) -> tuple[str, str]:
+    return f"{found['bare']:,}", f"{found['worker']:,}"
