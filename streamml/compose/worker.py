@@ -81,7 +81,9 @@ def compose_worker(
         headers=bool(topology.sink.headers),
     )
     config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
-    worker = Worker(engine, source, stages, KafkaSink(settings.producer()), SystemClock(), config, observer)
+    # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
+    sink = KafkaSink({"batch.size": min(largest, 1_000_000), **settings.producer()})
+    worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
     return Composed(worker, engine, identity, models, store)
 
 

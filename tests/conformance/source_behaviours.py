@@ -252,9 +252,10 @@ class SourceBehaviours:
             with joined(ground.source(identity="one")) as second:
                 until(lambda: len(second.owned) == 2, second)
                 with pytest.raises((Fenced, SourceUnavailable)):
-                    first.source.commit({self.places(ground)[0]: 0}, wait=True)
+                    first.source.commit({self.places(ground)[0]: 1}, wait=True)
                 with pytest.raises(Fenced):
                     until(lambda: False, first)
+                assert second.source.committed()[self.places(ground)[0]] == 0
 
     # -- a broker that is away
 

@@ -55,12 +55,13 @@ def error_of(error: KafkaError) -> StreamMLError:
             f"The committed offset is no longer on the broker: {text}. Retention or truncation removed it. "
             "Reset the group's offsets to the earliest or the latest record, knowing what is skipped, then start again."
         )
-    if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+    # A client that failed for good says once, by poll, what is behind _FATAL; other calls only say _FATAL.
+    if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED) or (code == KafkaError._FATAL and "fenced" in text):
         return Fenced(f"Another process took over this worker's identity: {text}.")
     if code in _NO_RIGHTS:
         return FatalError(
             f"The broker refuses this client: {text}. See to its credentials and rights, then start again."
         )
-    if error.fatal():
+    if error.fatal() or text.startswith("Fatal error"):
         return FatalError(f"The broker client cannot go on: {text}.")
     return SourceUnavailable(f"The broker did not answer: {text}. The client tries again by itself.")
