@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import time
 import uuid
@@ -12,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import psutil
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -232,11 +231,14 @@ class KafkaGround:
     @contextmanager
     def outage(self) -> Iterator[None]:
         assert self._broker.pid is not None
-        os.kill(self._broker.pid, signal.SIGSTOP)
+        process = psutil.Process(self._broker.pid)
+        process.suspend()
         try:
+            while process.status() != psutil.STATUS_STOPPED:
+                pass
             yield
         finally:
-            os.kill(self._broker.pid, signal.SIGCONT)
+            process.resume()
 
     def sink(self) -> KafkaSink:
         return KafkaSink({**self._client, "batch.size": 10_000})
