@@ -49,7 +49,7 @@ from streamml.engine.events import (
 from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, StreamMLError, TransientError
 from streamml.ports.sink import Sink
-from streamml.ports.source import Positions, Source, TopicPartition
+from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
 from streamml.stages.stage import Stage
 from streamml.telemetry.observer import Observer
 
@@ -95,7 +95,7 @@ class Worker:
         self._clock = clock
         self._config = config
         self._observer = observer or Observer()
-        self._inbox: queue.SimpleQueue[Event | _Crash] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._lanes = [_Lane(f"streamml-stage-{n}", stage, clock, self._inbox) for n, stage in enumerate(stages)]
         self._reader = _Reader(source, clock, config, self._inbox)
         self._stopped: Stopped | None = None
@@ -136,16 +136,28 @@ class Worker:
         for event in events:
             if isinstance(event, _Crash):
                 raise event.error
-            self._obey(self._engine.handle(event, now), now)
-            if isinstance(event, Polled):
-                self._reader.taken()
-            elif isinstance(event, StageDone):
-                self._observer.staged(event.result)
+            if isinstance(event, _Polls):
+                self._reader.offer(event)
+            else:
+                self._tell(event, now)
+            self._take_polled(now)
         for delivered in self._sink.completions():
             self._outstanding -= 1
-            self._obey(self._engine.handle(delivered, now), now)
+            self._tell(delivered, now)
 
-    def _wait(self) -> list[Event | _Crash]:
+    def _take_polled(self, now: float) -> None:
+        if runs := self._reader.take():
+            self._tell(Polled(runs), now)
+
+    def _tell(self, event: Event, now: float) -> None:
+        """Let the engine hear of an event, and obey."""
+        if isinstance(event, (Revoking, Lost)):
+            self._reader.forget(event.partitions)
+        self._obey(self._engine.handle(event, now), now)
+        if isinstance(event, StageDone):
+            self._observer.staged(event.result)
+
+    def _wait(self) -> list[Message]:
         """Everything in the inbox; a tick when nothing came in time."""
         try:
             events = [self._inbox.get(timeout=self._patience())]
@@ -166,7 +178,7 @@ class Worker:
         for action in actions:
             match action:
                 case RunStage():
-                    self._lanes[action.stage].submit(action)
+                    self._run_stage(action, now)
                 case Send():
                     self._outstanding += 1
                     self._sink.send(action.token, action.blocks)
@@ -182,6 +194,16 @@ class Worker:
                     self._stopped = action
                 case Fail():
                     raise action.error
+
+    def _run_stage(self, job: RunStage, now: float) -> None:
+        lane = self._lanes[job.stage]
+        if not lane.quick:
+            lane.submit(job)
+            return
+        answer = lane.answer(job)
+        if isinstance(answer, _Crash):
+            raise answer.error
+        self._tell(answer, now)
 
     def _close(self) -> None:
         """Leave in an order that loses nothing: reading ends, positions are committed, the rest is let go."""
@@ -206,22 +228,19 @@ class _Lane:
     with two lanes on threads, 109,000 without).
     """
 
-    def __init__(self, name: str, stage: Stage, clock: Clock, inbox: queue.SimpleQueue[Event | _Crash]) -> None:
+    def __init__(self, name: str, stage: Stage, clock: Clock, inbox: queue.SimpleQueue[Message]) -> None:
         self._stage = stage
         self._clock = clock
         self._inbox = inbox
-        self._quick = False
+        self.quick = False
         self._jobs: queue.SimpleQueue[RunStage | None] = queue.SimpleQueue()
         # A daemon, as a model that hangs must not keep the process alive past its shutdown budget.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, job: RunStage) -> None:
-        """Run a job; the answer comes into the inbox."""
-        if self._quick:
-            self._inbox.put(self._answer(job))
-        else:
-            self._jobs.put(job)
+        """Run a job on the lane's thread; the answer comes into the inbox."""
+        self._jobs.put(job)
 
     def stop(self) -> None:
         self._jobs.put(None)
@@ -229,10 +248,11 @@ class _Lane:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._inbox.put(self._answer(job))
+            self._inbox.put(self.answer(job))
 
-    def _answer(self, job: RunStage) -> Event | _Crash:
-        self._quick = False
+    def answer(self, job: RunStage) -> StageDone | StageFailed | _Crash:
+        """Run a job here and now."""
+        self.quick = False
         try:
             result = self._stage.run(job.batch, self._clock.now())
         except StreamMLError as error:
@@ -241,7 +261,7 @@ class _Lane:
             return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
         except Exception as error:
             return _Crash(error)
-        self._quick = _is_quick(result.timings)
+        self.quick = _is_quick(result.timings)
         return StageDone(job.job, result)
 
 
@@ -250,20 +270,31 @@ def _is_quick(timings: Sequence[StepTiming]) -> bool:
     return outside < _QUICK_OUTSIDE_S and sum(timing.seconds for timing in timings) < _QUICK_S
 
 
+class _Polls:
+    """Records that were polled and not taken yet. More may be added until the engine takes them, or until the assignment
+    changes: what is polled after that comes behind the change."""
+
+    def __init__(self) -> None:
+        self.runs: list[RecordRun] = []
+
+    def rows(self) -> int:
+        return sum(map(len, self.runs))
+
+
 class _Reader:
     """The source thread, and the listener of its rebalances."""
 
-    def __init__(
-        self, source: Source, clock: Clock, config: WorkerConfig, inbox: queue.SimpleQueue[Event | _Crash]
-    ) -> None:
+    def __init__(self, source: Source, clock: Clock, config: WorkerConfig, inbox: queue.SimpleQueue[Message]) -> None:
         self._source = source
         self._clock = clock
         self._config = config
         self._inbox = inbox
-        # One permit: at most one poll is in the inbox, so that what is polled and not counted stays bounded (B2).
-        self._permit = threading.Semaphore(1)
-        self._may_poll = False
-        self._owed = False
+        # Guards `_filling` and `_untaken`. What is polled and not taken is at most one poll, so that it stays bounded (B2);
+        # the worker's thread takes all that has come when it is free for it, so that nothing waits for a turn in between.
+        self._room = threading.Condition()
+        self._filling: _Polls | None = None
+        self._untaken = 0
+        self._offered: list[_Polls] = []
         self._gate_open = True
         self._waited_s = 0.0
         self._stopping = threading.Event()
@@ -278,18 +309,34 @@ class _Reader:
 
     def gate(self, is_open: bool) -> None:
         """Take records, or stop taking them. Called by the worker's thread."""
-        self._gate_open = is_open
-        self._allow()
+        with self._room:
+            self._gate_open = is_open
+            self._room.notify()
 
-    def taken(self) -> None:
-        """The engine has counted the last poll. Called by the worker's thread."""
-        self._owed = True
-        self._allow()
+    def offer(self, polls: _Polls) -> None:
+        """Records are next in the order of events. Called by the worker's thread."""
+        self._offered.append(polls)
 
-    def _allow(self) -> None:
-        if self._owed and self._gate_open:
-            self._owed = False
-            self._permit.release()
+    def take(self) -> list[RecordRun]:
+        """What may be taken now; nothing while the gate is closed. Called by the worker's thread."""
+        if not self._offered or not self._gate_open:
+            return []
+        with self._room:
+            runs = [run for polls in self._offered for run in polls.runs]
+            if self._filling in self._offered:
+                self._filling = None
+            self._offered.clear()
+            self._untaken -= sum(map(len, runs))
+            self._room.notify()
+        return runs
+
+    def forget(self, partitions: Sequence[TopicPartition]) -> None:
+        """Drop what is offered of these partitions: whoever gets them next reads it again. Called by the worker's thread."""
+        with self._room:
+            for polls in self._offered:
+                before = polls.rows()
+                polls.runs = [run for run in polls.runs if run.partition not in partitions]
+                self._untaken -= before - polls.rows()
 
     def commit(self, positions: Positions) -> None:
         """Commit between two polls: the client lets one call in at a time, and a poll is nearly always inside."""
@@ -329,31 +376,43 @@ class _Reader:
 
     def _turn(self) -> None:
         self._commit_asked()
-        if not self._ready():
+        room = self._wait_for_room()
+        if not room and not self._paused:
             return
         try:
-            runs = self._source.poll(self._config.max_poll_rows, self._config.poll_wait_s)
+            runs = self._source.poll(max(room, 1), self._config.poll_wait_s)
         except SourceUnavailable as error:
             _LOG.warning("%s", error)
             return
         if runs:
-            self._may_poll = False
-            self._inbox.put(Polled(runs))
+            self._hand_over(runs)
 
-    def _ready(self) -> bool:
-        """Whether to poll now. Past ``room_wait_s`` without room partitions are paused, and polls bring nothing."""
-        if not self._may_poll:
-            wait_s = 0.0 if self._paused else self._config.poll_wait_s
-            self._may_poll = self._permit.acquire(timeout=wait_s) if wait_s else self._permit.acquire(blocking=False)
-            self._waited_s = 0.0 if self._may_poll else self._waited_s + wait_s
-        if self._may_poll and self._paused:
+    def _hand_over(self, runs: list[RecordRun]) -> None:
+        with self._room:
+            polls = self._filling
+            if polls is None:
+                polls = self._filling = _Polls()
+                self._inbox.put(polls)
+            polls.runs += runs
+            self._untaken += sum(map(len, runs))
+
+    def _wait_for_room(self) -> int:
+        """Rows that may be polled now. Past ``room_wait_s`` without room partitions are paused, and polls bring nothing."""
+        with self._room:
+            if not self._rows_free():
+                self._room.wait(0.0 if self._paused else self._config.poll_wait_s)
+            free = self._rows_free()
+        self._waited_s = 0.0 if free else self._waited_s + self._config.poll_wait_s
+        if free and self._paused:
             self._source.resume()
-        if not self._may_poll and not self._paused:
-            if self._waited_s < self._config.room_wait_s:
-                return False
+            self._paused = False
+        elif not free and not self._paused and self._waited_s >= self._config.room_wait_s:
             self._source.pause()
-        self._paused = not self._may_poll
-        return True
+            self._paused = True
+        return free
+
+    def _rows_free(self) -> int:
+        return max(0, self._config.max_poll_rows - self._untaken) if self._gate_open else 0
 
     def _commit_asked(self) -> None:
         while not self._commits.empty():
@@ -375,13 +434,13 @@ class _Reader:
     # -- SourceListener, called by the source on this thread
 
     def assigned(self, positions: Positions) -> None:
-        self._inbox.put(Assigned(dict(positions)))
+        self._announce(Assigned(dict(positions)))
 
     def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
         if self._stopping.is_set():
             return {}
         deadline = self._clock.now() + self._config.drain_s
-        self._inbox.put(Revoking(tuple(partitions), deadline))
+        self._announce(Revoking(tuple(partitions), deadline))
         try:
             while (answer := self._answers.get(timeout=self._config.drain_s + 1.0)).partitions != tuple(partitions):
                 pass  # The answer to an earlier revoke that came after its time.
@@ -391,4 +450,14 @@ class _Reader:
             return {}
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self._inbox.put(Lost(tuple(partitions)))
+        self._announce(Lost(tuple(partitions)))
+
+    def _announce(self, change: Assigned | Revoking | Lost) -> None:
+        """What is polled from here on belongs to the time after the change, and must not be taken before it is known."""
+        with self._room:
+            self._filling = None
+            self._inbox.put(change)
+
+
+Message = Event | _Polls | _Crash
+"""What meets in the inbox."""
