@@ -44,6 +44,65 @@ def compose_letter(
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter: the original record, and why and where it failed.
+
+    Args:
+        id: prediction id of the row that failed; ``#i`` for a child.
+        topic, partition, offset: where the record is.
+        step, error, message: what failed it.
+        model: ``name@version``, empty where no model had to do with it.
+        attempts: how often it was tried.
+        worker: who wrote the letter.
+        time_ms: when, ms since 1970 UTC.
+        timestamp: the record's own time, ms since 1970 UTC.
+        key, value: of the record, byte for byte.
+        headers: of the record.
+    """
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+    step: str
+    error: str
+    message: str
+    model: str
+    attempts: int
+    worker: str
+    time_ms: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+def read_letter(record: RawRecord) -> DeadLetter | None:
+    """Read what `compose_letter` wrote; ``None`` for what is no dead letter: a tombstone, or another program's record."""
+    own = {name.removeprefix(PREFIX): value for name, value in record.headers if name.startswith(PREFIX)}
+    texts = {name: (value or b"").decode(errors="replace") for name, value in own.items()}
+    if texts.get("version") != "1":
+        return None
+    return DeadLetter(
+        id=(record.key or b"").decode(errors="replace"),
+        topic=texts["topic"],
+        partition=int(texts["partition"]),
+        offset=int(texts["offset"]),
+        step=texts["step"],
+        error=texts["error"],
+        message=texts["message"],
+        model=texts["model"],
+        attempts=int(texts["attempts"]),
+        worker=texts["worker"],
+        time_ms=int(texts["time_ms"]),
+        timestamp=record.timestamp,
+        key=own.get("key"),
+        value=record.value,
+        headers=tuple((name, value) for name, value in record.headers if not name.startswith(PREFIX)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetterLimit:
     """How many dead letters are still normal.
 
