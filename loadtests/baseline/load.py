@@ -69,7 +69,7 @@ def produce_all(brokers: str, topic: str, count: int, tell: Callable[[int], None
         if number % 20_000 == 0:
             producer.poll(0)
             tell(number)
-    producer.flush()
+    producer.flush(30)
 
 
 def produce_steadily(brokers: str, topic: str, rate: float, seconds: float) -> int:
@@ -85,5 +85,5 @@ def produce_steadily(brokers: str, topic: str, rate: float, seconds: float) -> i
             producer.produce(topic, value, key)
         sent = due
         producer.poll(0.002)
-    producer.flush()
+    producer.flush(30)
     return sent

@@ -168,6 +168,9 @@ class _Set:
         return found
 
     def _weigh(self, found: Array, version: str) -> None:
+        if not found.any():
+            self._meter.share(len(found), 0)
+            return
         defaulted = np.zeros(len(found), bool)
         if self.declared.if_missing == "default":
             defaulted |= found == State.MISSING

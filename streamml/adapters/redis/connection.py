@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from streamml.errors import ConfigError, FeaturesUnavailable
 
 Reply = Any
 _READ_BYTES: Final = 1 << 20
+_TRUST_S: Final = 0.5
 _BAD_URL: Final = (
     "The URL or an option of Redis is not valid; write redis://[user[:password]@]host[:port][/database] "
     "(rediss:// for TLS), percent-encode special characters of the password, and use only options of redis-py."
@@ -120,6 +122,8 @@ class Session:
     def __init__(self, connection: Any, server: Server) -> None:
         self._connection = connection
         self._server = server
+        self._used_at = float("-inf")
+        self._pid = os.getpid()
 
     def call(self, *command: bytes | str | int) -> Reply:
         """Send one command and wait for its reply.
@@ -146,10 +150,17 @@ class Session:
             FeaturesUnavailable: the server does not answer, or answers with an error.
         """
         with self._translated():
-            return self._connection.read_response(disable_decoding=True)
+            reply = self._connection.read_response(disable_decoding=True)
+        self._used_at = time.monotonic()
+        return reply
 
     def usable(self) -> bool:
-        """Whether the connection is open with nothing unread; the server may have closed it meanwhile."""
+        """Whether the connection is open with nothing unread; the server may have closed it meanwhile.
+
+        One that was just used is taken on trust: looking costs as much as a small lookup.
+        """
+        if time.monotonic() - self._used_at < _TRUST_S and self._pid == os.getpid():
+            return True
         try:
             # A socket shared with the parent process would mix up the replies of both.
             return self._connection.pid == os.getpid() and not self._connection.can_read(0)
