@@ -4,21 +4,38 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 STAMP := $(VENV)/.dev-ready
+DEMO_STAMP := $(VENV)/.demo-ready
 
-.PHONY: test lint types layers check clean
+.PHONY: demo bench test lint types layers check clean
+
+# $(1): constraints file
+define install
+$(if $(UV),\
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r $(1) && \
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ,\
+	{ test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . )
+endef
+
+$(DEMO_STAMP): constraints/demo.txt pyproject.toml
+	@echo "Setting up $(VENV): about 35 packages, 280 MB to download at most (a Java runtime is 104 MB of it), pinned with hashes in constraints/demo.txt"
+	@$(call install,constraints/demo.txt)
+	@touch $@
 
 $(STAMP): constraints/dev.txt pyproject.toml
-	@echo "Setting up $(VENV): about 60 packages, 350 MB, pinned with hashes in constraints/dev.txt"
-ifneq ($(UV),)
-	$(UV) venv --allow-existing --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r constraints/dev.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
-else
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-endif
+	@echo "Setting up $(VENV): about 60 packages, 350 MB to download at most, pinned with hashes in constraints/dev.txt"
+	@$(call install,constraints/dev.txt)
 	@touch $@
+
+# The whole journey on real Kafka and Redis; ARGS="--events 20000 --json" ends by itself.
+demo: $(DEMO_STAMP)
+	@$(BIN)/streamml demo $(ARGS)
+
+# A worker next to a bare client loop, in one run; about five minutes.
+bench: $(DEMO_STAMP)
+	@$(BIN)/streamml bench --out loadtests/results/bench.json $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
