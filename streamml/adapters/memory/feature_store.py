@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streamml.errors import FeaturesUnavailable
+from streamml.errors import ConfigError, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 
 Entity = tuple[Any, ...]
@@ -42,7 +42,17 @@ class MemoryFeatureStore:
         Args:
             rows: values by entity; an entity is a tuple of key parts, or one key part.
             event_time: the time that the values describe: a datetime (naive is UTC), or µs since 1970.
+
+        Raises:
+            ConfigError: an entity has other columns than the set.
         """
+        wanted = {column for column, _ in schema.columns}
+        odd = [entity for entity, values in rows.items() if values.keys() != wanted]
+        if odd:
+            raise ConfigError(
+                f"{len(odd)} entities, {odd[0]!r} the first, have not exactly the columns of feature set "
+                f"{schema.name!r}: {', '.join(sorted(wanted))}; give each a value for all of them."
+            )
         versions = self._versions.setdefault(schema.name, [])
         name = version or f"v{len(versions) + 1}"
         micros = event_time if isinstance(event_time, int) else _micros(event_time)
