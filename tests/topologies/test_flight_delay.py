@@ -1,0 +1,145 @@
+"""The flights: no feature knows the future, serving sees what training saw, and the model beats its baseline."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamml.adapters.codecs.json import json_decoder
+from streamml.batch.column import object_array
+from streamml.schema.contract import Contract
+from streamml.topology.check import problems
+from topologies.flight_delay import features, quality, stream, train
+from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records
+from topologies.flight_delay.localtime import utc_of_midnight
+from topologies.flight_delay.topology import FEATURE_SETS, Departure, model_inputs, topology
+
+CUT = np.datetime64("2013-10-15", "D")
+MODEL = Path(train.FOLDER)
+
+
+@pytest.fixture(scope="module")
+def flights() -> Flights:
+    return load_flights()
+
+
+@pytest.fixture(scope="module")
+def sample() -> stream.Stream:
+    return stream.prepare(3000)
+
+
+def tables(flights: Flights) -> dict[str, features.Table]:
+    days = np.arange(CUT - 3, CUT + 1)
+    return {
+        "route": features.route_table(flights, days),
+        "carrier": features.carrier_table(flights, days),
+        "aircraft": features.aircraft_table(flights, days, load_planes()),
+    }
+
+
+def same(one: features.Table, other: features.Table) -> bool:
+    keys = all(one.key[name].tolist() == other.key[name].tolist() for name in one.key)
+    return keys and all(one.columns[name].tobytes() == other.columns[name].tobytes() for name in one.columns)
+
+
+def delayed(flights: Flights, rows: np.ndarray) -> Flights:
+    """The same flights, those at ``rows`` three hours later on arrival."""
+    return replace(flights, arrival_delay=np.where(rows, flights.arrival_delay + 180, flights.arrival_delay))
+
+
+def test_no_feature_uses_a_flight_that_arrived_after_its_cut(flights: Flights) -> None:
+    cut = utc_of_midnight(np.array([CUT]))[0]
+    after = flights.arrived_at >= cut
+    before = tables(flights)
+    changed = tables(delayed(flights, after))
+    gone = tables(flights.take(~after))
+    for name in before:
+        assert same(before[name], changed[name]), name
+        assert same(before[name], gone[name]), name
+
+
+def test_a_flight_that_arrived_just_before_the_cut_counts(flights: Flights) -> None:
+    cut = utc_of_midnight(np.array([CUT]))[0]
+    last_hour = (flights.arrived_at >= cut - np.timedelta64(1, "h")) & (flights.arrived_at < cut)
+    assert last_hour.any()
+    before, changed = tables(flights), tables(delayed(flights, last_hour))
+    assert all(not same(before[name], changed[name]) for name in before)
+
+
+def test_the_weather_of_an_hour_is_what_was_observed_before_it() -> None:
+    weather = load_weather()
+    hour = np.datetime64("2013-10-15T15", "h")
+    later = weather.hour.astype("datetime64[h]") >= hour
+    stormy = replace(weather, values={name: np.where(later, 99.0, values) for name, values in weather.values.items()})
+    days = np.array([CUT])
+    calm, storm = features.weather_table(weather, days), features.weather_table(stormy, days)
+    known = calm.event_time <= hour
+    for name in features.WEATHER:
+        assert (calm.columns[name][known] == storm.columns[name][known]).all()
+        assert (calm.columns[name][~known] != storm.columns[name][~known]).any()
+
+
+def test_what_a_worker_decodes_and_joins_is_what_training_saw(flights: Flights) -> None:
+    chosen = flights.in_months((10,)).take(np.arange(500))
+    made = features.all_tables(features.days_of(chosen), flights, load_weather(), load_planes())
+    trained = model_inputs(train.joined(chosen, made))
+    contract = Contract.of(Departure)
+    values = [value for _, value in records((10,), chosen)]
+    decoded = json_decoder(contract, columns=frozenset(contract.columns)).decode(object_array(values, len(values)))
+    served = dict(decoded.columns)
+    joined = train.joined(chosen, made)
+    served |= {name: joined[name] for one in FEATURE_SETS for name in one.outputs}
+    again = model_inputs(served)
+    assert not decoded.failed
+    assert again["x"].tobytes() == trained["x"].tobytes()
+
+
+def test_the_topology_has_no_problem() -> None:
+    assert problems(topology) == []
+
+
+def test_the_committed_figures_are_better_than_the_baseline_and_true_of_the_stream(sample: stream.Stream) -> None:
+    import tomllib
+
+    metrics = tomllib.loads((MODEL / "model.toml").read_text())["metrics"]
+    assert metrics["auc"] > metrics["baseline_auc"]
+    assert metrics["brier"] < metrics["baseline_brier"]
+    assert (MODEL / "model.onnx").stat().st_size < 2_000_000
+
+
+def test_quality_is_what_a_loop_over_all_pairs_says() -> None:
+    dice = np.random.default_rng(5)
+    scores, late = dice.integers(0, 20, 200) / 20, dice.random(200) < 0.3
+    pairs = [(a, b) for a in scores[late] for b in scores[~late]]
+    expected = np.mean([1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs])
+    assert quality.auc(scores, late) == pytest.approx(expected)
+    assert quality.brier(np.array([0.5, 1.0]), np.array([True, False])) == pytest.approx(0.625)
+
+
+def test_quality_leaves_diverted_flights_out_and_knows_its_baseline(sample: stream.Stream) -> None:
+    judged = quality.Quality(sample.truth)
+    judged.add(
+        [
+            {"flight_id": id, "late_probability": float(chance), "departure_delay": 0.0}
+            for id, chance in zip(sample.flight_ids, sample.expected, strict=True)
+        ]
+    )
+    figures = judged.figures()
+    assert figures["flights"] == len(sample.truth) < len(sample)
+    assert figures["auc"] > 0.8
+    assert figures["baseline_auc"] == 0.5
+
+
+def test_poison_is_no_departure_in_every_way(sample: stream.Stream) -> None:
+    dice = random.Random(1)
+    contract = Contract.of(Departure)
+    decoder = json_decoder(contract, columns=frozenset(contract.columns))
+    bad = list({stream.poison(sample.values[0], dice) for _ in range(200)})
+    assert len(bad) == 9
+    assert len(decoder.decode(object_array(bad, 9)).failed) == 9
+    assert json.loads(sample.values[0])["flight_id"] == sample.flight_ids[0]
