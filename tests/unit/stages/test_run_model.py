@@ -1,0 +1,92 @@
+"""A model that raises, answers nonsense, or is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from streamml.adapters.memory.model import FunctionModel
+from streamml.batch.column import Array
+from streamml.batch.microbatch import MicroBatch, Origin
+from streamml.errors import ModelBusy, ModelFault
+from streamml.ports.model import Signature, Tensor
+from streamml.stages.model import RunModel
+from streamml.topology.steps import Output
+
+Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+def apply(function: Function, amounts: list[float]) -> tuple[list[float], dict[int, str]]:
+    """Scores of the rows that passed, and the reason of each that did not, by its amount."""
+    count = len(amounts)
+    zeros = np.zeros(count, np.int64)
+    origin = Origin(zeros, np.arange(count), np.arange(count), zeros, zeros)
+    tensor = Tensor("float64", ())
+    model = FunctionModel("m", "1", Signature({"amount": tensor}, {"score": tensor}), function)
+    step = RunModel(model, {"amount": "amount"}, {"score": Output("score")})
+    batch, ended = step.apply(MicroBatch(origin, {"amount": np.array(amounts)}), 0.0)
+    reasons = {
+        int(offset): failure.error
+        for piece in ended
+        for offset, failure in zip(piece.origin.offset, piece.values, strict=True)
+    }
+    return batch.columns["score"].tolist() if len(batch) else [], reasons
+
+
+def test_e2_only_the_rows_that_it_raises_for_are_dead_letters() -> None:
+    def raises_for_13(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        if (inputs["amount"] == 13.0).any():
+            raise ValueError("13")
+        return {"score": inputs["amount"] * 2}
+
+    amounts = [float(n) for n in range(1, 40)]
+    scores, reasons = apply(raises_for_13, amounts)
+    assert scores == [2 * amount for amount in amounts if amount != 13.0]
+    assert reasons == {12: "ModelRejected"}
+
+
+def test_rows_whose_answer_is_not_finite_are_dead_letters() -> None:
+
+    def nan_for_2(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"score": np.where(inputs["amount"] == 2.0, np.nan, inputs["amount"])}
+
+    assert apply(nan_for_2, [1.0, 2.0, 3.0]) == ([1.0, 3.0], {1: "ModelRejected"})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda inputs: {"score": inputs["amount"][:-1]},
+        lambda inputs: {"score": inputs["amount"].astype(np.float32)},
+        lambda inputs: {"other": inputs["amount"]},
+        lambda inputs: {"score": [1.0, 2.0]},
+    ],
+    ids=["too few rows", "another type", "another name", "no array"],
+)
+def test_an_answer_of_another_shape_is_the_models_fault_and_stops_the_worker(answer: Function) -> None:
+    with pytest.raises(ModelFault):
+        apply(answer, [1.0, 2.0])
+
+
+def test_m5_out_of_memory_halves_the_batch() -> None:
+    sizes: list[int] = []
+
+    def small_only(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        sizes.append(len(inputs["amount"]))
+        if len(inputs["amount"]) > 4:
+            raise MemoryError
+        return {"score": inputs["amount"]}
+
+    amounts = [float(n) for n in range(16)]
+    assert apply(small_only, amounts) == (amounts, {})
+    assert max(sizes[1:]) < 16
+
+
+def test_m5_a_single_row_that_never_fits_is_tried_again_later() -> None:
+    def never(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        raise MemoryError
+
+    with pytest.raises(ModelBusy):
+        apply(never, [1.0])
