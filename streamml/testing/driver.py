@@ -13,7 +13,6 @@ from pydantic_core import to_json
 
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.feature_store import Entity, MemoryFeatureStore
-from streamml.adapters.memory.model import ModelFunction
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.memory.source import MemorySource
 from streamml.clock import ManualClock
@@ -26,7 +25,7 @@ from streamml.ports.feature_store import FeatureSchema
 from streamml.ports.model import Model
 from streamml.ports.source import Headers, TopicPartition
 from streamml.settings.settings import WorkerSettings
-from streamml.testing.models import models_of
+from streamml.testing.models import StandIn, models_of
 from streamml.testing.results import Prediction, read_prediction
 from streamml.testing.virtual_worker import ServiceTime, VirtualWorker
 from streamml.topology.duration import seconds
@@ -48,7 +47,7 @@ class TopologyDriver:
         self,
         topology: Topology,
         *,
-        models: Mapping[str, Model | ModelFunction] | None = None,
+        models: Mapping[str, Model | StandIn] | None = None,
         features: MemoryFeatureStore | None = None,
         repository: str | Path = "models",
         start: datetime = _START,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from streamml.adapters.memory.model import FunctionModel, ModelFunction
+from streamml.adapters.memory.model import FunctionModel
 from streamml.adapters.models.tensors import NUMPY
 from streamml.batch.column import Array, ColumnType
 from streamml.compose.models import check
@@ -19,10 +20,13 @@ from streamml.topology.check import Flow, columns_after, outputs_of
 from streamml.topology.steps import Onnx
 from streamml.topology.topology import Topology
 
+StandIn = Callable[[Mapping[str, Array]], Mapping[str, ArrayLike]]
+"""A function from a model's inputs, arrays ``[n, *row shape]`` by name, to its outputs, anything numpy takes as such."""
+
 _TENSOR_OF: Final = {"bool": "bool", "i4": "int32", "i8": "int64", "f4": "float32", "f8": "float64", "text": "text"}
 
 
-def models_of(topology: Topology, given: Mapping[str, Model | ModelFunction], repository: Path) -> dict[str, Model]:
+def models_of(topology: Topology, given: Mapping[str, Model | StandIn], repository: Path) -> dict[str, Model]:
     """All models that the topology names.
 
     Args:
@@ -57,7 +61,7 @@ def models_of(topology: Topology, given: Mapping[str, Model | ModelFunction], re
     return models
 
 
-def function_model(topology: Topology, place: int, function: ModelFunction, before: Mapping[str, Model]) -> Model:
+def function_model(topology: Topology, place: int, function: StandIn, before: Mapping[str, Model]) -> Model:
     """A model out of a function, with the signature that the topology asks for.
 
     The function gets the inputs that the step names, or, where it names none, what the step before it makes. What it
@@ -85,7 +89,7 @@ def _stored(step: Onnx, repository: Path) -> Model:
     return OnnxModel.load(find(repository, step.name, step.version))
 
 
-def _as(answer: object, tensor: Tensor | None) -> Array:
+def _as(answer: ArrayLike, tensor: Tensor | None) -> Array:
     return np.asarray(answer) if tensor is None else np.asarray(answer, NUMPY[tensor.dtype])
 
 

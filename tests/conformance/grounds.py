@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import psutil
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as ClientPartition
-from confluent_kafka.admin import AdminClient, NewPartitions
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
 from streamml.adapters.kafka.sink import KafkaSink
@@ -213,7 +213,12 @@ class KafkaGround:
 
     def append(self, record: RawRecord, partition: int) -> None:
         self._producer.produce(
-            self.topic, record.value, record.key, partition, timestamp=record.timestamp, headers=record.headers
+            self.topic,
+            record.value,
+            record.key,
+            partition,
+            timestamp=record.timestamp,
+            headers=cast(Any, record.headers),
         )
         assert self._producer.flush(30) == 0
 
@@ -222,7 +227,7 @@ class KafkaGround:
 
     def delete_before(self, offset: int, partition: int) -> None:
         to = ClientPartition(self.topic, partition, offset)
-        for deleted in self._admin.delete_records([to]).values():  # type: ignore[no-untyped-call]
+        for deleted in self._admin.delete_records([to]).values():
             deleted.result()
 
     def expel(self, source: Member, other: Member) -> None:
