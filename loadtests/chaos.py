@@ -106,11 +106,12 @@ def run(command: Command, stream: Stream, *, kills: bool, poisoned: frozenset[in
         for killer in killers:
             killer.start()
         try:
+            watch = _Watch(settings)
             _produce(settings, stream, poisoned)
-            _settle(settings, len(stream))
+            watch.settle(len(stream))
         finally:
             subject.stop(thread)
-        return {**_count(settings, stream), "starts": subject.starts}
+        return {**_count(settings, stream), "starts": subject.starts, "longest_silence_s": round(watch.longest_s, 1)}
 
 
 def _wait_for_group(settings: Settings, subject: Subject) -> None:
@@ -140,20 +141,35 @@ def _produce(settings: Settings, stream: Stream, poisoned: frozenset[int]) -> No
     producer.flush(30)
 
 
-def _settle(settings: Settings, events: int) -> None:
-    """Wait until there are as many predictions as events, or nothing moves any more."""
-    from confluent_kafka import Consumer, TopicPartition
+class _Watch:
+    """Follows how many predictions there are, and for how long none came."""
 
-    consumer = Consumer({"bootstrap.servers": settings.brokers, "group.id": "chaos-watch"})
-    places = [TopicPartition("arrival-predictions", number) for number in range(4)]
-    seen, moved = -1, time.monotonic()
-    while seen < events and time.monotonic() - moved < PATIENCE_S:
-        now = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
-        if now != seen:
-            seen, moved = now, time.monotonic()
-        time.sleep(0.2)
-    time.sleep(2.0)  # Duplicates of the last batch, if there are any.
-    consumer.close()
+    def __init__(self, settings: Settings) -> None:
+        from confluent_kafka import Consumer, TopicPartition
+
+        self._consumer = Consumer({"bootstrap.servers": settings.brokers, "group.id": "chaos-watch"})
+        self._places = [TopicPartition("arrival-predictions", number) for number in range(4)]
+        self.longest_s = 0.0
+        self._seen, self._moved = 0, time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+
+    def settle(self, events: int) -> None:
+        """Wait until there are as many predictions as events, or nothing moves any more."""
+        while self._seen < events and time.monotonic() - self._moved < PATIENCE_S:
+            time.sleep(0.2)
+        time.sleep(2.0)  # Duplicates of the last batch, if there are any.
+        self._ended.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def _follow(self) -> None:
+        while not self._ended.wait(0.1):
+            now = sum(self._consumer.get_watermark_offsets(place, timeout=10)[1] for place in self._places)
+            if now != self._seen:
+                self.longest_s = max(self.longest_s, time.monotonic() - self._moved if self._seen else 0.0)
+                self._seen, self._moved = now, time.monotonic()
 
 
 def _count(settings: Settings, stream: Stream) -> dict[str, int]:

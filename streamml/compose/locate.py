@@ -111,12 +111,12 @@ def _file(place: str) -> Path | None:
 
 
 def _load_file(file: Path) -> ModuleType:
-    """Import under the dotted name that the file has from here, so that one file is one module."""
+    """Load a file; one inside packages under its dotted name, so that it and its neighbours are the same modules."""
     cwd = Path.cwd().resolve()
     if file.is_relative_to(cwd):
         parts = file.relative_to(cwd).with_suffix("").parts
         packages = all((cwd.joinpath(*parts[:depth]) / "__init__.py").is_file() for depth in range(1, len(parts)))
-        if packages and all(part.isidentifier() for part in parts):
+        if len(parts) > 1 and packages and all(part.isidentifier() for part in parts):
             return importlib.import_module(".".join(parts))
     spec = importlib.util.spec_from_file_location(f"streamml_topology_{abs(hash(file))}", file)
     assert spec is not None

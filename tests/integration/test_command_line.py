@@ -1,0 +1,233 @@
+"""The commands on a real broker and a real Redis, as their users type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from confluent_kafka import Producer
+
+from streamml.adapters.kafka.tail import read_topic
+from streamml.ops.embedded.kafka import EmbeddedKafka
+from streamml.ops.embedded.process import free_port
+from streamml.ops.embedded.redis import EmbeddedRedis
+from streamml.telemetry.catalogue import CATALOGUE
+from tests.integration.scoring import model
+
+pytestmark = pytest.mark.integration
+
+TOPOLOGY = """
+from pydantic import BaseModel
+import numpy as np
+import streamml as sm
+
+class Payment(BaseModel):
+    id: str
+    account: str
+    amount: float
+
+class Score(BaseModel):
+    id: str
+    score: float
+
+accounts = sm.FeatureSet("NAME", key="account", columns={"mean": sm.f4(default=0.0)}, max_default_ratio=1.0)
+
+def to_matrix(columns):
+    return {"x": np.stack([columns["amount"], columns["NAME.mean"]], axis=1).astype("f4")}
+
+topology = sm.Topology(
+    "NAME",
+    source=sm.Source("NAME.in", schema=Payment, start="earliest"),
+    steps=[
+        sm.FeatureLookup(accounts),
+        sm.Transform(to_matrix, inputs=("amount", "NAME.mean"), outputs={"x": "f4[2]"}),
+        sm.Onnx("adder", outputs={"score": "score"}),
+    ],
+    sink=sm.Sink("NAME.out", schema=Score, key="id"),
+    dead_letters=sm.DeadLetterQueue("NAME.dlq", max_ratio=0.9),
+)
+"""
+
+
+class Shell:
+    """A user's shell in a folder with a topology."""
+
+    def __init__(self, folder: Path, brokers: str, redis_url: str) -> None:
+        self.folder, self.brokers = folder, brokers
+        self.name = f"cli-{uuid.uuid4().hex[:8]}"
+        (folder / "payments.py").write_text(TOPOLOGY.replace("NAME", self.name))
+        model(folder)
+        own = {"STREAMML_BROKERS": brokers, "STREAMML_REDIS_URL": redis_url, "STREAMML_STATE_DIR": str(folder)}
+        self.environment = {**os.environ, **own}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "streamml", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def type(self, *arguments: str, code: int = 0) -> Any:
+        """Run a command to its end; its JSON, if it printed any."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        return json.loads(out) if out.startswith(("{", "[")) else out
+
+    def produce(self, count: int, first: int = 0) -> None:
+        producer = Producer({"bootstrap.servers": self.brokers})
+        for number in range(first, first + count):
+            value = {"id": f"p{number}", "account": f"a{number % 10}", "amount": float(number)}
+            producer.produce(f"{self.name}.in", json.dumps(value), str(number))
+        assert producer.flush(30) == 0
+
+    def scores(self, *, once: bool = True) -> dict[str, float]:
+        read = read_topic({"bootstrap.servers": self.brokers}, f"{self.name}.out")
+        found = [json.loads(one.record.value or b"") for one in read]
+        assert not once or len({one["id"] for one in found}) == len(found)
+        return {one["id"]: one["score"] for one in found}
+
+
+@pytest.fixture
+def shell(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, kafka.bootstrap_servers, redis_server.url)
+
+
+def load_features(shell: Shell) -> str:
+    accounts = [f"a{number}" for number in range(10)]
+    table = {"account": accounts, "event_time": np.full(10, 0, "M8[us]"), "mean": np.full(10, 0.5, "f4")}
+    pq.write_table(pa.table(table), shell.folder / "accounts.parquet")
+    report = shell.type("features", "load", "accounts.parquet", "--set", "payments.py:accounts", "--json")
+    assert (report["rows"], report["entities"]) == (10, 10)
+    return str(report["version"])
+
+
+def test_the_way_of_a_new_topology_by_the_commands(shell: Shell) -> None:
+    created = shell.type("topics", "create", "payments.py", "--partitions", "3", "--json")
+    assert len(created["created"]) == 3
+    assert len(shell.type("topics", "create", "payments.py", "--json")["existing"]) == 3
+    version = load_features(shell)
+    assert shell.type("features", "versions", shell.name, "--json")["current"] == version
+    assert shell.type("features", "show", shell.name, "a3", "--json")["columns"] == {"mean": 0.5}
+    assert shell.type("check", "payments.py", "--connect", "--json")["problems"] == []
+
+    shell.produce(1000)
+    Producer({"bootstrap.servers": shell.brokers}).flush(1)
+    producer = Producer({"bootstrap.servers": shell.brokers})
+    producer.produce(f"{shell.name}.in", b"garbage", b"k")
+    producer.flush(10)
+    summary = shell.type("run", "payments.py", "--until-caught-up", "--json")
+    assert (summary["consumed"], summary["predictions"], summary["dead_letters"]) == (1001, 1000, 1)
+    assert summary["latency_ms"]["p50"] > 0
+    assert summary["mean_batch_rows"] >= 1
+    assert shell.scores() == {f"p{number}": number + 0.5 for number in range(1000)}
+
+    listed = shell.type("dlq", "list", "payments.py", "--json")
+    assert listed["reasons"] == [{"step": "decode", "error": "DecodeError", "count": 1}]
+    shown = shell.type("dlq", "show", "payments.py", listed["dead_letters"][0]["id"], "--json")
+    assert (shown["value"], shown["key"]) == ("garbage", "k")
+    assert "garbage" not in json.dumps(listed)
+
+    second = load_features(shell)
+    assert shell.type("features", "rollback", shell.name, "--json")["current"] == version != second
+
+
+def test_workers_share_the_topic_and_their_summaries_add_up(shell: Shell) -> None:
+    shell.type("topics", "create", "payments.py")
+    load_features(shell)
+    shell.produce(3000)
+    summary = shell.type("run", "payments.py", "--workers", "2", "--until-caught-up", "--json")
+    assert (summary["workers"], summary["predictions"]) == (2, 3000)
+    assert len(shell.scores()) == 3000
+
+
+def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(shell: Shell) -> None:
+    shell.type("topics", "create", "payments.py")
+    load_features(shell)
+    port = free_port()
+    process = shell.start("run", "payments.py", "--workers", "2", "--metrics-port", str(port), "--json")
+    try:
+        shell.produce(500)
+        wait_for(shell, 500)
+        victim = child_of(process.pid)
+        os.kill(victim, signal.SIGKILL)
+        shell.produce(500, first=500)
+        while len(shell.scores(once=False)) < 1000:
+            time.sleep(0)
+        served = urllib.request.urlopen(f"http://127.0.0.1:{port + 1}/metrics").read().decode()
+        for metric in CATALOGUE:
+            assert f"# TYPE {metric.name}" in served, metric.name
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, err
+    assert "starting it again" in err
+    assert json.loads(out)["workers"] >= 1
+    assert shell.scores(once=False) == {f"p{number}": number + 0.5 for number in range(1000)}
+
+
+def wait_for(shell: Shell, predictions: int) -> None:
+    """Until so many predictions are out; the test's own timeout bounds it."""
+    while sum(1 for _ in read_topic({"bootstrap.servers": shell.brokers}, f"{shell.name}.out")) < predictions:
+        time.sleep(0)
+
+
+def child_of(pid: int) -> int:
+    """The first worker process of a supervisor."""
+    import psutil
+
+    children = [child for child in psutil.Process(pid).children() if "run" in child.cmdline()]
+    return int(children[0].pid)
+
+
+def test_metrics_have_the_values_that_they_should(shell: Shell) -> None:
+    shell.type("topics", "create", "payments.py")
+    load_features(shell)
+    port = free_port()
+    process = shell.start("run", "payments.py", "--metrics-port", str(port))
+    try:
+        shell.produce(200)
+        wait_for(shell, 200)
+        metrics = scraped(port)
+        while metrics.get("streamml_predictions_total") != 200:
+            metrics = scraped(port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert metrics["streamml_consumed_records_total"] == 200
+    assert metrics["streamml_dead_letters_total"] == 0
+    assert metrics["streamml_latency_seconds_count"] == 200
+    assert 0 < metrics["streamml_latency_seconds_sum"] < 200 * 60
+    assert metrics["streamml_latency_seconds_bucket"] == 200
+    assert metrics["streamml_feature_rows_total"] == 200
+    assert metrics["streamml_in_flight_records"] == 0
+
+
+def scraped(port: int) -> dict[str, float]:
+    """Samples by name; of those with labels the sum, of buckets the last."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    found: dict[str, float] = {"streamml_dead_letters_total": 0}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            whole = sample.name.endswith("_bucket")
+            found[sample.name] = sample.value if whole else found.get(sample.name, 0) + sample.value
+    return found
