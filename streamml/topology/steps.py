@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from streamml.batch.column import Columns, ColumnType
+from streamml.batch.column import ColumnType
 from streamml.topology.features import FeatureSet
 
-ColumnFunction = Callable[[Columns], Mapping[str, Any]]
-MaskFunction = Callable[[Columns], npt.NDArray[np.bool_]]
+ColumnFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+MaskFunction = Callable[[dict[str, Any]], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
