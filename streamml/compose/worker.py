@@ -18,7 +18,8 @@ from streamml.engine.engine import Engine
 from streamml.errors import TopologyError
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
-from streamml.runtime.worker import Worker, WorkerConfig
+from streamml.runtime.reader import WorkerConfig
+from streamml.runtime.worker import Worker
 from streamml.settings.settings import RedisSettings, Settings
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology

@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamml.batch.column import Array
-from streamml.batch.microbatch import HEADERS, KEY, VALUE, Int, MicroBatch, Origin
+from streamml.batch.microbatch import Int, MicroBatch
 from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
-from streamml.engine.assignment import Assignment, Slot, SlotNames
+from streamml.engine.assignment import Assignment, SlotNames
 from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.batcher import Batcher, BatchPolicy, Flush
-from streamml.engine.dead_letters import DeadLetterLimit, DeadLetterMeter, compose_letter
+from streamml.engine.dead_letters import DeadLetterLimit, DeadLetterMeter
 from streamml.engine.events import (
     Action,
     Assigned,
@@ -47,11 +46,12 @@ from streamml.engine.events import (
     Stopped,
     Tick,
 )
-from streamml.engine.identity import prediction_id
+from streamml.engine.outbound import Letters, prediction_records
 from streamml.engine.retry import Backoff
+from streamml.engine.rows import check_conservation, not_of, rows_of, split_by_slot
 from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
 from streamml.ports.sink import Delivered, OutboundRecords
-from streamml.ports.source import RecordRun, TopicPartition
+from streamml.ports.source import TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Engine:
             if slot is None:
                 self.statistics.dropped_stale += len(run)
                 continue
-            parts.append(_rows_of(run, slot))
+            parts.append(rows_of(run, slot))
             self._gauge.add(len(run), run.size_bytes)
             self.statistics.polled += len(run)
         if parts:
@@ -216,7 +216,7 @@ class Engine:
         job = self._jobs.pop(event.job)
         self._stages[job.stage].busy = False
         result = event.result
-        _check_conservation(job.batch, result.batch, result.outcomes)
+        check_conservation(job.batch, result.batch, result.outcomes)
         if len(result.batch):
             if job.stage + 1 == len(self._stages):
                 raise LedgerViolation(f"{len(result.batch)} rows left the last stage without an end.")
@@ -250,7 +250,7 @@ class Engine:
         """Put outcomes in order and send what may go."""
         by_slot: dict[int, list[Outcomes]] = {}
         for piece in outcomes:
-            for number, rows in _split(piece):
+            for number, rows in split_by_slot(piece):
                 by_slot.setdefault(number, []).append(rows)
         released: list[Outcomes] = []
         for number, pieces in by_slot.items():
@@ -267,7 +267,7 @@ class Engine:
         if not going:
             self._settle(outcomes, actions)
             return
-        blocks = tuple(self._records(block, now) for block in going)
+        blocks = tuple(self._outbound_records(block, now) for block in going)
         dropped = tuple(block for block in outcomes if block.kind is Kind.FILTERED)
         token = self._number()
         self._tokens[token] = going + dropped
@@ -280,42 +280,11 @@ class Engine:
             self._outbound += sum(len(block) for block in send.blocks)
             actions.append(send)
 
-    def _records(self, block: Outcomes, now: float) -> OutboundRecords:
-        if block.kind is Kind.DEAD_LETTER:
-            return self._letters(block, now)
-        assert block.values is not None
-        assert block.keys is not None
-        assert block.headers is not None
-        return OutboundRecords(
-            self._config.prediction_topic,
-            block.keys.tolist(),
-            block.values.tolist(),
-            block.headers.tolist(),
-            block.origin.timestamp.tolist(),
-        )
-
-    def _letters(self, block: Outcomes, now: float) -> OutboundRecords:
-        origin = block.origin
-        letters = []
-        assert block.values is not None
-        for index, failure in enumerate(block.values):
-            number, ordinal, offset = int(origin.slot[index]), int(origin.ordinal[index]), int(origin.offset[index])
-            slot = self._assignment.by_number(number)
-            assert slot is not None
-            run, place = slot.ledger.find(ordinal)
-            child = None if origin.child is None else int(origin.child[index])
-            id = prediction_id(self._names.prefixes[number], offset, child)
-            record = run.records[place]
-            letters.append(
-                compose_letter(failure, record, slot.partition, offset, id, worker=self._config.worker, now=now)
-            )
-        return OutboundRecords(
-            self._config.dead_letter_topic,
-            [letter.key for letter in letters],
-            [letter.value for letter in letters],
-            [letter.headers for letter in letters],
-            [letter.timestamp for letter in letters],
-        )
+    def _outbound_records(self, block: Outcomes, now: float) -> OutboundRecords:
+        if block.kind is Kind.PREDICTION:
+            return prediction_records(block, self._config.prediction_topic)
+        letters = Letters(self._assignment, self._names, self._config.dead_letter_topic, self._config.worker)
+        return letters.records(block, now)
 
     def _replace_refused(
         self, event: Delivered, outcomes: tuple[Outcomes, ...], now: float, actions: list[Action]
@@ -337,13 +306,13 @@ class Engine:
         if mine:
             self._send(tuple(mine), now, actions)
         waiting = {(int(piece.origin.slot[0]), int(piece.origin.ordinal[0])) for piece in refused}
-        return tuple(block.take(_not_of(block.origin, waiting)) for block in outcomes)
+        return tuple(block.take(not_of(block.origin, waiting)) for block in outcomes)
 
     def _settle(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
         ordinals: dict[int, list[Int]] = {}
         rows = letters = 0
         for block in outcomes:
-            for number, piece in _split(block):
+            for number, piece in split_by_slot(block):
                 ordinals.setdefault(number, []).append(piece.origin.ordinal)
         exploded = any(block.origin.child is not None for block in outcomes)
         for number, parts in ordinals.items():
@@ -470,47 +439,3 @@ class Engine:
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
-
-
-def _rows_of(run: RecordRun, slot: Slot) -> MicroBatch:
-    count = len(run)
-    first = slot.ledger.open(run)
-    origin = Origin(
-        slot=np.full(count, slot.number, np.int64),
-        ordinal=np.arange(first, first + count, dtype=np.int64),
-        offset=run.offsets,
-        timestamp=run.timestamps,
-        flags=np.zeros(count, np.int64),
-    )
-    columns: dict[str, Array] = {VALUE: run.values}
-    if run.keys is not None:
-        columns[KEY] = run.keys
-    if run.headers is not None:
-        columns[HEADERS] = run.headers
-    return MicroBatch(origin, columns)
-
-
-def _split(piece: Outcomes) -> list[tuple[int, Outcomes]]:
-    """Rows by slot, order kept; empty pieces vanish."""
-    if not len(piece):
-        return []
-    slots = piece.origin.slot
-    if (slots == slots[0]).all():
-        return [(int(slots[0]), piece)]
-    return [(int(number), piece.take(slots == number)) for number in np.unique(slots)]
-
-
-def _not_of(origin: Origin, records: set[tuple[int, int]]) -> Array:
-    pairs = zip(origin.slot.tolist(), origin.ordinal.tolist(), strict=True)
-    return np.fromiter((pair not in records for pair in pairs), bool, count=len(origin))
-
-
-def _check_conservation(before: MicroBatch, after: MicroBatch, outcomes: Sequence[Outcomes]) -> None:
-    """Every row of a stage's batch goes on or ends (design, section 5)."""
-    if after.origin.child is not None or any(piece.origin.child is not None for piece in outcomes):
-        parents = np.unique(np.concatenate([after.origin.ordinal, *(piece.origin.ordinal for piece in outcomes)]))
-        if len(parents) == len(np.unique(before.origin.ordinal)):
-            return
-    elif len(before) == len(after) + sum(len(piece) for piece in outcomes):
-        return
-    raise LedgerViolation(f"A stage took {len(before)} rows and did not give account of each.")

@@ -32,7 +32,8 @@ from streamml.engine.events import Stopped
 from streamml.engine.identity import HEADER, read_header
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ports.model import Signature, Tensor
-from streamml.runtime.worker import Worker, WorkerConfig
+from streamml.runtime.reader import WorkerConfig
+from streamml.runtime.worker import Worker
 from streamml.schema.contract import Contract
 from streamml.stages.codec import Decode, Encode, EncodeConfig
 from streamml.stages.model import RunModel

@@ -21,7 +21,8 @@ from streamml.engine.engine import Engine
 from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureSchema
 from streamml.ports.source import TopicPartition
-from streamml.runtime.worker import Worker, WorkerConfig
+from streamml.runtime.reader import WorkerConfig
+from streamml.runtime.worker import Worker
 from streamml.settings.settings import WorkerSettings
 from streamml.testing.models import models_of
 from tests.testing.shop import accounts, payment, payments, score

@@ -1,0 +1,70 @@
+"""Where a stage runs: on a thread of its own, or on the worker's."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from streamml.clock import Clock
+from streamml.engine.events import RunStage, StageDone, StageFailed, StepTiming
+from streamml.errors import StreamMLError, TransientError
+from streamml.runtime.inbox import Crash, Inbox
+from streamml.stages.stage import Stage
+
+_LOG: Final = logging.getLogger("streamml.worker")
+_QUICK_OUTSIDE_S: Final = 0.005
+_QUICK_S: Final = 0.05
+
+
+class Lane:
+    """Runs one stage: on a thread of its own, or, while its batches are quick, right where it is asked to.
+
+    Python runs one thread at a time. Threads pay where a step waits or computes outside of Python's lock for longer than
+    it takes to hand over; for quick steps they only take the lock from each other (measured on two cores: 65,000 events/s
+    with two lanes on threads, 109,000 without).
+    """
+
+    def __init__(self, name: str, stage: Stage, clock: Clock, inbox: Inbox) -> None:
+        self._stage = stage
+        self._clock = clock
+        self._inbox = inbox
+        self.quick = False
+        self._jobs: queue.SimpleQueue[RunStage | None] = queue.SimpleQueue()
+        # A daemon, as a model that hangs must not keep the process alive past its shutdown budget.
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: RunStage) -> None:
+        """Run a job on the lane's thread; the answer comes into the inbox."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+        self._thread.join(timeout=1.0)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._inbox.put(self.answer(job))
+
+    def answer(self, job: RunStage) -> StageDone | StageFailed | Crash:
+        """Run a job here and now."""
+        self.quick = False
+        try:
+            result = self._stage.run(job.batch, self._clock.now())
+        except StreamMLError as error:
+            if isinstance(error, TransientError):
+                _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)
+            return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
+        except Exception as error:
+            return Crash(error)
+        self.quick = _is_quick(result.timings)
+        return StageDone(job.job, result)
+
+
+def _is_quick(timings: Sequence[StepTiming]) -> bool:
+    outside = sum(timing.seconds for timing in timings if timing.outside)
+    return outside < _QUICK_OUTSIDE_S and sum(timing.seconds for timing in timings) < _QUICK_S

@@ -1,0 +1,215 @@
+"""The thread that reads the source."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from streamml.clock import Clock
+from streamml.engine.events import Assigned, CommitFailed, Lost, Released, Revoking
+from streamml.engine.retry import Backoff
+from streamml.errors import FatalError, SourceUnavailable, TransientError
+from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
+from streamml.runtime.inbox import Crash, Inbox, Polls
+
+_LOG: Final = logging.getLogger("streamml.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """How a worker is driven.
+
+    Args:
+        max_poll_rows: most records taken by one poll.
+        drain_s: time that a revoke or a shutdown may take (promise D5).
+        room_wait_s: time without room after which partitions are paused; pausing purges the client's prefetch.
+        poll_wait_s: longest wait of one poll for records; a commit waits as long.
+    """
+
+    max_poll_rows: int = 4096
+    drain_s: float = 5.0
+    room_wait_s: float = 1.0
+    poll_wait_s: float = 0.05
+
+
+class Reader:
+    """The source thread, and the listener of its rebalances."""
+
+    def __init__(self, source: Source, clock: Clock, config: WorkerConfig, inbox: Inbox) -> None:
+        self._source = source
+        self._clock = clock
+        self._config = config
+        self._inbox = inbox
+        # Guards `_filling` and `_untaken`. What is polled and not taken is at most one poll, so that it stays bounded (B2);
+        # the worker's thread takes all that has come when it is free for it, so that nothing waits for a turn in between.
+        self._room = threading.Condition()
+        self._filling: Polls | None = None
+        self._untaken = 0
+        self._offered: list[Polls] = []
+        self._gate_open = True
+        self._waited_s = 0.0
+        self._stopping = threading.Event()
+        self._answers: queue.SimpleQueue[Released] = queue.SimpleQueue()
+        self._commits: queue.SimpleQueue[Positions] = queue.SimpleQueue()
+        self._last: Positions | None = None
+        self._paused = False
+        self._thread = threading.Thread(target=self._read, name="streamml-source", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def gate(self, is_open: bool) -> None:
+        """Take records, or stop taking them. Called by the worker's thread."""
+        with self._room:
+            self._gate_open = is_open
+            self._room.notify()
+
+    def offer(self, polls: Polls) -> None:
+        """Records are next in the order of events. Called by the worker's thread."""
+        self._offered.append(polls)
+
+    def take(self) -> list[RecordRun]:
+        """What may be taken now; nothing while the gate is closed. Called by the worker's thread."""
+        if not self._offered or not self._gate_open:
+            return []
+        with self._room:
+            runs = [run for polls in self._offered for run in polls.runs]
+            if self._filling in self._offered:
+                self._filling = None
+            self._offered.clear()
+            self._untaken -= sum(map(len, runs))
+            self._room.notify()
+        return runs
+
+    def forget(self, partitions: Sequence[TopicPartition]) -> None:
+        """Drop what is offered of these partitions: whoever gets them next reads it again. Called by the worker's thread."""
+        with self._room:
+            for polls in self._offered:
+                before = polls.rows()
+                polls.runs = [run for run in polls.runs if run.partition not in partitions]
+                self._untaken -= before - polls.rows()
+
+    def commit(self, positions: Positions) -> None:
+        """Commit between two polls: the client lets one call in at a time, and a poll is nearly always inside."""
+        self._commits.put(positions)
+
+    def released(self, answer: Released) -> None:
+        """The engine has let the partitions go."""
+        self._answers.put(answer)
+
+    def stop(self, positions: Positions) -> None:
+        """End reading; commits ``positions`` and leaves the group."""
+        self._last = positions
+        self._stopping.set()
+        self._thread.join(timeout=self._config.drain_s + 5.0)
+
+    def _read(self) -> None:
+        try:
+            self._open()
+            while not self._stopping.is_set():
+                self._turn()
+        except Exception as error:
+            self._inbox.put(Crash(error))
+            self._stopping.wait()
+        self._leave()
+
+    def _open(self) -> None:
+        """Join, however long the broker is away."""
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                self._source.open(self)
+                return
+            except SourceUnavailable as error:
+                attempt += 1
+                _LOG.warning("Try %d to join: %s", attempt, error)
+                self._stopping.wait(Backoff().delay(attempt, random.random()))  # noqa: S311
+
+    def _turn(self) -> None:
+        self._commit_asked()
+        room = self._wait_for_room()
+        if not room and not self._paused:
+            return
+        try:
+            runs = self._source.poll(max(room, 1), self._config.poll_wait_s)
+        except SourceUnavailable as error:
+            _LOG.warning("%s", error)
+            return
+        if runs:
+            self._hand_over(runs)
+
+    def _hand_over(self, runs: list[RecordRun]) -> None:
+        with self._room:
+            polls = self._filling
+            if polls is None:
+                polls = self._filling = Polls()
+                self._inbox.put(polls)
+            polls.runs += runs
+            self._untaken += sum(map(len, runs))
+
+    def _wait_for_room(self) -> int:
+        """Rows that may be polled now. Past ``room_wait_s`` without room partitions are paused, and polls bring nothing."""
+        with self._room:
+            if not self._rows_free():
+                self._room.wait(0.0 if self._paused else self._config.poll_wait_s)
+            free = self._rows_free()
+        self._waited_s = 0.0 if free else self._waited_s + self._config.poll_wait_s
+        if free and self._paused:
+            self._source.resume()
+            self._paused = False
+        elif not free and not self._paused and self._waited_s >= self._config.room_wait_s:
+            self._source.pause()
+            self._paused = True
+        return free
+
+    def _rows_free(self) -> int:
+        return max(0, self._config.max_poll_rows - self._untaken) if self._gate_open else 0
+
+    def _commit_asked(self) -> None:
+        while not self._commits.empty():
+            positions = self._commits.get()
+            try:
+                self._source.commit(positions, wait=False)
+            except SourceUnavailable as error:
+                _LOG.warning("Commit put off: %s", error)
+                self._inbox.put(CommitFailed(tuple(positions)))
+
+    def _leave(self) -> None:
+        try:
+            if self._last:
+                self._source.commit(self._last, wait=True)
+            self._source.close()
+        except (TransientError, FatalError) as error:
+            _LOG.warning("Left without a last commit, some records will be scored again: %s", error)
+
+    # -- SourceListener, called by the source on this thread
+
+    def assigned(self, positions: Positions) -> None:
+        self._announce(Assigned(dict(positions)))
+
+    def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
+        if self._stopping.is_set():
+            return {}
+        deadline = self._clock.now() + self._config.drain_s
+        self._announce(Revoking(tuple(partitions), deadline))
+        try:
+            while (answer := self._answers.get(timeout=self._config.drain_s + 1.0)).partitions != tuple(partitions):
+                pass  # The answer to an earlier revoke that came after its time.
+            return answer.positions
+        except queue.Empty:
+            self.lost(partitions)
+            return {}
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self._announce(Lost(tuple(partitions)))
+
+    def _announce(self, change: Assigned | Revoking | Lost) -> None:
+        """What is polled from here on belongs to the time after the change, and must not be taken before it is known."""
+        with self._room:
+            self._filling = None
+            self._inbox.put(change)
