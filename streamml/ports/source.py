@@ -124,6 +124,10 @@ class Source(Protocol):
         """
         ...
 
+    def failed_commits(self) -> Sequence[TopicPartition]:
+        """Partitions of which a commit without ``wait`` has failed since the last call."""
+        ...
+
     def pause(self) -> None:
         """Deliver nothing from any partition, present or future, until `resume`; `poll` goes on being called."""
         ...

@@ -140,6 +140,8 @@ class Reader:
         except SourceUnavailable as error:
             _LOG.warning("%s", error)
             return
+        if failed := self._source.failed_commits():
+            self._inbox.put(CommitFailed(tuple(failed)))
         if runs:
             self._hand_over(runs)
 

@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.client import error_of, opened, translated
 from streamml.batch.column import object_array
-from streamml.errors import FatalError, SourceUnavailable, StreamMLError
+from streamml.errors import FatalError, SourceUnavailable
 from streamml.ports.source import Headers, Positions, RawRecord, RecordRun, SourceListener, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
@@ -68,7 +68,7 @@ class KafkaSource:
         self._closing = False
         config = {**DEFAULTS, **client, **SAFETY, "group.id": group, "on_commit": self._committed_async}
         self._consumer: Any = opened(Consumer, config)
-        self._commit_errors: list[KafkaError] = []
+        self._failed_commits: list[TopicPartition] = []
 
     def open(self, listener: SourceListener) -> None:
         """See `Source.open`. A group that never ran gets its start offsets committed first (promise D1)."""
@@ -102,10 +102,10 @@ class KafkaSource:
             if one.error is not None:
                 raise error_of(one.error)
 
-    def failed_commits(self) -> list[StreamMLError]:
-        """Errors of commits that nobody waited for, since the last call."""
-        errors, self._commit_errors = self._commit_errors, []
-        return [error_of(error) for error in errors]
+    def failed_commits(self) -> list[TopicPartition]:
+        """See `Source.failed_commits`."""
+        failed, self._failed_commits = self._failed_commits, []
+        return failed
 
     def pause(self) -> None:
         """See `Source.pause`."""
@@ -195,8 +195,9 @@ class KafkaSource:
         consumer.incremental_unassign(partitions)
 
     def _committed_async(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
-        problems = [error, *(one.error for one in partitions)]
-        self._commit_errors += [problem for problem in problems if problem is not None]
+        self._failed_commits += [
+            TopicPartition(one.topic, one.partition) for one in partitions if error is not None or one.error is not None
+        ]
 
     def _runs(self, messages: list[Message]) -> list[RecordRun]:
         errors = list(map(Message.error, messages))

@@ -79,6 +79,10 @@ class MemorySource:
                 self._answering()
                 raise SourceUnavailable("Not committed: the partitions are another member's by now.")
 
+    def failed_commits(self) -> list[TopicPartition]:
+        """See `Source.failed_commits`; commits in memory are answered at once."""
+        return []
+
     def pause(self) -> None:
         """See `Source.pause`."""
         self._paused = True
