@@ -95,7 +95,7 @@ class MicroBatch:
     columns: Columns
 
     def __len__(self) -> int:
-        return len(self.origin)
+        return len(self.origin.slot)
 
     def take(self, index: Array | slice) -> MicroBatch:
         """The rows at ``index`` (integers, mask or slice), origin kept."""

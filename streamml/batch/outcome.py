@@ -59,7 +59,7 @@ class Outcomes:
     model: str = ""
 
     def __len__(self) -> int:
-        return len(self.origin)
+        return len(self.origin.slot)
 
     def take(self, index: Array | slice) -> Outcomes:
         """The rows at ``index``."""

@@ -86,6 +86,7 @@ class EngineConfig:
 class _Job:
     stage: int
     batch: MicroBatch
+    closes: int
     attempt: int = 1
     retry_at: float | None = None
 
@@ -130,6 +131,7 @@ class Engine:
         self._held: deque[Send] = deque()
         self._outbound = 0
         self._numbers = 0
+        self._closes = 0
         self._gauge = Gauge(config.budget)
         self._meter = DeadLetterMeter(config.dead_letter_limit)
         self._gate_open = True
@@ -152,6 +154,7 @@ class Engine:
                 case StageFailed():
                     self._stage_failed(event, now, actions)
                 case Assigned():
+                    self._close(event.positions)
                     for partition, position in event.positions.items():
                         self._assignment.open(partition, position)
                 case Revoking():
@@ -220,7 +223,7 @@ class Engine:
         if len(result.batch):
             if job.stage + 1 == len(self._stages):
                 raise LedgerViolation(f"{len(result.batch)} rows left the last stage without an end.")
-            self._stages[job.stage + 1].batcher.put(self._still_ours(result.batch))
+            self._stages[job.stage + 1].batcher.put(self._still_ours(result.batch, job.closes))
         self._end(result.outcomes, now, actions)
 
     def _stage_failed(self, event: StageFailed, now: float, actions: list[Action]) -> None:
@@ -352,7 +355,7 @@ class Engine:
         for number, job in list(self._jobs.items()):
             if job.retry_at is None or job.retry_at > now:
                 continue
-            job.batch, job.retry_at, job.attempt = self._still_ours(job.batch), None, job.attempt + 1
+            job.batch, job.retry_at, job.attempt = self._still_ours(job.batch, job.closes), None, job.attempt + 1
             if len(job.batch):
                 actions.append(RunStage(number, job.stage, job.batch, job.attempt))
             else:
@@ -369,7 +372,7 @@ class Engine:
                 continue
             batch, reason = taken
             number = self._number()
-            self._jobs[number] = _Job(index, batch)
+            self._jobs[number] = _Job(index, batch, self._closes)
             stage.busy = True
             self.statistics.flushes[index, reason] = self.statistics.flushes.get((index, reason), 0) + 1
             actions.append(RunStage(number, index, batch))
@@ -422,12 +425,16 @@ class Engine:
         for partition in partitions:
             slot = self._assignment.close(partition)
             if slot is not None:
+                self._closes += 1
                 closed.add(slot.number)
                 self._gauge.add(-slot.ledger.rows, -slot.ledger.size_bytes)
         for stage in self._stages:
             stage.batcher.drop(closed)
 
-    def _still_ours(self, batch: MicroBatch) -> MicroBatch:
+    def _still_ours(self, batch: MicroBatch, closes: int) -> MicroBatch:
+        """The rows whose slots are open, given how many had been closed when all of them were."""
+        if closes == self._closes:
+            return batch
         numbers = np.unique(batch.origin.slot)
         closed = [number for number in numbers if self._assignment.by_number(int(number)) is None]
         if not closed:

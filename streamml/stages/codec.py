@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise, repeat
 from operator import is_
 from types import NoneType
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
 from streamml.engine.identity import FORMAT, HEADER
 from streamml.ports.codec import Decoder, Encoder
 from streamml.ports.source import Headers
+
+_FEW: Final = 64
 
 
 class Decode:
@@ -205,7 +207,7 @@ def provenance_marks(origin: Origin, prefixes: Sequence[str], model: str, revisi
         head, tail = f"{FORMAT};{prefixes[slot]}", f";{model};{revision};{FLAGS.text(flags)}"
         return f"{_literal(head)}%d{_literal(tail)}".encode()
 
-    if origin.child is None:
+    if origin.child is None and len(origin) > _FEW:
         marks: list[bytes] = []
         # Rows of one partition with the same flags come in stretches, so a stretch is one call into C.
         for start, end in _stretches(origin):
