@@ -133,21 +133,24 @@ class Worker:
             self._observer.staged(event.result)
 
     def _wait(self) -> list[Message]:
-        """Everything in the inbox; a tick when nothing came in time."""
+        """Everything in the inbox; a tick when nothing came and one is due."""
+        patience, due = self._patience()
         try:
-            events = [self._inbox.get(timeout=self._patience())]
+            events = [self._inbox.get(timeout=patience)]
         except queue.Empty:
-            return [Tick()]
+            return [Tick()] if due else []
         while True:
             try:
                 events.append(self._inbox.get_nowait())
             except queue.Empty:
                 return events
 
-    def _patience(self) -> float:
+    def _patience(self) -> tuple[float, bool]:
+        """How long to wait for an event, and whether the engine is to hear of it when none comes."""
         longest = _ACK_WAIT_S if self._outstanding else _IDLE_WAIT_S
         wake_at = self._engine.wake_at()
-        return longest if wake_at is None else min(longest, max(0.0, wake_at - self._clock.now()))
+        left = longest if wake_at is None else max(0.0, wake_at - self._clock.now())
+        return min(longest, left), not self._outstanding or left < longest
 
     def _obey(self, actions: list[Action], now: float) -> None:
         for action in actions:

@@ -68,7 +68,6 @@ class KafkaSink:
                     self._wait_and_produce(row)
                 except KafkaException as error:
                     batch.not_taken(error.args[0], row)
-        self._producer.poll(0)
 
     def _wait_and_produce(self, row: tuple[Any, ...]) -> None:
         while True:
