@@ -15,6 +15,7 @@ import redis as client
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streamml.errors import ConfigError
+from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.process import started_at
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.embedded.stack import Part, Stack
@@ -104,3 +105,8 @@ def test_redis_says_what_its_log_says_where_it_does_not_start(tmp_path: Path) ->
     (tmp_path / "appendonly.aof").write_text("no commands")
     with pytest.raises(ConfigError, match="Redis did not start"):
         EmbeddedRedis(tmp_path).start()
+
+
+def test_a_full_disk_is_told_from_the_brokers_log(tmp_path: Path) -> None:
+    (tmp_path / "kafka.log").write_text("ERROR java.io.IOException: No space left on device\n")
+    assert "is full; make room" in EmbeddedKafka(tmp_path)._explained()
