@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -55,6 +56,8 @@ def class_path(cache: Path, progress: Callable[[str], None]) -> str:
     try:
         import jgo
 
+        # It warns that it could not fetch a JDK that it does not need.
+        logging.getLogger("jgo").setLevel(logging.CRITICAL)
         environment = jgo.build(KAFKA, cache_dir=cache / "jgo")
     except ImportError:
         raise ConfigError("Kafka's download needs jgo: `pip install streamml[embedded]`.") from None
