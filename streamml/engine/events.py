@@ -18,6 +18,10 @@ class Assigned:
 
     positions: Positions
 
+    @property
+    def partitions(self) -> tuple[TopicPartition, ...]:
+        return tuple(self.positions)
+
 
 @dataclass(frozen=True, slots=True)
 class Revoking:

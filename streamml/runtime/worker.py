@@ -23,6 +23,7 @@ from streamml.clock import Clock
 from streamml.engine.engine import Engine
 from streamml.engine.events import (
     Action,
+    Assigned,
     Commit,
     Event,
     Fail,
@@ -128,7 +129,7 @@ class Worker:
 
     def _tell(self, event: Event, now: float) -> None:
         """Let the engine hear of an event, and obey."""
-        if isinstance(event, (Revoking, Lost)):
+        if isinstance(event, (Assigned, Revoking, Lost)):
             self._reader.forget(event.partitions)
         self._obey(self._engine.handle(event, now), now)
         if isinstance(event, StageDone):

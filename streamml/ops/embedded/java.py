@@ -44,9 +44,7 @@ def find_java() -> Java:
     except ImportError:
         JAVA = None
     if JAVA is None or (java := _asked(str(JAVA))) is None:
-        raise ConfigError(
-            f"No Java {_OLDEST} or later is on PATH; install one, or `pip install 'streamml[embedded]'`."
-        )
+        raise ConfigError(f"No Java {_OLDEST} or later is on PATH; install one, or `pip install 'streamml[embedded]'`.")
     return java
 
 
