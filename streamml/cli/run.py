@@ -6,11 +6,13 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from streamml.cli.options import json_option, print_json, settings_of, settings_options
+
+_GRACE_S: Final = 10.0
 
 
 @click.command("run")
@@ -45,7 +47,7 @@ def command(
     from streamml.ops.run import RunOptions, StopSignal, run
 
     stop = StopSignal()
-    _on_signals(stop.set)
+    _on_signals(stop.set, settings.worker.drain_ms / 1000 + _GRACE_S)
     engines: list[Any] = []
 
     def started(engine: Any, observer: Any) -> None:
@@ -64,10 +66,20 @@ def command(
     return 0
 
 
-def _on_signals(stop: Any) -> None:
-    """First signal: end in good order. Second: at once (promise L3)."""
+def _on_signals(stop: Any, patience_s: float | None = None) -> None:
+    """First signal: end in good order, by force after ``patience_s``. Second: at once (promise L3)."""
+
+    def give_up() -> None:
+        click.echo(
+            "Error: a step does not come back, so this worker ends without its last commit; nothing is lost.", err=True
+        )
+        os._exit(3)
 
     def handle(number: int, frame: object) -> None:
+        if patience_s is not None:
+            timer = threading.Timer(patience_s, give_up)
+            timer.daemon = True
+            timer.start()
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, lambda number, frame: os._exit(128 + number))
         # A handler runs between any two steps of the main thread, which may hold the very lock that `stop` needs.

@@ -11,7 +11,7 @@ from typing import Final
 
 from streamml.clock import Clock
 from streamml.engine.events import RunStage, StageDone, StageFailed, StepTiming
-from streamml.errors import StreamMLError, TransientError
+from streamml.errors import FatalError, StreamMLError, TransientError
 from streamml.runtime.inbox import Crash, Inbox
 from streamml.stages.stage import Stage
 
@@ -61,6 +61,11 @@ class Lane:
             return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
         except Exception as error:
             return Crash(error)
+        except BaseException as error:
+            # sys.exit() in a user's function would end this thread alone, in silence.
+            return Crash(
+                FatalError(f"A step of the stage {self._stage.name} ended with {type(error).__name__}; let it raise.")
+            )
         self.quick = _is_quick(result.timings)
         return StageDone(job.job, result)
 
