@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis as client
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.kafka import EmbeddedKafka
@@ -34,6 +34,8 @@ def test_up_survives_a_hard_kill_with_its_data_and_down_ends_it(stack: Stack) ->
     first = stack.up()
     created = AdminClient({"bootstrap.servers": first.brokers})
     created.create_topics([NewTopic("kept", 1, 1)])["kept"].result(10)
+    kept = ConfigResource(ResourceType.TOPIC, "kept")
+    assert created.describe_configs([kept])[kept].result(10)["retention.ms"].value == "-1"
     with client.Redis(port=first.redis.port) as store:
         store.set("kept", "yes")
     for part in (first.kafka, first.redis):

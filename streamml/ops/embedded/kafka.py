@@ -121,6 +121,8 @@ class EmbeddedKafka:
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # By their records' time, which events that are fed in from the past carry: they would be gone in minutes.
+            "log.retention.ms": "-1",
             # A broker that was killed may register again when its old session has ended; the default is 9 s.
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
