@@ -118,6 +118,8 @@ class Source(Protocol):
     def commit(self, positions: Positions, *, wait: bool) -> None:
         """Commit positions of partitions that are ours. ``wait`` returns when the broker has answered.
 
+        A broker fences members, not partitions: it is the caller who must not speak for a partition that has gone.
+
         Raises:
             SourceUnavailable: with ``wait``: not committed, the caller may try again.
             Fenced: another member has this identity.

@@ -56,7 +56,9 @@ class Reader:
         self._stopping = threading.Event()
         self._answers: queue.SimpleQueue[Released] = queue.SimpleQueue()
         self._commits: queue.SimpleQueue[Positions] = queue.SimpleQueue()
-        self._last: Positions | None = None
+        self._last: Positions = {}
+        # Of the partitions that are ours, the position that the group has: only the source thread knows both when it commits.
+        self._ours: dict[TopicPartition, int] = {}
         self._paused = False
         self._thread = threading.Thread(target=self._read, name="streamml-source", daemon=True)
 
@@ -174,17 +176,25 @@ class Reader:
 
     def _commit_asked(self) -> None:
         while not self._commits.empty():
-            positions = self._commits.get()
+            positions = self._ahead(self._commits.get())
             try:
                 self._source.commit(positions, wait=False)
             except SourceUnavailable as error:
                 _LOG.warning("Commit put off: %s", error)
                 self._inbox.put(CommitFailed(tuple(positions)))
 
+    def _ahead(self, positions: Positions) -> Positions:
+        """What of a commit is still ours to say and moves nobody back (promise D6).
+
+        A broker takes an offset from any member of the group, whosever the partition is, and positions are asked for
+        on another thread: by the time they get here the partition may have gone, and its next owner have committed.
+        """
+        ahead = {where: to for where, to in positions.items() if where in self._ours and to >= self._ours[where]}
+        self._ours.update(ahead)
+        return ahead
+
     def _leave(self) -> None:
         try:
-            if self._last:
-                self._source.commit(self._last, wait=True)
             self._source.close()
         except (TransientError, FatalError) as error:
             _LOG.warning("Left without a last commit, some records will be scored again: %s", error)
@@ -192,23 +202,33 @@ class Reader:
     # -- SourceListener, called by the source on this thread
 
     def assigned(self, positions: Positions) -> None:
+        self._ours.update(positions)
         self._announce(Assigned(dict(positions)))
 
     def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
         if self._stopping.is_set():
-            return {}
+            positions = self._ahead({where: to for where, to in self._last.items() if where in partitions})
+            self._give_up(partitions)
+            return positions
         deadline = self._clock.now() + self._config.drain_s
         self._announce(Revoking(tuple(partitions), deadline))
         try:
             while (answer := self._answers.get(timeout=self._config.drain_s + 1.0)).partitions != tuple(partitions):
                 pass  # The answer to an earlier revoke that came after its time.
-            return answer.positions
+            return self._ahead(answer.positions)
         except queue.Empty:
-            self.lost(partitions)
+            self._announce(Lost(tuple(partitions)))
             return {}
+        finally:
+            self._give_up(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self._give_up(partitions)
         self._announce(Lost(tuple(partitions)))
+
+    def _give_up(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            self._ours.pop(partition, None)
 
     def _announce(self, change: Assigned | Revoking | Lost) -> None:
         """What is polled from here on belongs to the time after the change, and must not be taken before it is known."""

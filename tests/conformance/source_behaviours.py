@@ -246,6 +246,14 @@ class SourceBehaviours:
             assert place not in slow.told("revoking")
             until(lambda: len(slow.owned) == len(quick.owned) == 1, slow, quick)
 
+    def test_a_broker_does_not_ask_whose_partition_a_member_commits(self, ground: Ground) -> None:
+        self.fill(ground, 4)
+        with joined(ground.source()) as first, joined(ground.source()) as second:
+            until(lambda: len(first.owned) == len(second.owned) == 1, first, second)
+            (place,) = second.owned
+            first.source.commit({place: 1}, wait=True)
+            assert second.source.committed()[place] == 1
+
     def test_the_second_owner_of_an_identity_fences_the_first(self, ground: Ground) -> None:
         with joined(ground.source(identity="one")) as first:
             until(lambda: len(first.owned) == 2, first)

@@ -71,10 +71,11 @@ class Group:
         self._owners.update(dict.fromkeys(partitions, member))
 
     def commit(self, member: object, positions: Positions) -> bool:
-        """Commit those positions whose partitions the member owns; whether that is all of them."""
-        ours = {where: offset for where, offset in positions.items() if self._owners.get(where) is member}
-        self.committed.update(ours)
-        return len(ours) == len(positions)
+        """Commit what a member says, whosever the partitions are, as Kafka does; whether it is a member."""
+        if member not in self._members:
+            return False
+        self.committed.update(positions)
+        return True
 
     def _forget(self, member: object) -> None:
         if member in self._members:

@@ -77,7 +77,7 @@ class MemorySource:
             done = self._broker.down is None and self._group.commit(self, positions)
             if wait and not done:
                 self._answering()
-                raise SourceUnavailable("Not committed: the partitions are another member's by now.")
+                raise SourceUnavailable("Not committed: this source is no member of its group any more.")
 
     def failed_commits(self) -> list[TopicPartition]:
         """See `Source.failed_commits`; commits in memory are answered at once."""

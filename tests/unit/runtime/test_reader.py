@@ -1,0 +1,96 @@
+"""The source thread: what it says for partitions, and for which."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+import pytest
+
+from streamml.adapters.memory.broker import MemoryBroker
+from streamml.adapters.memory.source import MemorySource
+from streamml.clock import SystemClock
+from streamml.engine.events import Assigned, Lost, Released, Revoking
+from streamml.ports.source import Positions, SourceListener, TopicPartition
+from streamml.runtime.inbox import Inbox, Message
+from streamml.runtime.reader import Reader, WorkerConfig
+
+DEADLINE_S = 10.0
+FIRST, SECOND = TopicPartition("events", 0), TopicPartition("events", 1)
+
+
+class Other(SourceListener):
+    """The second member of the group."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.source = MemorySource(broker, ["events"], "group", "earliest")
+        self.starts: dict[TopicPartition, int] = {}
+        self.source.open(self)
+
+    def assigned(self, positions: Positions) -> None:
+        self.starts.update(positions)
+
+
+class Case:
+    """A reader whose worker is the test."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+        self.broker.create_topic("events", partitions=2)
+        self.inbox: Inbox = queue.SimpleQueue()
+        self.source = MemorySource(self.broker, ["events"], "group", "earliest")
+        self.reader = Reader(self.source, SystemClock(), WorkerConfig(), self.inbox)
+        self.reader.start()
+        self.hear(Assigned)
+
+    def hear(self, kind: type[Message]) -> Message:
+        """The next message, which is of that kind."""
+        message = self.inbox.get(timeout=DEADLINE_S)
+        assert isinstance(message, kind)
+        if isinstance(message, (Assigned, Revoking, Lost)):
+            self.reader.forget(list(message.partitions))
+        return message
+
+    def commits_pass(self, partition: TopicPartition, position: int) -> None:
+        """Commit, and return when that has been done and so all that was asked for before."""
+        self.reader.commit({partition: position})
+        self.broker.wait_for(lambda: self.broker.committed("group")[partition] == position, DEADLINE_S)
+
+
+@pytest.fixture
+def case() -> Iterator[Case]:
+    made = Case()
+    yield made
+    made.reader.stop({})
+
+
+def test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_owner_back(case: Case) -> None:
+    other = Other(case.broker)
+    going = case.hear(Revoking)
+    assert isinstance(going, Revoking)
+    (gone,) = going.partitions
+    (kept,) = {FIRST, SECOND} - {gone}
+    case.reader.commit({gone: 10})
+    case.reader.released(Released((gone,), {gone: 12}))
+    case.broker.wait_for(lambda: other.source.poll(1, 0.0) or other.starts, DEADLINE_S)
+    assert other.starts == {gone: 12}
+    case.commits_pass(kept, 1)
+    assert case.broker.committed("group") == {gone: 12, kept: 1}
+
+
+def test_d6_nothing_is_committed_for_a_partition_that_was_lost(case: Case) -> None:
+    case.commits_pass(FIRST, 5)
+    case.broker.expel(case.source)
+    case.hear(Lost)
+    case.reader.commit({FIRST: 4, SECOND: 4})
+    again = case.hear(Assigned)
+    assert isinstance(again, Assigned)
+    assert again.positions == {FIRST: 5, SECOND: 0}
+    case.reader.commit({FIRST: 3})
+    case.commits_pass(SECOND, 7)
+    assert case.broker.committed("group")[FIRST] == 5
+
+
+def test_l3_leaving_commits_the_last_positions_of_what_is_still_ours(case: Case) -> None:
+    case.reader.stop({FIRST: 3, SECOND: 4, TopicPartition("events", 9): 5})
+    assert case.broker.committed("group") == {FIRST: 3, SECOND: 4}
