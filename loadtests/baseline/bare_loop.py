@@ -17,7 +17,12 @@ from streamml.adapters.kafka import sink, source
 
 def main(brokers: str, topic_in: str, topic_out: str, count: int) -> None:
     """Copy ``count`` records."""
-    settings: dict[str, Any] = {**source.DEFAULTS, **source.SAFETY, "auto.offset.reset": "earliest"}
+    settings: dict[str, Any] = {
+        **source.DEFAULTS,
+        **source.SAFETY,
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": False,
+    }
     consumer = Consumer({**settings, "bootstrap.servers": brokers, "group.id": f"bare-{uuid.uuid4().hex}"})
     producer = Producer({**sink.DEFAULTS, **sink.SAFETY, "bootstrap.servers": brokers})
     consumer.subscribe([topic_in])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -25,14 +28,14 @@ _GRACE_S: Final = 10.0
 )
 @click.option("--worker-id", help="Stable identity; default: the first that is free on this machine.")
 @json_option
-@click.option("--histogram", is_flag=True, hidden=True)
+@click.option("--summary-file", type=click.Path(path_type=Path), hidden=True)
 def command(
     topology: str,
     workers: int,
     until_caught_up: bool,
     metrics_port: int | None,
     as_json: bool,
-    histogram: bool,
+    summary_file: Path | None,
     config: Path | None,
     **flags: Any,
 ) -> int:
@@ -48,10 +51,10 @@ def command(
 
     stop = StopSignal()
     _on_signals(stop.set, settings.worker.drain_ms / 1000 + _GRACE_S)
-    engines: list[Any] = []
+    observers: list[Any] = []
 
     def started(engine: Any, observer: Any) -> None:
-        engines.append(observer)
+        observers.append(observer)
         if settings.metrics.port is not None:
             from streamml.adapters.prometheus.exporter import serve
 
@@ -59,10 +62,15 @@ def command(
             click.echo(f"Metrics: http://{settings.metrics.host}:{port}/metrics", err=True)
         click.echo(f"Running {located.found.name}; Ctrl-C finishes what is on its way and leaves.", err=True)
 
-    summary = run(located, settings, RunOptions(until_caught_up), stop, started=started)
-    if histogram and engines:
-        summary["latency_counts"] = engines[0].latency.counts.tolist()
-    _show(summary, as_json or histogram)
+    # What a user's own functions print must not come between the lines of the summary.
+    with contextlib.redirect_stdout(sys.stderr):
+        summary = run(located, settings, RunOptions(until_caught_up), stop, started=started)
+    if summary_file is None:
+        _show(summary, as_json)
+        return 0
+    # For the supervisor, which adds up what its workers did.
+    counts = [observer.latency.counts.tolist() for observer in observers]
+    summary_file.write_text(json.dumps({**summary, **({"latency_counts": counts[0]} if counts else {})}))
     return 0
 
 
@@ -97,7 +105,7 @@ def _several(
 
     if flags.get("worker_id"):
         raise click.UsageError("--worker-id names one worker; leave it out with --workers, or run them one by one.")
-    arguments = ["run", topology, "--histogram"]
+    arguments = ["run", topology]
     arguments += ["--until-caught-up"] if until_caught_up else []
     arguments += ["--config", str(config)] if config else []
     for name in ("brokers", "group", "redis_url"):

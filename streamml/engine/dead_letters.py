@@ -9,6 +9,7 @@ from streamml.batch.outcome import Failure
 from streamml.ports.source import Headers, RawRecord, TopicPartition
 
 PREFIX: Final = "streamml.dlq."
+_MOST_CHARACTERS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,15 @@ def compose_letter(
         "worker": worker,
         "time_ms": str(int(now * 1000)),
     }
-    headers: Headers = [*record.headers, *((PREFIX + name, text.encode()) for name, text in added.items())]
+    headers: Headers = [*record.headers, *((PREFIX + name, _header(text)) for name, text in added.items())]
     headers.append((PREFIX + "key", record.key))
     return Letter(id.encode(), record.value, headers, record.timestamp)
+
+
+def _header(text: str) -> bytes:
+    """Bounded, and whatever a user's function put into its message."""
+    cut = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} …"
+    return cut.encode(errors="backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)

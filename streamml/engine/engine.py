@@ -164,7 +164,7 @@ class Engine:
                 case CommitFailed():
                     self._uncommit(event)
                 case Stop():
-                    self._stop = event
+                    self._stop = self._stop or event
                 case Tick():
                     pass
             self._go_on(now, actions)
@@ -214,6 +214,10 @@ class Engine:
             self.statistics.polled += len(run)
         if parts:
             self._stages[0].batcher.put(MicroBatch.join(parts))
+        for partition, position in event.ends.items():
+            slot = self._assignment.of(partition)
+            if slot is not None:
+                slot.ledger.skip_to(position)
 
     def _stage_done(self, event: StageDone, now: float, actions: list[Action]) -> None:
         job = self._jobs.pop(event.job)

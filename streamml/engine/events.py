@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Outcomes
@@ -40,9 +40,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """Records arrived."""
+    """Records arrived, and after them ends of partitions, see `Source.ends`."""
 
     runs: Sequence[RecordRun]
+    ends: Positions = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

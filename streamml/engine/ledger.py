@@ -17,12 +17,13 @@ class _Entry:
     first_ordinal: int
     unsettled: int
     run: RecordRun
+    end: int
 
 
 class Ledger:
     """Counts unsettled records per polled run of one slot; the cost is per run, not per record.
 
-    The position is one past the last offset of the longest prefix of runs in which every record is settled. Nothing at
+    The position is one past the last offset (and what lies hidden behind it) of the longest prefix of runs in which every record is settled. Nothing at
     or beyond an unsettled record is ever inside it, whatever the order of settling (promise D1).
     """
 
@@ -49,10 +50,17 @@ class Ledger:
     def open(self, run: RecordRun) -> int:
         """Enter a polled run; returns the ordinal of its first record."""
         first = self._next_ordinal
-        self._entries.append(_Entry(first, len(run), run))
+        self._entries.append(_Entry(first, len(run), run, int(run.offsets[-1]) + 1))
         self._starts.append(first)
         self._next_ordinal += len(run)
         return first
+
+    def skip_to(self, position: int) -> None:
+        """What lies between the last polled record and ``position`` is shown to nobody: it needs no settling."""
+        if self._entries:
+            self._entries[-1].end = max(self._entries[-1].end, position)
+        else:
+            self._position = max(self._position, position)
 
     def settle(self, ordinals: Int) -> tuple[int, int]:
         """Settle the records at ``ordinals``, each exactly once over the life of the slot.
@@ -93,7 +101,7 @@ class Ledger:
             done += 1
         left = self._entries[:done]
         if left:
-            self._position = int(left[-1].run.offsets[-1]) + 1
+            self._position = left[-1].end
             del self._entries[:done], self._starts[:done]
         return sum(len(entry.run) for entry in left), sum(entry.run.size_bytes for entry in left)
 

@@ -49,11 +49,16 @@ def not_of(origin: Origin, records: set[tuple[int, int]]) -> Array:
     return np.fromiter((pair not in records for pair in pairs), bool, count=len(origin))
 
 
+def _parents(origins: Sequence[Origin]) -> set[tuple[int, int]]:
+    """Slot and ordinal of every parent."""
+    return {pair for one in origins for pair in zip(one.slot.tolist(), one.ordinal.tolist(), strict=True)}
+
+
 def check_conservation(before: MicroBatch, after: MicroBatch, outcomes: Sequence[Outcomes]) -> None:
     """Every row of a stage's batch goes on or ends (design, section 5)."""
-    if after.origin.child is not None or any(piece.origin.child is not None for piece in outcomes):
-        parents = np.unique(np.concatenate([after.origin.ordinal, *(piece.origin.ordinal for piece in outcomes)]))
-        if len(parents) == len(np.unique(before.origin.ordinal)):
+    exploded = after.origin.child is not None or any(piece.origin.child is not None for piece in outcomes)
+    if exploded and before.origin.child is None:
+        if _parents([after.origin, *(piece.origin for piece in outcomes)]) == _parents([before.origin]):
             return
     elif len(before) == len(after) + sum(len(piece) for piece in outcomes):
         return

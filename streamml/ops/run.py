@@ -17,7 +17,7 @@ from streamml.compose.locate import Located
 from streamml.compose.worker import Composed, compose_worker
 from streamml.engine.engine import Engine
 from streamml.engine.retry import Backoff
-from streamml.errors import SourceUnavailable, TransientError
+from streamml.errors import SourceUnavailable, StreamMLError, TransientError
 from streamml.ports.source import Positions
 from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
@@ -127,15 +127,20 @@ def _catching_up(topology: Topology, settings: Settings, options: RunOptions) ->
     group = settings.group or topology.name
     probe = KafkaSource(topology.source.topics, group, topology.source.start, settings.consumer())
     goal = {where: high for where, (low, high) in probe.watermarks().items() if high > low}
+    failed: list[StreamMLError] = []
 
     def watch() -> None:
         while not ended.wait(_ASK_S):
             try:
                 if reached(probe.committed(), goal):
                     caught_up.set()
-                    return
             except SourceUnavailable as error:
                 _LOG.warning("Asking for the group's progress: %s", error)
+            except StreamMLError as error:
+                failed.append(error)
+                caught_up.set()
+            if caught_up.is_set():
+                return
 
     thread = threading.Thread(target=watch, name="streamml-catching-up", daemon=True)
     thread.start()
@@ -145,6 +150,8 @@ def _catching_up(topology: Topology, settings: Settings, options: RunOptions) ->
         ended.set()
         thread.join()
         probe.close()
+    if failed:
+        raise failed[0]
 
 
 def reached(committed: Positions, goal: Positions) -> bool:

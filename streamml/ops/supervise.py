@@ -8,11 +8,13 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from streamml.engine.retry import Backoff
@@ -20,6 +22,9 @@ from streamml.errors import ConfigError, FatalError, Fenced, StreamMLError
 from streamml.ops.embedded.process import die_with_parent
 
 _LOG: Final = logging.getLogger("streamml.supervise")
+_STDERR: Final = 2
+_NO_SUMMARY: Final = 256
+"""Stands for the exit code of a process that ended with 0 before its run did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,10 @@ def supervise(
     """Run ``workers`` processes of ``streamml run`` until all have ended; returns their summaries.
 
     Args:
-        arguments: of ``streamml``, by the worker's number; each prints its summary as JSON.
+        arguments: of ``streamml run``, by the worker's number.
         stop: ends them all in good order.
         started: hears the number and process id of every process that starts.
-        quiet: whether what workers say on stderr is dropped, for a live view.
+        quiet: whether what workers print is dropped, for a live view.
 
     Raises:
         FatalError: a worker crashed again and again; the others were stopped in good order.
@@ -89,11 +94,19 @@ class _Child:
         self._restarts = restarts
         self._stop = stop
         self._started = started
-        self._stderr = subprocess.DEVNULL if quiet else None
+        # Standard output is the supervisor's own.
+        self._output = subprocess.DEVNULL if quiet else _STDERR
         self._crashes: deque[float] = deque()
         self.summaries: list[dict[str, Any]] = []
-        self.error: StreamMLError | None = None
-        self.thread = threading.Thread(target=self._watch, name=f"streamml-worker-{number}")
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._guard, name=f"streamml-worker-{number}")
+
+    def _guard(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:
+            self.error = error
+            self._stop.set()
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -105,15 +118,24 @@ class _Child:
                 self._stop.set()
                 return
             delay = self._restarts.backoff.delay(len(self._crashes), random.random())  # noqa: S311
-            _LOG.warning("Worker %d ended with code %d; starting it again in %.1f s.", self._number, code, delay)
+            _LOG.warning("Worker %d %s; starting it again in %.1f s.", self._number, _how(code), delay)
             self._stop.wait(delay)
 
     def _run_once(self) -> int:
+        with tempfile.TemporaryDirectory(prefix="streamml-") as folder:
+            summary = Path(folder) / "summary.json"
+            code = self._wait_for([*self._arguments, "--summary-file", str(summary)])
+            if code == 0 and summary.exists():
+                self.summaries.append(json.loads(summary.read_text()))
+            elif code == 0:
+                return _NO_SUMMARY
+        return code
+
+    def _wait_for(self, arguments: list[str]) -> int:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streamml", *self._arguments],
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
+            [sys.executable, "-m", "streamml", *arguments],
+            stdout=self._output,
+            stderr=self._output,
             # Ctrl-C in a terminal goes to the whole group; the supervisor alone decides when a worker ends.
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509  one system call, no Python lock
@@ -122,17 +144,12 @@ class _Child:
         ended = threading.Event()
         ender = threading.Thread(target=self._end_when_asked, args=(process, ended))
         ender.start()
-        assert process.stdout is not None
-        printed = process.stdout.read()
         code = process.wait()
         ended.set()
         ender.join()
-        lines = printed.strip().splitlines()
-        if lines:
-            self.summaries.append(json.loads(lines[-1]))
         return code
 
-    def _end_when_asked(self, process: subprocess.Popen[str], ended: threading.Event) -> None:
+    def _end_when_asked(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
         while not ended.wait(0.05):
             if self._stop.is_set():
                 process.send_signal(signal.SIGTERM)
@@ -151,6 +168,13 @@ class _Child:
         if len(self._crashes) < self._restarts.most:
             return None
         return FatalError(
-            f"Worker {self._number} crashed {len(self._crashes)} times within {self._restarts.window_s:.0f} s, the last "
-            f"time with code {code}. Its log above says why; nothing is lost: what it had not committed will be read again."
+            f"Worker {self._number} crashed {len(self._crashes)} times within {self._restarts.window_s:.0f} s; the last "
+            f"time it {_how(code)}. Its log above says why; nothing is lost: what it had not committed will be read again."
         )
+
+
+def _how(code: int) -> str:
+    """How a process ended, in words."""
+    if code == _NO_SUMMARY:
+        return "ended with code 0 in the middle of its run"
+    return f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}"

@@ -126,6 +126,13 @@ class Source(Protocol):
         """
         ...
 
+    def ends(self) -> Positions:
+        """Next offsets of partitions whose end was reached since the last call, all records before them delivered.
+
+        They lie past the last record where nobody is shown what follows it: markers of transactions, aborted records.
+        """
+        ...
+
     def failed_commits(self) -> Sequence[TopicPartition]:
         """Partitions of which a commit without ``wait`` has failed since the last call."""
         ...

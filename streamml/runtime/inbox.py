@@ -6,7 +6,7 @@ import queue
 from dataclasses import dataclass
 
 from streamml.engine.events import Event
-from streamml.ports.source import RecordRun
+from streamml.ports.source import RecordRun, TopicPartition
 
 
 class Polls:
@@ -15,6 +15,7 @@ class Polls:
 
     def __init__(self) -> None:
         self.runs: list[RecordRun] = []
+        self.ends: dict[TopicPartition, int] = {}
 
     def rows(self) -> int:
         return sum(map(len, self.runs))

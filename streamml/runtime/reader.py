@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamml.clock import Clock
-from streamml.engine.events import Assigned, CommitFailed, Lost, Released, Revoking
+from streamml.engine.events import Assigned, CommitFailed, Lost, Polled, Released, Revoking
 from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, TransientError
 from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
@@ -75,18 +75,19 @@ class Reader:
         """Records are next in the order of events. Called by the worker's thread."""
         self._offered.append(polls)
 
-    def take(self) -> list[RecordRun]:
+    def take(self) -> Polled | None:
         """What may be taken now; nothing while the gate is closed. Called by the worker's thread."""
         if not self._offered or not self._gate_open:
-            return []
+            return None
         with self._room:
             runs = [run for polls in self._offered for run in polls.runs]
+            ends = {where: end for polls in self._offered for where, end in polls.ends.items()}
             if self._filling in self._offered:
                 self._filling = None
             self._offered.clear()
             self._untaken -= sum(map(len, runs))
             self._room.notify()
-        return runs
+        return Polled(runs, ends)
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Drop what is offered of these partitions: whoever gets them next reads it again. Called by the worker's thread."""
@@ -94,6 +95,7 @@ class Reader:
             for polls in self._offered:
                 before = polls.rows()
                 polls.runs = [run for run in polls.runs if run.partition not in partitions]
+                polls.ends = {where: end for where, end in polls.ends.items() if where not in partitions}
                 self._untaken -= before - polls.rows()
 
     def commit(self, positions: Positions) -> None:
@@ -144,16 +146,18 @@ class Reader:
             return
         if failed := self._source.failed_commits():
             self._inbox.put(CommitFailed(tuple(failed)))
-        if runs:
-            self._hand_over(runs)
+        ends = self._source.ends()
+        if runs or ends:
+            self._hand_over(runs, ends)
 
-    def _hand_over(self, runs: list[RecordRun]) -> None:
+    def _hand_over(self, runs: list[RecordRun], ends: Positions) -> None:
         with self._room:
             polls = self._filling
             if polls is None:
                 polls = self._filling = Polls()
                 self._inbox.put(polls)
             polls.runs += runs
+            polls.ends.update(ends)
             self._untaken += sum(map(len, runs))
 
     def _wait_for_room(self) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import queue
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -29,7 +30,6 @@ from streamml.engine.events import (
     Fail,
     Gate,
     Lost,
-    Polled,
     Released,
     Revoking,
     RunStage,
@@ -74,6 +74,9 @@ class Worker:
         self._inbox: Inbox = queue.SimpleQueue()
         self._lanes = [Lane(f"streamml-stage-{n}", stage, clock, self._inbox) for n, stage in enumerate(stages)]
         self._reader = Reader(source, clock, config, self._inbox)
+        # What quick stages answered. It waits for its turn: an event is heard of only when all that the one before it asked
+        # for has been done.
+        self._answers: deque[Event] = deque()
         self._stopped: Stopped | None = None
         self._outstanding = 0
 
@@ -117,6 +120,8 @@ class Worker:
             else:
                 self._tell(event, now)
             self._take_polled(now)
+        if self._answers:
+            self._tell(self._answers.popleft(), now)
         for delivered in self._sink.completions():
             self._outstanding -= 1
             self._tell(delivered, now)
@@ -124,8 +129,8 @@ class Worker:
         self._take_polled(now)
 
     def _take_polled(self, now: float) -> None:
-        if runs := self._reader.take():
-            self._tell(Polled(runs), now)
+        if polled := self._reader.take():
+            self._tell(polled, now)
 
     def _tell(self, event: Event, now: float) -> None:
         """Let the engine hear of an event, and obey."""
@@ -137,7 +142,7 @@ class Worker:
 
     def _wait(self) -> list[Message]:
         """Everything in the inbox; a tick when nothing came and one is due."""
-        patience, due = self._patience()
+        patience, due = self._patience() if not self._answers else (0.0, False)
         try:
             events = [self._inbox.get(timeout=patience)]
         except queue.Empty:
@@ -159,7 +164,7 @@ class Worker:
         for action in actions:
             match action:
                 case RunStage():
-                    self._run_stage(action, now)
+                    self._run_stage(action)
                 case Send():
                     self._outstanding += 1
                     self._sink.send(action.token, action.blocks)
@@ -176,7 +181,7 @@ class Worker:
                 case Fail():
                     raise action.error
 
-    def _run_stage(self, job: RunStage, now: float) -> None:
+    def _run_stage(self, job: RunStage) -> None:
         lane = self._lanes[job.stage]
         if not lane.quick:
             lane.submit(job)
@@ -184,7 +189,7 @@ class Worker:
         answer = lane.answer(job)
         if isinstance(answer, Crash):
             raise answer.error
-        self._tell(answer, now)
+        self._answers.append(answer)
 
     def _close(self) -> None:
         """Leave in an order that loses nothing: reading ends, positions are committed, the rest is let go."""

@@ -42,8 +42,19 @@ def problems(topology: Topology, signatures: Signatures | None = None) -> list[s
     """
     found = [*_name_problems(topology), *_source_problems(topology.source)]
     found += _dead_letter_problems(topology.dead_letters)
+    found += _version_problems(topology)
     flow, wrong = columns_after(topology, len(topology.steps), signatures)
     return [*found, *wrong, *_sink_problems(topology, flow)]
+
+
+def _version_problems(topology: Topology) -> Iterator[str]:
+    versions: dict[str, set[str | None]] = {}
+    for step in topology.steps:
+        if isinstance(step, Onnx):
+            versions.setdefault(step.name, set()).add(step.version)
+    for name, named in versions.items():
+        if len(named) > 1:
+            yield f"Steps name {len(named)} versions of the model {name!r}; put one of them into a folder of its own name."
 
 
 def columns_after(topology: Topology, steps: int, signatures: Signatures | None = None) -> tuple[Flow, list[str]]:

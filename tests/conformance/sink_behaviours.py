@@ -103,8 +103,9 @@ class SinkBehaviours:
         self, ground: Ground, sink: Sink, topic: str
     ) -> None:
         noise = random.Random(1).randbytes(30_000)  # What compression does not make smaller.
-        small = [RawRecord(str(number).encode(), b"small", [], 1) for number in range(4)]
-        sink.send(7, [block(topic, small), block(topic, [*small, RawRecord(b"k", noise, [], 1), *small])])
+        marked: Headers = [("streamml", b"1;id")]
+        small = [RawRecord(str(number).encode(), b"small", marked, 1) for number in range(4)]
+        sink.send(7, [block(topic, small), block(topic, [*small, RawRecord(b"k", noise, marked, 1), *small])])
         (only,) = ended(sink, 1)
         assert only.token == 7
         assert [(refusal.block, refusal.index) for refusal in only.refusals] == [(1, 4)]

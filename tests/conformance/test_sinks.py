@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
+from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.sink import MemorySink
-from streamml.errors import SinkUnavailable
+from streamml.errors import FatalError, SinkUnavailable
 from streamml.ops.embedded.kafka import EmbeddedKafka
+from streamml.ports.source import Headers, RawRecord
 from tests.conformance.grounds import Ground, KafkaGround, MemoryGround
-from tests.conformance.sink_behaviours import SinkBehaviours, numbered
+from tests.conformance.sink_behaviours import SinkBehaviours, block, ended, numbered
 
 
 class TestMemory(SinkBehaviours):
@@ -23,6 +27,28 @@ class TestKafka(SinkBehaviours):
     @pytest.fixture
     def ground(self, kafka: EmbeddedKafka) -> Ground:
         return KafkaGround(kafka)
+
+
+@pytest.mark.integration
+def test_kafka_of_records_that_look_alike_none_that_was_refused_goes_unseen(kafka: EmbeddedKafka) -> None:
+    ground = KafkaGround(kafka)
+    ground.create(ground.topic, 1, max_bytes=10_000)
+    sink = ground.sink()
+    # Reports do not tell headers, which alone make the second one too large.
+    headers: list[Headers] = [[], [("large", Random(1).randbytes(20_000))], []]
+    records = [RawRecord(b"k", b"alike" if number < 2 else b"other", headers[number], 1) for number in range(3)]
+    sink.send(1, [block(ground.topic, records)])
+    (only,) = ended(sink, 1)
+    assert [refusal.index for refusal in only.refusals] == [0, 1]
+    assert [record.value for _, record in ground.records(ground.topic)] == [b"alike", b"other"]
+
+
+@pytest.mark.integration
+def test_kafka_a_topic_that_is_not_there_stops_the_worker(kafka: EmbeddedKafka) -> None:
+    sink = KafkaSink({"bootstrap.servers": kafka.bootstrap_servers, "topic.metadata.propagation.max.ms": 100})
+    sink.send(1, [numbered("nowhere", 3)])
+    with pytest.raises(FatalError, match="nowhere"):
+        ended(sink, 1)
 
 
 def test_memory_open_says_that_the_broker_is_away() -> None:

@@ -24,20 +24,24 @@ def schedules(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
     return runs, [list(order[i : i + size]) for i in range(0, len(order), size)]
 
 
-@given(schedules())
-def test_d1_position_is_behind_every_unsettled_record(schedule: tuple[list[list[int]], list[list[int]]]) -> None:
+@given(schedules(), st.integers(0, 3))
+def test_d1_position_is_behind_every_unsettled_record(
+    schedule: tuple[list[list[int]], list[list[int]]], hidden: int
+) -> None:
     runs, groups = schedule
     offsets = [offset for run in runs for offset in run]
     ledger = Ledger(0)
     for run in runs:
         ledger.open(run_of(run))
+    ledger.skip_to(offsets[-1] + 1 + hidden)
+    ledger.skip_to(offsets[0])
     unsettled = set(range(len(offsets)))
     for group in groups:
         ledger.settle(np.array(group, np.int64))
         unsettled -= set(group)
         assert all(ledger.position <= offsets[ordinal] for ordinal in unsettled)
         assert ledger.unsettled == len(unsettled)
-    assert ledger.position == offsets[-1] + 1
+    assert ledger.position == offsets[-1] + 1 + hidden
     assert (ledger.rows, ledger.size_bytes) == (0, 0)
 
 
@@ -47,3 +51,14 @@ def test_d1_settling_twice_is_a_violation() -> None:
     ledger.settle(np.array([0, 0], np.int64))
     with pytest.raises(LedgerViolation):
         ledger.settle(np.array([1], np.int64))
+
+
+def test_d1_what_is_shown_to_nobody_needs_no_settling() -> None:
+    ledger = Ledger(3)
+    ledger.skip_to(7)
+    assert ledger.position == 7
+    ledger.open(run_of([9]))
+    ledger.skip_to(12)
+    assert ledger.position == 7
+    ledger.settle(np.array([0], np.int64))
+    assert ledger.position == 12

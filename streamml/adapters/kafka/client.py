@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from streamml.errors import FatalError, Fenced, OffsetOutOfRange, SettingsError, SourceUnavailable, StreamMLError
+from streamml.ports.source import Headers
 
 LOG: Final = logging.getLogger("streamml.kafka")
 _NO_RIGHTS: Final = (
@@ -18,6 +19,7 @@ _NO_RIGHTS: Final = (
     KafkaError._AUTHENTICATION,
     KafkaError.SASL_AUTHENTICATION_FAILED,
 )
+UNREADABLE_HEADERS: Final = "streamml.unreadable_headers"
 T = TypeVar("T")
 
 
@@ -34,6 +36,17 @@ def opened(make: Callable[[dict[str, Any]], T], config: Mapping[str, Any]) -> T:
         raise SettingsError(
             f"librdkafka refuses the settings under [kafka]: {reason}. Correct or remove the property."
         ) from error
+
+
+def headers_of(message: Message) -> Headers:
+    """A record's headers.
+
+    The client cannot give headers of which a name is not UTF-8, which a broker takes; `UNREADABLE_HEADERS` stands for them.
+    """
+    try:
+        return cast(Headers, message.headers() or [])
+    except (SystemError, UnicodeDecodeError):
+        return [(UNREADABLE_HEADERS, None)]
 
 
 class translated:

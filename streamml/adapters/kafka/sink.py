@@ -21,8 +21,21 @@ DEFAULTS: Final[Mapping[str, object]] = {
     # As Java's producer, so that joins in other frameworks find equal keys in equal partitions.
     "partitioner": "murmur2_random",
     "queue.buffering.max.messages": 1_000_000,
-    "message.max.bytes": 16_777_216,
+    # The client counts before it compresses, the broker after: what came in compressed must get out as a dead letter.
+    "message.max.bytes": 1_000_000_000,
 }
+
+_REFUSALS: Final = (
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.POLICY_VIOLATION,
+)
+"""What the broker has against one record; everything else it has against this client, or the topic."""
+
+_Alike = tuple[str, bytes | None, bytes | None]
+"""Topic, key and value of a record."""
 
 
 class KafkaSink:
@@ -62,21 +75,15 @@ class KafkaSink:
                 block.headers,
             )
             for row in rows:
-                try:
-                    produce(*row)
-                except BufferError:
-                    self._wait_and_produce(row)
-                except KafkaException as error:
-                    batch.not_taken(error.args[0], row)
-
-    def _wait_and_produce(self, row: tuple[Any, ...]) -> None:
-        while True:
-            self._producer.poll(0.1)
-            try:
-                self._producer.produce(*row)
-            except BufferError:
-                continue
-            return
+                while True:
+                    try:
+                        produce(*row)
+                    except BufferError:
+                        self._producer.poll(0.1)
+                        continue
+                    except KafkaException as error:
+                        batch.not_taken(error.args[0], row)
+                    break
 
     def completions(self) -> list[Delivered]:
         """See `Sink.completions`."""
@@ -97,29 +104,45 @@ class _Batch:
         self._blocks = blocks
         self._left = sum(map(len, blocks))
         self._report = report
-        self._refusals: list[Refusal] = []
+        self._refused: list[tuple[_Alike, str]] = []
 
     def ended(self, error: KafkaError | None, message: Any) -> None:
         """One record was acknowledged, or will never be. Called by the client once per record."""
         if error is not None:
-            self._refuse(error, message.topic(), message.value(), message.key(), message.headers() or [])
+            self._refuse(error, (message.topic(), message.key(), message.value()))
         self._left -= 1
         if not self._left:
-            self._report(Delivered(self._token, tuple(self._refusals)))
+            self._report(Delivered(self._token, tuple(self._refusals())))
 
     def not_taken(self, error: KafkaError, row: tuple[Any, ...]) -> None:
         """The client did not even queue the record."""
-        self._refuse(error, row[0], row[1], row[2], row[7])
+        topic, value, key, *_ = row
+        self._refuse(error, (topic, key, value))
         self.ended(None, None)
 
-    def _refuse(self, error: KafkaError, topic: str, *record: Any) -> None:
-        if error.fatal():
-            raise FatalError(f"The producer cannot go on: {error.str()}.")
-        known = {(refusal.block, refusal.index) for refusal in self._refusals}
-        for number, block in enumerate(self._blocks):
-            rows = zip(block.values, block.keys, block.headers, strict=True) if block.topic == topic else ()
-            for index, row in enumerate(rows):
-                if (*row,) == record and (number, index) not in known:
-                    self._refusals.append(Refusal(number, index, error.str()))
-                    return
-        raise FatalError(f"The producer reports a record that was never sent to {topic}: {error.str()}.")
+    def _refuse(self, error: KafkaError, record: _Alike) -> None:
+        if error.code() not in _REFUSALS:
+            raise FatalError(
+                f"The broker takes no records for {record[0]}: {error.str()}. See to the topic and to this client's rights, "
+                "then start again; nothing is lost."
+            )
+        self._refused.append((record, error.str()))
+
+    def _refusals(self) -> list[Refusal]:
+        """Places of what was refused.
+
+        The client's reports do not say which record they are about, nor its headers. Records alike in topic, key and
+        value cannot be told apart, so all of them count as refused when one is: none that was refused goes unseen.
+        """
+        if not self._refused:
+            return []
+        reasons = dict(self._refused)
+        found = [
+            Refusal(number, index, reasons[block.topic, *record])
+            for number, block in enumerate(self._blocks)
+            for index, record in enumerate(zip(block.keys, block.values, strict=True))
+            if (block.topic, *record) in reasons
+        ]
+        if len(found) < len(self._refused):
+            raise FatalError(f"The producer refused a record that was never sent: {self._refused[0][1]}.")
+        return found

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import numpy as np
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import error_of, opened, translated
+from streamml.adapters.kafka.client import error_of, headers_of, opened, translated
 from streamml.batch.column import object_array
-from streamml.errors import FatalError, SourceUnavailable
-from streamml.ports.source import Headers, Positions, RawRecord, RecordRun, SourceListener, TopicPartition
+from streamml.errors import FatalError, SourceUnavailable, StreamMLError
+from streamml.ports.source import Positions, RawRecord, RecordRun, SourceListener, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 3
@@ -25,7 +25,8 @@ SAFETY: Final[Mapping[str, object]] = {
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",
     "partition.assignment.strategy": "cooperative-sticky",
-    "enable.partition.eof": False,
+    # The end of a partition may lie past its last record, behind transactions' markers that nobody is shown.
+    "enable.partition.eof": True,
 }
 """What the promises rest on; settings may not change these."""
 
@@ -69,6 +70,9 @@ class KafkaSource:
         config = {**DEFAULTS, **client, **SAFETY, "group.id": group, "on_commit": self._committed_async}
         self._consumer: Any = opened(Consumer, config)
         self._failed_commits: list[TopicPartition] = []
+        self._ends: dict[TopicPartition, int] = {}
+        # Comes with the next poll: the client counts the records that came with it as delivered.
+        self._error: StreamMLError | None = None
 
     def open(self, listener: SourceListener) -> None:
         """See `Source.open`. A group that never ran gets its start offsets committed first (promise D1)."""
@@ -81,12 +85,21 @@ class KafkaSource:
 
     def poll(self, max_rows: int, timeout_s: float) -> list[RecordRun]:
         """See `Source.poll`."""
+        self._raise_error()
         with translated():
             first = self._consumer.poll(timeout_s)
             if first is None:
                 return []
             messages = [first, *self._consumer.consume(max_rows - 1, 0)]
-        return self._runs(messages)
+        good = self._without_events(messages)
+        if not good:
+            self._raise_error()
+        return self._runs(good)
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def commit(self, positions: Positions, *, wait: bool) -> None:
         """See `Source.commit`."""
@@ -101,6 +114,11 @@ class KafkaSource:
         for one in answer:
             if one.error is not None:
                 raise error_of(one.error)
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """See `Source.ends`."""
+        ends, self._ends = self._ends, {}
+        return ends
 
     def failed_commits(self) -> list[TopicPartition]:
         """See `Source.failed_commits`."""
@@ -199,13 +217,21 @@ class KafkaSource:
             TopicPartition(one.topic, one.partition) for one in partitions if error is not None or one.error is not None
         ]
 
-    def _runs(self, messages: list[Message]) -> list[RecordRun]:
+    def _without_events(self, messages: list[Any]) -> list[Any]:
+        """The records among what the client gave; notes the ends and the first error."""
         errors = list(map(Message.error, messages))
-        if any(errors):
-            for error, message in zip(errors, messages, strict=True):
-                if error is not None:
-                    _raise_unless_passing(error, message)
-            messages = [message for error, message in zip(errors, messages, strict=True) if error is None]
+        if not any(errors):
+            return messages
+        for error, message in zip(errors, messages, strict=True):
+            if error is None:
+                continue
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._ends[TopicPartition(message.topic(), message.partition())] = message.offset()
+            elif self._error is None and not _passes(error):
+                self._error = error_of(error)
+        return [message for error, message in zip(errors, messages, strict=True) if error is None]
+
+    def _runs(self, messages: list[Any]) -> list[RecordRun]:
         where: list[Any] = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
         # Stable: each partition's records stay in offset order.
         order = sorted(range(len(messages)), key=where.__getitem__)
@@ -222,7 +248,7 @@ class KafkaSource:
             timestamps=np.fromiter(map(_second, map(Message.timestamp, messages)), np.int64, count),
             values=object_array(values, count),
             keys=object_array(keys, count) if self._keys else None,
-            headers=object_array((message.headers() or [] for message in messages), count) if self._headers else None,
+            headers=object_array(map(headers_of, messages), count) if self._headers else None,
             size_bytes=sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys))),
             records=_Messages(messages),
         )
@@ -236,14 +262,11 @@ class _Messages:
 
     def __getitem__(self, index: int, /) -> RawRecord:
         message = self._messages[index]
-        headers = cast(Headers, message.headers() or [])
-        return RawRecord(message.key(), message.value(), headers, message.timestamp()[1])
+        return RawRecord(message.key(), message.value(), headers_of(message), message.timestamp()[1])
 
 
-_PASSING: Final = (KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+_PASSING: Final = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
 
 
-def _raise_unless_passing(error: KafkaError, message: Message) -> None:
-    if error.code() in _PASSING or (error.retriable() and not error.fatal()):
-        return
-    raise error_of(error)
+def _passes(error: KafkaError) -> bool:
+    return error.code() in _PASSING or (error.retriable() and not error.fatal())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import opened, translated
+from streamml.adapters.kafka.client import headers_of, opened, translated
 from streamml.errors import SourceUnavailable, TopologyError
-from streamml.ports.source import Headers, RawRecord, TopicPartition
+from streamml.ports.source import RawRecord, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
 _OWN: Final = {
@@ -81,6 +81,5 @@ def _assign(consumer: Any, topic: str, last: int | None) -> dict[int, int]:
 
 
 def _located(message: Any) -> Located:
-    headers = cast(Headers, message.headers() or [])
-    record = RawRecord(message.key(), message.value(), headers, message.timestamp()[1])
+    record = RawRecord(message.key(), message.value(), headers_of(message), message.timestamp()[1])
     return Located(TopicPartition(message.topic(), message.partition()), message.offset(), record)

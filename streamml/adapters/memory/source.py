@@ -75,9 +75,14 @@ class MemorySource:
         with self._broker.lock():
             self._unfenced()
             done = self._broker.down is None and self._group.commit(self, positions)
+            self._broker.changed()
             if wait and not done:
                 self._answering()
                 raise SourceUnavailable("Not committed: this source is no member of its group any more.")
+
+    def ends(self) -> Positions:
+        """See `Source.ends`; in memory everything is shown."""
+        return {}
 
     def failed_commits(self) -> list[TopicPartition]:
         """See `Source.failed_commits`; commits in memory are answered at once."""

@@ -280,7 +280,7 @@ class Show:
             self._stop.wait(0.1)
 
     def _work(self) -> None:
-        arguments = ["run", f"topologies/{_TOPOLOGY}", "--brokers", self._settings.brokers, "--histogram"]
+        arguments = ["run", f"topologies/{_TOPOLOGY}", "--brokers", self._settings.brokers]
         arguments += ["--redis-url", self._settings.redis.url, "--group", self._group]
         try:
             self._summaries = supervise(
