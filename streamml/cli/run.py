@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -85,6 +86,8 @@ def _on_signals(stop: Any, patience_s: float | None = None) -> None:
 
     def handle(number: int, frame: object) -> None:
         if patience_s is not None:
+            # Where even the interpreter hangs, on its way out: a client's thread that does not end.
+            faulthandler.dump_traceback_later(patience_s + _GRACE_S, exit=True)
             timer = threading.Timer(patience_s, give_up)
             timer.daemon = True
             timer.start()

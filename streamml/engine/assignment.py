@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from streamml.engine.ledger import Ledger
 from streamml.engine.sequencer import Sequencer
-from streamml.ports.source import Positions, TopicPartition
+from streamml.ports.source import TopicPartition
 
 
 @dataclass(slots=True)
@@ -67,7 +67,3 @@ class Assignment:
 
     def slots(self) -> list[Slot]:
         return list(self._by_partition.values())
-
-    def positions(self) -> Positions:
-        """Next offset to commit for every open slot."""
-        return {slot.partition: slot.ledger.position for slot in self.slots()}

@@ -130,6 +130,16 @@ class DeadLetterMeter:
         self._rows = 0
         self._letters = 0
 
+    @property
+    def over(self) -> bool:
+        """Whether a window had too many."""
+        return self._rows >= self._limit.min_sample
+
+    @property
+    def looming(self) -> bool:
+        """Whether there are more dead letters already than a whole window may have."""
+        return self._letters > self._limit.max_ratio * self._limit.min_sample
+
     def exceeded(self, rows: int, letters: int) -> float | None:
         """Count ``rows`` more records with ``letters`` dead letters; the share if it is over the limit."""
         self._rows += rows
@@ -137,5 +147,7 @@ class DeadLetterMeter:
         if self._rows < self._limit.min_sample:
             return None
         share = self._letters / self._rows
+        if share > self._limit.max_ratio:
+            return share
         self._rows = self._letters = 0
-        return share if share > self._limit.max_ratio else None
+        return None

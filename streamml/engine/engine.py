@@ -21,7 +21,7 @@ import numpy as np
 
 from streamml.batch.microbatch import Int, MicroBatch
 from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
-from streamml.engine.assignment import Assignment, SlotNames
+from streamml.engine.assignment import Assignment, Slot, SlotNames
 from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.batcher import Batcher, BatchPolicy, Flush
 from streamml.engine.dead_letters import DeadLetterLimit, DeadLetterMeter
@@ -178,7 +178,7 @@ class Engine:
         times += [drain.deadline for drain in self._drains]
         if self._stop is not None:
             times.append(self._stop.deadline)
-        if any(slot.committed != slot.ledger.position for slot in self._assignment.slots()):
+        if any(slot.committed != self._position(slot) for slot in self._assignment.slots()):
             times.append(self._commit_at)
         return min(times, default=None)
 
@@ -194,7 +194,14 @@ class Engine:
 
     def positions(self) -> dict[TopicPartition, int]:
         """Next offset to commit for each partition that is ours."""
-        return dict(self._assignment.positions())
+        return {
+            slot.partition: position for slot in self._assignment.slots() if (position := self._position(slot)) >= 0
+        }
+
+    def _position(self, slot: Slot) -> int:
+        """How far a slot may be committed; not at all further while what looks like a storm of dead letters is weighed."""
+        weighed = self._meter.over or (self._meter.looming and not self.idle)
+        return slot.committed if weighed else slot.ledger.position
 
     def queued_rows(self) -> list[int]:
         """Rows that wait, per stage."""
@@ -337,7 +344,8 @@ class Engine:
         if share is not None:
             raise DeadLetterLimitExceeded(
                 f"{share:.0%} of the latest records became dead letters, more than the topology allows "
-                f"({self._config.dead_letter_limit.max_ratio:.0%}). See `streamml dlq list`; mend the cause, then start again."
+                f"({self._config.dead_letter_limit.max_ratio:.0%}). See `streamml dlq list`; mend the cause, then start again: "
+                "these records were not committed and will be read anew."
             )
 
     def _count(self, block: Outcomes) -> None:
@@ -392,7 +400,7 @@ class Engine:
             return
         changed: dict[TopicPartition, int] = {}
         for slot in self._assignment.slots():
-            position = slot.ledger.position
+            position = self._position(slot)
             if position != slot.committed:
                 changed[slot.partition] = slot.committed = position
         if changed:
@@ -415,14 +423,15 @@ class Engine:
             if now < drain.deadline and any(slot.ledger.unsettled for slot in slots):
                 continue
             self._drains.remove(drain)
-            actions.append(Released(drain.partitions, {slot.partition: slot.ledger.position for slot in slots}))
+            positions = {slot.partition: position for slot in slots if (position := self._position(slot)) >= 0}
+            actions.append(Released(drain.partitions, positions))
             self._close(drain.partitions)
 
     def _finish_stop(self, now: float, actions: list[Action]) -> None:
         if self._stop is None or (self._gauge.rows and now < self._stop.deadline):
             return
         unsettled = sum(slot.ledger.unsettled for slot in self._assignment.slots())
-        actions.append(Stopped(self._assignment.positions(), unsettled))
+        actions.append(Stopped(self.positions(), unsettled))
 
     def _close(self, partitions: Iterable[TopicPartition]) -> None:
         closed: set[int] = set()

@@ -49,6 +49,7 @@ def supervise(
     restarts: Restarts | None = None,
     started: Callable[[int, int], None] = lambda number, pid: None,
     quiet: bool = False,
+    patience_s: float = 30.0,
 ) -> list[dict[str, Any]]:
     """Run ``workers`` processes of ``streamml run`` until all have ended; returns their summaries.
 
@@ -57,6 +58,7 @@ def supervise(
         stop: ends them all in good order.
         started: hears the number and process id of every process that starts.
         quiet: whether what workers print is dropped, for a live view.
+        patience_s: how long a worker may take to end when it is asked to; then it is killed.
 
     Raises:
         FatalError: a worker crashed again and again; the others were stopped in good order.
@@ -64,7 +66,7 @@ def supervise(
         Fenced: a worker was fenced.
     """
     children = [
-        _Child(number, list(arguments(number)), restarts or Restarts(), stop, started, quiet)
+        _Child(number, list(arguments(number)), restarts or Restarts(), stop, started, quiet, patience_s)
         for number in range(workers)
     ]
     for child in children:
@@ -88,12 +90,14 @@ class _Child:
         stop: threading.Event,
         started: Callable[[int, int], None],
         quiet: bool,
+        patience_s: float,
     ) -> None:
         self._number = number
         self._arguments = arguments
         self._restarts = restarts
         self._stop = stop
         self._started = started
+        self._patience_s = patience_s
         # Standard output is the supervisor's own.
         self._output = subprocess.DEVNULL if quiet else _STDERR
         self._crashes: deque[float] = deque()
@@ -151,9 +155,13 @@ class _Child:
 
     def _end_when_asked(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
         while not ended.wait(0.05):
-            if self._stop.is_set():
-                process.send_signal(signal.SIGTERM)
-                return
+            if not self._stop.is_set():
+                continue
+            process.send_signal(signal.SIGTERM)
+            if not ended.wait(self._patience_s):
+                _LOG.error("Worker %d did not end within %.0f s; it is killed.", self._number, self._patience_s)
+                process.kill()
+            return
 
     def _verdict(self, code: int) -> StreamMLError | None:
         """The error to end with, or ``None`` where the worker is to be started again."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 from dataclasses import dataclass
+from typing import Final
 
 from streamml.engine.events import Event
+from streamml.errors import FatalError, StreamMLError
 from streamml.ports.source import RecordRun, TopicPartition
+
+_LOG: Final = logging.getLogger("streamml.worker")
 
 
 class Polls:
@@ -25,7 +30,15 @@ class Polls:
 class Crash:
     """A thread ended with an error that it could not answer itself."""
 
-    error: BaseException
+    error: StreamMLError
+
+    @staticmethod
+    def of(error: Exception, where: str) -> Crash:
+        """The end of a thread; an error that is none of ours is a bug, and told as one."""
+        if isinstance(error, StreamMLError):
+            return Crash(error)
+        _LOG.error("Unexpected %s in %s", type(error).__name__, where, exc_info=error)
+        return Crash(FatalError(f"Unexpected {type(error).__name__} in {where}; the log has where. Nothing is lost."))
 
 
 Message = Event | Polls | Crash

@@ -60,7 +60,7 @@ class Lane:
                 _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)
             return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
         except Exception as error:
-            return Crash(error)
+            return Crash.of(error, f"the stage {self._stage.name}")
         except BaseException as error:
             # sys.exit() in a user's function would end this thread alone, in silence.
             return Crash(

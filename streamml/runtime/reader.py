@@ -118,7 +118,7 @@ class Reader:
             while not self._stopping.is_set():
                 self._turn()
         except Exception as error:
-            self._inbox.put(Crash(error))
+            self._inbox.put(Crash.of(error, "the source's thread"))
             self._stopping.wait()
         self._leave()
 

@@ -40,6 +40,7 @@ from streamml.engine.events import (
     Stopped,
     Tick,
 )
+from streamml.errors import StreamMLError
 from streamml.ports.sink import Sink
 from streamml.ports.source import Source
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
@@ -196,4 +197,7 @@ class Worker:
         self._reader.stop(self._engine.positions())
         for lane in self._lanes:
             lane.stop()
-        self._sink.close(self._config.drain_s if self._stopped is None else 1.0)
+        try:
+            self._sink.close(self._config.drain_s if self._stopped is None else 1.0)
+        except StreamMLError as error:
+            _LOG.warning("While the sink was closed: %s", error)

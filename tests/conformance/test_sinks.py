@@ -44,6 +44,21 @@ def test_kafka_of_records_that_look_alike_none_that_was_refused_goes_unseen(kafk
 
 
 @pytest.mark.integration
+def test_kafka_what_the_clients_queue_has_no_room_for_waits_in_order_and_send_does_not(kafka: EmbeddedKafka) -> None:
+    ground = KafkaGround(kafka)
+    ground.create(ground.topic, 1)
+    sink = KafkaSink({"bootstrap.servers": kafka.bootstrap_servers, "queue.buffering.max.messages": 10})
+    sink.open()
+    with ground.outage():
+        for token in range(4):
+            sink.send(token, [numbered(ground.topic, 25, first=token * 25)])
+        assert sink.completions() == []
+        assert sink.close(0.1) == 100
+    assert sorted(one.token for one in ended(sink, 4)) == [0, 1, 2, 3]
+    assert [record.value for _, record in ground.records(ground.topic)] == [b"%d" % number for number in range(100)]
+
+
+@pytest.mark.integration
 def test_kafka_a_topic_that_is_not_there_stops_the_worker(kafka: EmbeddedKafka) -> None:
     sink = KafkaSink({"bootstrap.servers": kafka.bootstrap_servers, "topic.metadata.propagation.max.ms": 100})
     sink.send(1, [numbered("nowhere", 3)])

@@ -238,10 +238,29 @@ def test_e4_too_many_dead_letters_stop_the_worker() -> None:
         "payments", source=topology.source, steps=topology.steps, sink=topology.sink, dead_letters=letters
     )
     run = driver(strict)
+    for number in range(30):
+        run.send(payment(number))
+    run.settle()
+    assert run.commits() == {IN: 30}
     for _ in range(20):
         run.send(b"poison")
     with pytest.raises(DeadLetterLimitExceeded):
         run.settle()
+    # Whoever mends the cause gets these records again.
+    assert run.commits() == {IN: 30}
+
+
+def test_e4_a_few_dead_letters_at_the_end_are_committed() -> None:
+    topology = payments()
+    letters = sm.DeadLetterQueue("payments.dlq", max_ratio=0.1, min_sample=100)
+    lenient = sm.Topology(
+        "payments", source=topology.source, steps=topology.steps, sink=topology.sink, dead_letters=letters
+    )
+    run = driver(lenient)
+    for _ in range(20):
+        run.send(b"poison")
+    run.settle()
+    assert run.commits() == {IN: 20}
 
 
 def test_latest_begins_with_what_is_sent_after_the_driver_was_made() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -48,7 +50,7 @@ class KafkaSink:
         """
         self._producer: Any = opened(Producer, {**DEFAULTS, **client, **SAFETY})
         self._ended: list[Delivered] = []
-        self._fatal: KafkaError | None = None
+        self._waiting: deque[tuple[_Batch, Iterator[tuple[Any, ...]]]] = deque()
 
     def open(self) -> None:
         """See `Sink.open`."""
@@ -59,7 +61,6 @@ class KafkaSink:
 
     def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
         """See `Sink.send`."""
-        produce = self._producer.produce
         batch = _Batch(token, blocks, self._ended.append)
         # One callback for all: a closure per record costs more than producing it, most of it in the garbage collector.
         ended = batch.ended
@@ -74,26 +75,41 @@ class KafkaSink:
                 block.timestamps,
                 block.headers,
             )
+            self._waiting.append((batch, rows))
+        self._produce()
+
+    def _produce(self) -> None:
+        """Hand over what the client's queue has room for; the rest waits, in order, for the next call."""
+        produce = self._producer.produce
+        while self._waiting:
+            batch, rows = self._waiting[0]
             for row in rows:
-                while True:
-                    try:
-                        produce(*row)
-                    except BufferError:
-                        self._producer.poll(0.1)
-                        continue
-                    except KafkaException as error:
-                        batch.not_taken(error.args[0], row)
-                    break
+                try:
+                    produce(*row)
+                except BufferError:
+                    self._waiting[0] = (batch, chain([row], rows))
+                    return
+                except KafkaException as error:
+                    batch.not_taken(error.args[0], row)
+            self._waiting.popleft()
 
     def completions(self) -> list[Delivered]:
         """See `Sink.completions`."""
         self._producer.poll(0)
+        self._produce()
         ended, self._ended[:] = list(self._ended), []
         return ended
 
     def close(self, timeout_s: float) -> int:
         """See `Sink.close`."""
-        return int(self._producer.flush(timeout_s))
+        deadline = time.monotonic() + timeout_s
+        while self._waiting and time.monotonic() < deadline:
+            self._producer.poll(0.05)
+            self._produce()
+        left = int(self._producer.flush(max(0.0, deadline - time.monotonic())))
+        waiting = [(batch, list(rows)) for batch, rows in self._waiting]
+        self._waiting = deque((batch, iter(rows)) for batch, rows in waiting)
+        return left + sum(len(rows) for _, rows in waiting)
 
 
 class _Batch:

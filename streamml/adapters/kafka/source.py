@@ -36,6 +36,8 @@ DEFAULTS: Final[Mapping[str, object]] = {
     "queued.max.messages.kbytes": 32_768,
     "session.timeout.ms": 10_000,
     "heartbeat.interval.ms": 3_000,
+    # Partitions that are added are found by a refresh; librdkafka's 5 minutes are long for a topic that was too slow.
+    "topic.metadata.refresh.interval.ms": 10_000,
 }
 
 
@@ -128,12 +130,14 @@ class KafkaSource:
     def pause(self) -> None:
         """See `Source.pause`."""
         self._paused = True
-        self._consumer.pause(self._consumer.assignment())
+        with translated():
+            self._consumer.pause(self._consumer.assignment())
 
     def resume(self) -> None:
         """See `Source.resume`."""
         self._paused = False
-        self._consumer.resume(self._consumer.assignment())
+        with translated():
+            self._consumer.resume(self._consumer.assignment())
 
     def committed(self) -> dict[TopicPartition, int]:
         """See `Source.committed`."""
@@ -152,7 +156,8 @@ class KafkaSource:
     def close(self) -> None:
         """See `Source.close`."""
         self._closing = True
-        self._consumer.close()
+        with translated():
+            self._consumer.close()
 
     def _partitions(self) -> list[ClientPartition]:
         topics = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
