@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from streamml.adapters.kafka.sink import KafkaSink
-from streamml.adapters.kafka.source import KafkaSource
+from streamml.adapters.kafka.source import DEFAULTS, KafkaSource
+from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.clock import SystemClock
 from streamml.compose.identity import Identity, claim
 from streamml.compose.models import load_models
@@ -15,7 +17,7 @@ from streamml.compose.stages import build_stages, engine_config, needs_features,
 from streamml.compose.surroundings import feature_problems, find_topics
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine
-from streamml.errors import TopologyError
+from streamml.errors import SettingsError, TopologyError
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
 from streamml.runtime.reader import WorkerConfig
@@ -80,12 +82,29 @@ def compose_worker(
         {**settings.consumer(), **member},
         keys=reads_keys(topology),
         headers=bool(topology.sink.headers),
+        transactional=settings.worker.processing_guarantee == "exactly_once",
     )
     config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
     # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
-    sink = KafkaSink({"batch.size": min(largest, 1_000_000), **settings.producer()})
+    producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
+    sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source)
     worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
     return Composed(worker, engine, identity, models, store)
+
+
+def _sink(
+    topology: Topology, settings: Settings, producer: dict[str, Any], name: str, source: KafkaSource
+) -> KafkaSink:
+    if settings.worker.processing_guarantee == "at_least_once":
+        return KafkaSink(producer)
+    if topology.sink.order != "partition":
+        raise SettingsError(
+            'processing_guarantee is "exactly_once", and the sink\'s order is "none": a transaction is a cut through the '
+            'order of each partition. Set Sink(order="partition"), or process at least once.'
+        )
+    # No longer than the session: whoever takes the partitions of a dead worker over waits for its transaction to end.
+    session = settings.consumer().get("session.timeout.ms", DEFAULTS["session.timeout.ms"])
+    return KafkaTransactions({"transaction.timeout.ms": session, **producer}, name, source.member)
 
 
 def open_store(settings: RedisSettings) -> FeatureStore:

@@ -13,14 +13,13 @@ dropped here and nowhere else (promise D6).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from streamml.batch.microbatch import Int, MicroBatch
-from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
+from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Assignment, Slot, SlotNames
 from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.batcher import Batcher, BatchPolicy, Flush
@@ -38,19 +37,18 @@ from streamml.engine.events import (
     Released,
     Revoking,
     RunStage,
-    Send,
     Settled,
     StageDone,
     StageFailed,
     Stop,
     Stopped,
-    Tick,
 )
 from streamml.engine.outbound import Letters, prediction_records
+from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox
 from streamml.engine.retry import Backoff
-from streamml.engine.rows import check_conservation, not_of, rows_of, split_by_slot
+from streamml.engine.rows import check_conservation, rows_of, split_by_slot
 from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
-from streamml.ports.sink import Delivered, OutboundRecords
+from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import TopicPartition
 
 
@@ -63,6 +61,7 @@ class EngineConfig:
         prediction_topic, dead_letter_topic: where outcomes go.
         dead_letter_limit: when to stop because too much fails.
         budget: bound on what is polled and unsettled.
+        exactly_once: send and commit in transactions (promise D2), which needs ``ordered``.
         ordered: keep the order of each source partition.
         commit_interval_s: how often positions are committed; at a crash, as much may be scored twice.
         max_outbound_rows: most records handed to the sink and not acknowledged.
@@ -75,6 +74,7 @@ class EngineConfig:
     dead_letter_topic: str
     dead_letter_limit: DeadLetterLimit
     budget: Budget
+    exactly_once: bool = False
     ordered: bool = True
     commit_interval_s: float = 0.2
     max_outbound_rows: int = 100_000
@@ -127,11 +127,13 @@ class Engine:
         self._assignment = Assignment(names, ordered=config.ordered)
         self._stages = [_Stage(Batcher(policy), policy.max_rows) for policy in config.stages]
         self._jobs: dict[int, _Job] = {}
-        self._tokens: dict[int, tuple[Outcomes, ...]] = {}
-        self._held: deque[Send] = deque()
-        self._outbound = 0
         self._numbers = 0
         self._closes = 0
+        self._outbox: Outbox = (
+            ExactlyOnce(self._records, config.max_outbound_rows, config.commit_interval_s, config.backoff)
+            if config.exactly_once
+            else AtLeastOnce(self._records, config.max_outbound_rows)
+        )
         self._gauge = Gauge(config.budget)
         self._meter = DeadLetterMeter(config.dead_letter_limit)
         self._gate_open = True
@@ -148,7 +150,7 @@ class Engine:
                 case StageDone():
                     self._stage_done(event, now, actions)
                 case Delivered():
-                    self._delivered(event, now, actions)
+                    self._delivered(event, actions)
                 case Polled():
                     self._polled(event)
                 case StageFailed():
@@ -161,12 +163,12 @@ class Engine:
                     self._drains.append(self._drain(event.partitions, event.deadline))
                 case Lost():
                     self._close(event.partitions)
+                case TransactionEnded():
+                    self._transaction_ended(event, now, actions)
                 case CommitFailed():
                     self._uncommit(event)
                 case Stop():
                     self._stop = self._stop or event
-                case Tick():
-                    pass
             self._go_on(now, actions)
         except FatalError as error:
             actions.append(Fail(error))
@@ -176,9 +178,13 @@ class Engine:
         """When a `Tick` is due even if nothing else happens."""
         times = [job.retry_at for job in self._jobs.values() if job.retry_at is not None]
         times += [drain.deadline for drain in self._drains]
+        if (send_at := self._outbox.wake_at(self._assignment.slots())) is not None:
+            times.append(send_at)
         if self._stop is not None:
             times.append(self._stop.deadline)
-        if any(slot.committed != self._position(slot) for slot in self._assignment.slots()):
+        if not self._config.exactly_once and any(
+            slot.committed != self._position(slot) for slot in self._assignment.slots()
+        ):
             times.append(self._commit_at)
         return min(times, default=None)
 
@@ -193,10 +199,18 @@ class Engine:
         return self._gauge
 
     def positions(self) -> dict[TopicPartition, int]:
-        """Next offset to commit for each partition that is ours."""
-        return {
-            slot.partition: position for slot in self._assignment.slots() if (position := self._position(slot)) >= 0
-        }
+        """Next offset to commit for each partition that is ours; transactions have committed theirs."""
+        return self._positions(self._assignment.slots())
+
+    def _positions(self, slots: Iterable[Slot]) -> dict[TopicPartition, int]:
+        if self._config.exactly_once:
+            return {}
+        return {slot.partition: position for slot in slots if (position := self._position(slot)) >= 0}
+
+    @property
+    def _urgent(self) -> bool:
+        """Whether somebody waits for rows to settle."""
+        return bool(self._drains) or self._stop is not None
 
     def _position(self, slot: Slot) -> int:
         """How far a slot may be committed; not at all further while what looks like a storm of dead letters is weighed."""
@@ -245,12 +259,19 @@ class Engine:
         job.retry_at = now + self._config.backoff.delay(job.attempt, event.random)
         self.statistics.retries += 1
 
-    def _delivered(self, event: Delivered, now: float, actions: list[Action]) -> None:
-        outcomes = self._tokens.pop(event.token)
-        self._outbound -= sum(len(block) for block in outcomes if block.kind is not Kind.FILTERED)
-        if event.refusals:
-            outcomes = self._replace_refused(event, outcomes, now, actions)
-        self._settle(outcomes, actions)
+    def _delivered(self, event: Delivered, actions: list[Action]) -> None:
+        settled, letters = self._outbox.delivered(event)
+        mine = tuple(one for one in letters if self._assignment.by_number(int(one.origin.slot[0])) is not None)
+        if mine:
+            self._send(mine, actions)
+        if settled:
+            self._settle(settled, actions)
+
+    def _transaction_ended(self, event: TransactionEnded, now: float, actions: list[Action]) -> None:
+        self.statistics.retries += not event.committed
+        settled = self._outbox.ended(event, self._assignment.slots(), now)
+        if settled:
+            self._settle(settled, actions)
 
     def _uncommit(self, event: CommitFailed) -> None:
         for partition in event.partitions:
@@ -274,53 +295,18 @@ class Engine:
             else:
                 released.extend(slot.sequencer.offer(pieces))
         if released:
-            self._send(tuple(released), now, actions)
+            self._send(tuple(released), actions)
 
-    def _send(self, outcomes: tuple[Outcomes, ...], now: float, actions: list[Action]) -> None:
-        going = tuple(block for block in outcomes if block.kind is not Kind.FILTERED)
-        if not going:
-            self._settle(outcomes, actions)
-            return
-        blocks = tuple(self._outbound_records(block, now) for block in going)
-        dropped = tuple(block for block in outcomes if block.kind is Kind.FILTERED)
-        token = self._number()
-        self._tokens[token] = going + dropped
-        self._held.append(Send(token, blocks, going))
-        self._send_held(actions)
+    def _send(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
+        settled = self._outbox.put(outcomes)
+        if settled:
+            self._settle(settled, actions)
 
-    def _send_held(self, actions: list[Action]) -> None:
-        while self._held and self._outbound < self._config.max_outbound_rows:
-            send = self._held.popleft()
-            self._outbound += sum(len(block) for block in send.blocks)
-            actions.append(send)
-
-    def _outbound_records(self, block: Outcomes, now: float) -> OutboundRecords:
+    def _records(self, block: Outcomes, now: float) -> OutboundRecords:
         if block.kind is Kind.PREDICTION:
             return prediction_records(block, self._config.prediction_topic)
         letters = Letters(self._assignment, self._names, self._config.dead_letter_topic, self._config.worker)
         return letters.records(block, now)
-
-    def _replace_refused(
-        self, event: Delivered, outcomes: tuple[Outcomes, ...], now: float, actions: list[Action]
-    ) -> tuple[Outcomes, ...]:
-        """Send dead letters for refused predictions; returns the outcomes that settle now."""
-        refused: list[Outcomes] = []
-        for refusal in event.refusals:
-            block = outcomes[refusal.block]
-            if block.kind is Kind.DEAD_LETTER:
-                raise FatalError(
-                    f"The broker refused a dead letter for {self._config.dead_letter_topic}: {refusal.message} "
-                    "Raise max.message.bytes of that topic above that of the input topic and start again; nothing is lost."
-                )
-            failure = Failure(
-                "sink", "EncodeError", f"The broker refused the prediction: {refusal.message}", block.model
-            )
-            refused.append(dead_letters(block.origin.take(slice(refusal.index, refusal.index + 1)), [failure]))
-        mine = [piece for piece in refused if self._assignment.by_number(int(piece.origin.slot[0])) is not None]
-        if mine:
-            self._send(tuple(mine), now, actions)
-        waiting = {(int(piece.origin.slot[0]), int(piece.origin.ordinal[0])) for piece in refused}
-        return tuple(block.take(not_of(block.origin, waiting)) for block in outcomes)
 
     def _settle(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
         ordinals: dict[int, list[Int]] = {}
@@ -355,7 +341,7 @@ class Engine:
     # -- what follows ------------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float, actions: list[Action]) -> None:
-        self._send_held(actions)
+        actions += self._outbox.go_on(self._assignment.slots(), now, urgent=self._urgent)
         self._retry(now, actions)
         self._dispatch(actions)
         self._finish_drains(now, actions)
@@ -392,11 +378,11 @@ class Engine:
     def _crowded(self, index: int) -> bool:
         """Whether a stage has enough to do for now; past the last one, whether the sink has."""
         if index == len(self._stages):
-            return bool(self._held)
+            return self._outbox.crowded
         return self._stages[index].batcher.rows >= 2 * self._stages[index].max_rows
 
     def _commit(self, now: float, actions: list[Action]) -> None:
-        if now < self._commit_at:
+        if self._config.exactly_once or now < self._commit_at:
             return
         changed: dict[TopicPartition, int] = {}
         for slot in self._assignment.slots():
@@ -423,8 +409,7 @@ class Engine:
             if now < drain.deadline and any(slot.ledger.unsettled for slot in slots):
                 continue
             self._drains.remove(drain)
-            positions = {slot.partition: position for slot in slots if (position := self._position(slot)) >= 0}
-            actions.append(Released(drain.partitions, positions))
+            actions.append(Released(drain.partitions, self._positions(slots)))
             self._close(drain.partitions)
 
     def _finish_stop(self, now: float, actions: list[Action]) -> None:
@@ -443,6 +428,8 @@ class Engine:
                 self._gauge.add(-slot.ledger.rows, -slot.ledger.size_bytes)
         for stage in self._stages:
             stage.batcher.drop(closed)
+        if closed:
+            self._outbox.forget(closed)
 
     def _still_ours(self, batch: MicroBatch, closes: int) -> MicroBatch:
         """The rows whose slots are open, given how many had been closed when all of them were."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Outcomes
 from streamml.errors import StreamMLError
-from streamml.ports.sink import Delivered, OutboundRecords
+from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import Positions, RecordRun, TopicPartition
 
 
@@ -105,7 +105,19 @@ class Stop:
     deadline: float
 
 
-Event = Assigned | Revoking | Lost | Polled | StageDone | StageFailed | Delivered | CommitFailed | Tick | Stop
+Event = (
+    Assigned
+    | Revoking
+    | Lost
+    | Polled
+    | StageDone
+    | StageFailed
+    | Delivered
+    | TransactionEnded
+    | CommitFailed
+    | Tick
+    | Stop
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +154,18 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitTransaction:
+    """Commit what was sent since the last transaction ended, with these positions; answer with `TransactionEnded`."""
+
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class AbortTransaction:
+    """Take back what was sent since the last transaction ended; answer with `TransactionEnded`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """Take records (``open``) or stop taking them."""
 
@@ -171,4 +195,4 @@ class Fail:
     error: StreamMLError
 
 
-Action = RunStage | Send | Settled | Commit | Gate | Released | Stopped | Fail
+Action = RunStage | Send | Settled | Commit | CommitTransaction | AbortTransaction | Gate | Released | Stopped | Fail

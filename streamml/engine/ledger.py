@@ -62,6 +62,16 @@ class Ledger:
         else:
             self._position = max(self._position, position)
 
+    def position_at(self, ordinal: int) -> int:
+        """Next offset to commit if all records before ``ordinal`` are settled (and what is hidden behind them)."""
+        index = bisect_right(self._starts, ordinal) - 1
+        if index < 0:
+            return self._position
+        entry, place = self._entries[index], ordinal - self._starts[index]
+        if place == 0:
+            return self._entries[index - 1].end if index else self._position
+        return entry.end if place >= len(entry.run) else int(entry.run.offsets[place - 1]) + 1
+
     def settle(self, ordinals: Int) -> tuple[int, int]:
         """Settle the records at ``ordinals``, each exactly once over the life of the slot.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamml.batch.outcome import Outcomes
+import numpy as np
+
+from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
 from streamml.engine.assignment import Assignment, SlotNames
 from streamml.engine.dead_letters import Letter, compose_letter
 from streamml.engine.identity import prediction_id
-from streamml.ports.sink import OutboundRecords
+from streamml.engine.rows import not_of
+from streamml.errors import FatalError
+from streamml.ports.sink import OutboundRecords, Refusal
 
 
 def prediction_records(block: Outcomes, topic: str) -> OutboundRecords:
@@ -19,6 +24,37 @@ def prediction_records(block: Outcomes, topic: str) -> OutboundRecords:
     return OutboundRecords(
         topic, block.keys.tolist(), block.values.tolist(), block.headers.tolist(), block.origin.timestamp.tolist()
     )
+
+
+def refused_as_letters(
+    rows: Sequence[Outcomes], refusals: Sequence[Refusal]
+) -> tuple[tuple[Outcomes, ...], tuple[Outcomes, ...]]:
+    """Rows without those that the broker refused, and these as dead letters.
+
+    Raises:
+        FatalError: it refused a dead letter.
+    """
+    good = [np.ones(len(block), bool) for block in rows]
+    letters: list[Outcomes] = []
+    for refusal in refusals:
+        block = rows[refusal.block]
+        if block.kind is Kind.DEAD_LETTER:
+            raise FatalError(
+                f"The broker refused a dead letter: {refusal.message}. Let the dead-letter topic take what the input topic "
+                "takes (max.message.bytes above the input's, message.timestamp.after.max.ms as there), then start again; "
+                "nothing is lost."
+            )
+        failure = Failure("sink", "EncodeError", f"The broker refused the prediction: {refusal.message}", block.model)
+        letters.append(dead_letters(block.origin.take(slice(refusal.index, refusal.index + 1)), [failure]))
+        good[refusal.block][refusal.index] = False
+    rest = tuple(block.take(kept) for block, kept in zip(rows, good, strict=True) if kept.any())
+    return rest, tuple(letters)
+
+
+def without_parents_of(letters: Sequence[Outcomes], rows: Sequence[Outcomes]) -> tuple[Outcomes, ...]:
+    """Rows without the siblings of these letters: a record is settled when all of its children are."""
+    waiting = {(int(one.origin.slot[0]), int(one.origin.ordinal[0])) for one in letters}
+    return tuple(block.take(not_of(block.origin, waiting)) for block in rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from streamml.ports.source import Headers
+from streamml.ports.source import Headers, Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,13 @@ class Delivered:
     refusals: tuple[Refusal, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TransactionEnded:
+    """A transaction has ended: everything in it counts (``committed``), or nothing does."""
+
+    committed: bool
+
+
 class Sink(Protocol):
     """Writes records. All calls come from one thread.
 
@@ -63,7 +70,7 @@ class Sink(Protocol):
         """Queue the records of all blocks; `completions` reports ``token`` when all have ended."""
         ...
 
-    def completions(self) -> list[Delivered]:
+    def completions(self) -> Sequence[Delivered | TransactionEnded]:
         """What has ended since the last call; does not wait.
 
         Raises:
@@ -73,4 +80,21 @@ class Sink(Protocol):
 
     def close(self, timeout_s: float) -> int:
         """Flush for at most ``timeout_s``; returns the number of records still not acknowledged."""
+        ...
+
+
+@runtime_checkable
+class TransactionalSink(Sink, Protocol):
+    """Writes records in transactions, one at a time: `send` begins one where none is open.
+
+    After `commit` or `abort` the caller sends nothing until `completions` has reported `TransactionEnded`, which comes
+    after the reports of its records. Of a transaction that was not committed, records may never be reported.
+    """
+
+    def commit(self, positions: Positions) -> None:
+        """Commit what was sent, with the group's positions. It fails where this worker's generation of the group is over."""
+        ...
+
+    def abort(self) -> None:
+        """Take back what was sent."""
         ...

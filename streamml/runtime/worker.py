@@ -23,9 +23,11 @@ from typing import Final
 from streamml.clock import Clock
 from streamml.engine.engine import Engine
 from streamml.engine.events import (
+    AbortTransaction,
     Action,
     Assigned,
     Commit,
+    CommitTransaction,
     Event,
     Fail,
     Gate,
@@ -41,7 +43,7 @@ from streamml.engine.events import (
     Tick,
 )
 from streamml.errors import StreamMLError
-from streamml.ports.sink import Sink
+from streamml.ports.sink import Sink, TransactionalSink, TransactionEnded
 from streamml.ports.source import Source
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
 from streamml.runtime.lane import Lane
@@ -123,9 +125,10 @@ class Worker:
             self._take_polled(now)
         if self._answers:
             self._tell(self._answers.popleft(), now)
-        for delivered in self._sink.completions():
-            self._outstanding -= 1
-            self._tell(delivered, now)
+        for ended in self._sink.completions():
+            # Of a transaction that was taken back, not everything is reported.
+            self._outstanding = 0 if isinstance(ended, TransactionEnded) else self._outstanding - 1
+            self._tell(ended, now)
         # What was acknowledged may have made room.
         self._take_polled(now)
 
@@ -171,6 +174,8 @@ class Worker:
                     self._sink.send(action.token, action.blocks)
                 case Settled():
                     self._observer.settled(action, now)
+                case CommitTransaction() | AbortTransaction():
+                    self._end_transaction(action)
                 case Commit():
                     self._reader.commit(action.positions)
                 case Gate():
@@ -181,6 +186,14 @@ class Worker:
                     self._stopped = action
                 case Fail():
                     raise action.error
+
+    def _end_transaction(self, action: CommitTransaction | AbortTransaction) -> None:
+        assert isinstance(self._sink, TransactionalSink)
+        self._outstanding += 1
+        if isinstance(action, CommitTransaction):
+            self._sink.commit(action.positions)
+        else:
+            self._sink.abort()
 
     def _run_stage(self, job: RunStage) -> None:
         lane = self._lanes[job.stage]

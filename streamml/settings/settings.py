@@ -73,6 +73,10 @@ class WorkerSettings(_Section):
     )
     max_in_flight_mb: int = Field(default=64, ge=1, description="The same in megabytes of keys and values.")
     max_poll_rows: int = Field(default=4096, ge=1, le=100_000, description="Most records taken by one poll.")
+    processing_guarantee: Literal["at_least_once", "exactly_once"] = Field(
+        default="at_least_once",
+        description="`exactly_once`: predictions, dead letters and offsets in one transaction; readers use read_committed.",
+    )
     commit_interval_ms: int = Field(default=200, ge=10, le=60_000, description="How often offsets are committed.")
     drain_ms: int = Field(default=5000, ge=100, le=600_000, description="Time that a revoke or a shutdown may take.")
 

@@ -20,6 +20,7 @@ from tests.integration.test_worker import Job, event
 
 pytestmark = pytest.mark.integration
 
+both = pytest.mark.parametrize("exactly_once", [False, True], ids=["at least once", "exactly once"])
 EVENTS = 12_000
 KILLS = 3
 
@@ -34,7 +35,10 @@ def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
 
 
 def start_worker(job: Job) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.integration.worker_process", job.servers, job.name])
+    guarantee = "exactly_once" if job.exactly_once else "at_least_once"
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.worker_process", job.servers, job.name, guarantee]
+    )
 
 
 def committed(probe: KafkaSource) -> int:
@@ -49,7 +53,7 @@ def wait_for(probe: KafkaSource, total: int) -> None:
 
 
 def check(job: Job) -> None:
-    """Nothing lost, nothing wrong, first occurrences in source order."""
+    """Nothing lost, nothing wrong, first occurrences in source order; once each where that was promised."""
     seen: Counter[str] = Counter()
     first: dict[str, list[int]] = {}
     for record in job.read("out"):
@@ -61,10 +65,12 @@ def check(job: Job) -> None:
         seen[value["id"]] += 1
     assert set(seen) == {f"e{number}" for number in range(EVENTS)}
     assert all(offsets == sorted(offsets) for offsets in first.values())
+    assert not job.exactly_once or set(seen.values()) == {1}
 
 
-def test_d1_d4_kill_9_of_the_worker_loses_nothing(kafka: EmbeddedKafka) -> None:
-    job = Job(kafka.bootstrap_servers)
+@both
+def test_d1_d2_d4_kill_9_of_the_worker_loses_nothing(kafka: EmbeddedKafka, exactly_once: bool) -> None:
+    job = Job(kafka.bootstrap_servers, exactly_once=exactly_once)
     job.create()
     probe = KafkaSource([f"{job.name}.in"], job.name, "earliest", {"bootstrap.servers": job.servers})
     share = EVENTS // (KILLS + 1)
@@ -87,8 +93,9 @@ def test_d1_d4_kill_9_of_the_worker_loses_nothing(kafka: EmbeddedKafka) -> None:
     check(job)
 
 
-def test_d1_d4_broker_kill_9_and_restart_loses_nothing(own_kafka: EmbeddedKafka) -> None:
-    job = Job(own_kafka.bootstrap_servers)
+@both
+def test_d1_d2_d4_broker_kill_9_and_restart_loses_nothing(own_kafka: EmbeddedKafka, exactly_once: bool) -> None:
+    job = Job(own_kafka.bootstrap_servers, exactly_once=exactly_once)
     job.create()
     half = EVENTS // 2
     job.produce([event(n, n + 0.5) for n in range(half)])

@@ -8,11 +8,12 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from pydantic import BaseModel
 
@@ -20,6 +21,7 @@ from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.codecs.json_encode import json_encoder
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import KafkaSource
+from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.adapters.memory.model import FunctionModel
 from streamml.batch.column import Columns
 from streamml.clock import SystemClock
@@ -62,16 +64,21 @@ def double(inputs: Columns) -> Columns:
     return {"score": amount * 2}
 
 
+LARGEST = 20_000
+
+
 @dataclass
 class Job:
     """Topics, a group and workers for one test."""
 
     servers: str
     name: str = field(default_factory=lambda: f"job-{uuid.uuid4().hex[:8]}")
+    exactly_once: bool = False
 
     def create(self) -> None:
         admin = AdminClient({"bootstrap.servers": self.servers})
-        topics = [NewTopic(f"{self.name}.{part}", PARTITIONS, 1) for part in ("in", "out", "dlq")]
+        config = {"in": {}, "dlq": {}, "out": {"max.message.bytes": str(LARGEST)}}
+        topics = [NewTopic(f"{self.name}.{part}", PARTITIONS, 1, config=config[part]) for part in config]
         for created in admin.create_topics(topics).values():
             created.result()
 
@@ -92,6 +99,7 @@ class Job:
             dead_letter_topic=f"{self.name}.dlq",
             dead_letter_limit=DeadLetterLimit(0.5, 1000),
             budget=Budget(budget_rows, 50_000_000),
+            exactly_once=self.exactly_once,
         )
         tensor = Tensor("float64", ())
         scorer = FunctionModel("double", "1", Signature({"amount": tensor}, {"score": tensor}), model)
@@ -101,8 +109,15 @@ class Job:
             [Decode(decoder, "drop"), RunModel(scorer, {"amount": "amount"}, {"score": Output("score")}), encode]
         )
         static = {} if identity is None else {"group.instance.id": f"{self.name}/{identity}"}
-        source = KafkaSource([f"{self.name}.in"], self.name, "earliest", {**client, **static})
-        return Worker(Engine(config, names), source, [stage], KafkaSink(client), SystemClock(), WorkerConfig())
+        source = KafkaSource(
+            [f"{self.name}.in"], self.name, "earliest", {**client, **static}, transactional=self.exactly_once
+        )
+        producer = {"batch.size": LARGEST, **client}
+        sink = KafkaSink(producer)
+        if self.exactly_once:
+            own = {"transaction.timeout.ms": 10_000, **producer}
+            sink = KafkaTransactions(own, f"{self.name}/{identity or uuid.uuid4().hex}", source.member)
+        return Worker(Engine(config, names), source, [stage], sink, SystemClock(), WorkerConfig())
 
     def run_until_committed(self, worker: Worker, total: int) -> Stopped:
         probe = KafkaSource([f"{self.name}.in"], self.name, "earliest", {"bootstrap.servers": self.servers})
@@ -112,28 +127,34 @@ class Job:
             probe.close()
 
     def read(self, part: str) -> list[Any]:
-        """All records of a topic, up to its end now."""
+        """All committed records of a topic, up to its end now."""
         consumer = Consumer(
-            {"bootstrap.servers": self.servers, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": uuid.uuid4().hex,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+            }
         )
-        from confluent_kafka import TopicPartition
-
-        partitions = [TopicPartition(f"{self.name}.{part}", number, 0) for number in range(PARTITIONS)]
-        expected = sum(consumer.get_watermark_offsets(one, timeout=10)[1] for one in partitions)
-        consumer.assign(partitions)
+        consumer.assign([TopicPartition(f"{self.name}.{part}", number, 0) for number in range(PARTITIONS)])
         records: list[Any] = []
-        while len(records) < expected:
+        ended: set[int] = set()
+        while len(ended) < PARTITIONS:
             message = consumer.poll(10)
-            assert message is not None, f"{part} ended early, after {len(records)} of {expected} records"
-            assert message.error() is None
-            records.append(message)
+            assert message is not None, f"{part} ended early, after {len(records)} records"
+            if message.error() is None:
+                records.append(message)
+            else:
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                ended.add(message.partition())
         consumer.close()
         return records
 
 
-@pytest.fixture
-def job(kafka: EmbeddedKafka) -> Job:
-    made = Job(kafka.bootstrap_servers)
+@pytest.fixture(params=[False, True], ids=["at least once", "exactly once"])
+def job(kafka: EmbeddedKafka, request: pytest.FixtureRequest) -> Job:
+    made = Job(kafka.bootstrap_servers, exactly_once=request.param)
     made.create()
     return made
 
@@ -172,6 +193,18 @@ def test_d1_d3_every_record_ends_once_and_poison_alone_is_a_dead_letter(job: Job
     assert errors[b"not json"] == b"DecodeError"
 
 
+def test_d2_e3_a_prediction_that_the_broker_refuses_is_a_dead_letter_and_its_neighbours_are_not(job: Job) -> None:
+    noise = Random(1).randbytes(LARGEST).hex()
+    large = json.dumps({"id": noise, "amount": 1.0}).encode()
+    job.produce([event(n, float(n)) for n in range(100, 160)] + [large] + [event(n, float(n)) for n in range(160, 200)])
+    job.run_until_committed(job.worker(), 101)
+    ids = [json.loads(record.value())["id"] for record in job.read("out")]
+    assert sorted(ids) == [f"e{n}" for n in range(100, 200)]
+    (letter,) = job.read("dlq")
+    assert letter.value() == large
+    assert dict(letter.headers())["streamml.dlq.error"] == b"EncodeError"
+
+
 def test_d4_predictions_of_a_source_partition_keep_their_order(job: Job) -> None:
     job.produce([event(n, float(n)) if n % 50 else b"poison" for n in range(3_000)])
     job.run_until_committed(job.worker(), 3_000)
@@ -183,15 +216,29 @@ def test_d4_predictions_of_a_source_partition_keep_their_order(job: Job) -> None
 
 
 def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(job: Job) -> None:
-    job.produce([event(n, 2.0) for n in range(3_000)])
-    leaving, staying = job.worker(), job.worker()
-    thread = threading.Thread(target=leaving.run)
+    def careful(inputs: Columns) -> Columns:
+        pause.wait(0.02)
+        return {"score": np.asarray(inputs["amount"])}
+
+    # Slow enough that rows are in flight whenever partitions come and go.
+    pause = threading.Event()
+    job.produce([event(n, 2.0) for n in range(6_000)])
+    leaving, staying = job.worker(careful), job.worker(careful)
+    joined = threading.Event()
+    thread = threading.Thread(
+        target=leaving.run, kwargs={"until": lambda engine: engine.statistics.predictions > 0 and joined.set()}
+    )
     thread.start()
+    assert joined.wait(30)
+    other = threading.Thread(target=job.run_until_committed, args=(staying, 6_000))
+    other.start()
+    while not staying._engine.statistics.polled:
+        assert other.is_alive()
     leaving.request_stop()
-    job.produce([event(n, 2.0) for n in range(3_000, 6_000)])
-    job.run_until_committed(staying, 6_000)
-    thread.join(timeout=30)
-    assert not thread.is_alive()
+    for one in (thread, other):
+        one.join(timeout=60)
+        assert not one.is_alive()
+    assert leaving._engine.statistics.predictions + staying._engine.statistics.predictions == 6_000
     seen = Counter(json.loads(one.value())["id"] for one in job.read("out"))
     assert set(seen) == {f"e{n}" for n in range(6_000)}
     assert max(seen.values()) == 1

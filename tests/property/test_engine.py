@@ -43,6 +43,15 @@ from tests.records import letters_of, predictions_of, run_of
 PARTITIONS = [TopicPartition("events", 0), TopicPartition("events", 1)]
 BUDGET = Budget(rows=40, size_bytes=10_000)
 POLL = 15
+CONFIG = EngineConfig(
+    stages=(BatchPolicy(8), BatchPolicy(5)),
+    prediction_topic="predictions",
+    dead_letter_topic="dlq",
+    dead_letter_limit=DeadLetterLimit(1.0, 10**9),
+    budget=BUDGET,
+    commit_interval_s=0.2,
+    max_outbound_rows=20,
+)
 
 
 class World:
@@ -52,6 +61,7 @@ class World:
         self.random = random.Random(seed)
         self.now = 100.0
         self.records = records
+        self.names = SlotNames()
         self.engine = self.new_engine()
         self.committed = dict.fromkeys(PARTITIONS, 0)
         self.fetched: dict[TopicPartition, int] = {}
@@ -62,16 +72,7 @@ class World:
         self.stopped: Stopped | None = None
 
     def new_engine(self) -> Engine:
-        config = EngineConfig(
-            stages=(BatchPolicy(8), BatchPolicy(5)),
-            prediction_topic="predictions",
-            dead_letter_topic="dlq",
-            dead_letter_limit=DeadLetterLimit(1.0, 10**9),
-            budget=BUDGET,
-            commit_interval_s=0.2,
-            max_outbound_rows=20,
-        )
-        return Engine(config, SlotNames())
+        return Engine(CONFIG, self.names)
 
     def tell(self, event: Event) -> None:
         for action in self.engine.handle(event, self.now):

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streamml.adapters.kafka.client import opened
 from streamml.errors import FatalError, SinkUnavailable
-from streamml.ports.sink import Delivered, OutboundRecords, Refusal
+from streamml.ports.sink import Delivered, OutboundRecords, Refusal, TransactionEnded
 
 SAFETY: Final[Mapping[str, object]] = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": 0}
 """What the promises rest on: no duplicate by retry, no acknowledgement before replicas have it, no giving up."""
@@ -36,6 +36,15 @@ _REFUSALS: Final = (
 )
 """What the broker has against one record; everything else it has against this client, or the topic."""
 
+_TAKEN_BACK: Final = (
+    KafkaError._PURGE_QUEUE,
+    KafkaError._PURGE_INFLIGHT,
+    KafkaError._FATAL,
+    KafkaError._FENCED,
+    KafkaError._STATE,
+)
+"""What reports say of records whose transaction is over, or whose producer is: whoever ends it says why."""
+
 _Alike = tuple[str, bytes | None, bytes | None]
 """Topic, key and value of a record."""
 
@@ -48,9 +57,13 @@ class KafkaSink:
         Args:
             client: librdkafka properties, ``bootstrap.servers`` at least.
         """
-        self._producer: Any = opened(Producer, {**DEFAULTS, **client, **SAFETY})
+        self._client = dict(client)
+        self._producer: Any = self._opened()
         self._ended: list[Delivered] = []
         self._waiting: deque[tuple[_Batch, Iterator[tuple[Any, ...]]]] = deque()
+
+    def _opened(self) -> Any:
+        return opened(Producer, {**DEFAULTS, **self._client, **SAFETY})
 
     def open(self) -> None:
         """See `Sink.open`."""
@@ -93,7 +106,7 @@ class KafkaSink:
                     batch.not_taken(error.args[0], row)
             self._waiting.popleft()
 
-    def completions(self) -> list[Delivered]:
+    def completions(self) -> Sequence[Delivered | TransactionEnded]:
         """See `Sink.completions`."""
         self._producer.poll(0)
         self._produce()
@@ -118,7 +131,7 @@ class _Batch:
     def __init__(self, token: int, blocks: Sequence[OutboundRecords], report: Callable[[Delivered], None]) -> None:
         self._token = token
         self._blocks = blocks
-        self._left = sum(map(len, blocks))
+        self.left = sum(map(len, blocks))
         self._report = report
         self._refused: list[tuple[_Alike, str]] = []
 
@@ -126,8 +139,8 @@ class _Batch:
         """One record was acknowledged, or will never be. Called by the client once per record."""
         if error is not None:
             self._refuse(error, (message.topic(), message.key(), message.value()))
-        self._left -= 1
-        if not self._left:
+        self.left -= 1
+        if not self.left:
             self._report(Delivered(self._token, tuple(self._refusals())))
 
     def not_taken(self, error: KafkaError, row: tuple[Any, ...]) -> None:
@@ -137,6 +150,8 @@ class _Batch:
         self.ended(None, None)
 
     def _refuse(self, error: KafkaError, record: _Alike) -> None:
+        if error.code() in _TAKEN_BACK:
+            return
         if error.code() not in _REFUSALS:
             raise FatalError(
                 f"The broker takes no records for {record[0]}: {error.str()}. See to the topic and to this client's rights, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -18,6 +19,7 @@ from streamml.ports.source import Positions, RawRecord, RecordRun, SourceListene
 
 _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 3
+_MEMBER_S: Final = 0.1
 _second: Final = itemgetter(1)
 
 SAFETY: Final[Mapping[str, object]] = {
@@ -53,6 +55,7 @@ class KafkaSource:
         *,
         keys: bool = True,
         headers: bool = False,
+        transactional: bool = False,
     ) -> None:
         """
         Args:
@@ -61,10 +64,12 @@ class KafkaSource:
             start: where a group that never committed begins.
             client: librdkafka properties, ``bootstrap.servers`` at least.
             keys, headers: whether runs carry these columns.
+            transactional: whether positions are committed in transactions, which need `member`.
         """
         self._topics = list(topics)
         self._start = start
         self._keys = keys
+        self._transactional = transactional
         self._headers = headers
         self._listener: SourceListener | None = None
         self._paused = False
@@ -73,6 +78,8 @@ class KafkaSource:
         self._consumer: Any = opened(Consumer, config)
         self._failed_commits: list[TopicPartition] = []
         self._ends: dict[TopicPartition, int] = {}
+        self._member: Any = None
+        self._member_at = 0.0
         # Comes with the next poll: the client counts the records that came with it as delivered.
         self._error: StreamMLError | None = None
 
@@ -93,6 +100,7 @@ class KafkaSource:
             if first is None:
                 return []
             messages = [first, *self._consumer.consume(max_rows - 1, 0)]
+        self._renew_member()
         good = self._without_events(messages)
         if not good:
             self._raise_error()
@@ -116,6 +124,10 @@ class KafkaSource:
         for one in answer:
             if one.error is not None:
                 raise error_of(one.error)
+
+    def member(self) -> Any:
+        """This member in its present generation, as the client knows it, for a sink that writes in transactions."""
+        return self._member
 
     def ends(self) -> dict[TopicPartition, int]:
         """See `Source.ends`."""
@@ -159,6 +171,11 @@ class KafkaSource:
         with translated():
             self._consumer.close()
 
+    def _renew_member(self, *, now: bool = False) -> None:
+        """Ask the client who we are; a generation may begin without any partition coming or going."""
+        if self._transactional and (now or time.monotonic() > self._member_at + _MEMBER_S):
+            self._member, self._member_at = self._consumer.consumer_group_metadata(), time.monotonic()
+
     def _partitions(self) -> list[ClientPartition]:
         topics = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
         missing = [topic for topic in self._topics if topic not in topics]
@@ -180,6 +197,7 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
+        self._renew_member(now=True)
         # While the client leaves, nothing answers it any more.
         found = [] if self._closing else self._starts(consumer, partitions)
         self._listener.assigned({TopicPartition(one.topic, one.partition): one.offset for one in found})
@@ -204,6 +222,7 @@ class KafkaSource:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
+        self._renew_member(now=True)
         positions = self._listener.revoking([TopicPartition(one.topic, one.partition) for one in partitions])
         try:
             self.commit(positions, wait=True)

@@ -1,0 +1,255 @@
+"""Rows that ended and are on their way out: two guarantees, one contract.
+
+At least once: rows settle when the broker has acknowledged them, and positions are committed behind that. Exactly once
+(promise D2): rows go out in transactions that carry the positions too, and settle when theirs is committed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+from typing import Protocol
+
+from streamml.batch.outcome import Kind, Outcomes
+from streamml.engine.assignment import Slot
+from streamml.engine.events import AbortTransaction, Action, CommitTransaction, Send
+from streamml.engine.outbound import refused_as_letters, without_parents_of
+from streamml.engine.retry import Backoff
+from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
+
+Rows = tuple[Outcomes, ...]
+Compose = Callable[[Outcomes, float], OutboundRecords]
+
+
+class Outbox(Protocol):
+    """Takes rows that may go out, in order, and says when they are settled."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more waits here than is good: the last stage may rest."""
+        ...
+
+    def put(self, rows: Rows) -> Rows:
+        """Rows that ended and may go out; returns those that are settled by that alone."""
+        ...
+
+    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
+        """What to do now. ``urgent``: somebody waits for these rows to settle."""
+        ...
+
+    def delivered(self, event: Delivered) -> tuple[Rows, Rows]:
+        """Rows that settle, and rows that the broker refused, as dead letters to be put."""
+        ...
+
+    def ended(self, event: TransactionEnded, slots: Sequence[Slot], now: float) -> Rows:
+        """Rows that settle because their transaction is committed."""
+        ...
+
+    def forget(self, slots: set[int]) -> None:
+        """These slots are closed."""
+        ...
+
+    def wake_at(self, slots: Sequence[Slot]) -> float | None:
+        """When there is something to do even if nothing happens."""
+        ...
+
+
+class AtLeastOnce:
+    """Hands rows to the sink as they come, as far as it has room."""
+
+    def __init__(self, compose: Compose, max_rows: int) -> None:
+        """
+        Args:
+            compose: makes records of rows, given the time.
+            max_rows: most rows handed over and not acknowledged.
+        """
+        self._compose = compose
+        self._max_rows = max_rows
+        self._held: deque[Rows] = deque()
+        self._sent: dict[int, Rows] = {}
+        self._rows = 0
+        self._tokens = count(1)
+
+    @property
+    def crowded(self) -> bool:
+        """See `Outbox.crowded`."""
+        return bool(self._held)
+
+    def put(self, rows: Rows) -> Rows:
+        """See `Outbox.put`."""
+        if not _going(rows):
+            return rows
+        self._held.append(rows)
+        return ()
+
+    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
+        """See `Outbox.go_on`."""
+        actions: list[Action] = []
+        while self._held and self._rows < self._max_rows:
+            rows = self._held.popleft()
+            going, token = _going(rows), next(self._tokens)
+            self._sent[token] = going + _filtered(rows)
+            self._rows += sum(map(len, going))
+            actions.append(Send(token, tuple(self._compose(block, now) for block in going), going))
+        return actions
+
+    def delivered(self, event: Delivered) -> tuple[Rows, Rows]:
+        """See `Outbox.delivered`."""
+        rows = self._sent.pop(event.token)
+        self._rows -= sum(map(len, _going(rows)))
+        if not event.refusals:
+            return rows, ()
+        rest, letters = refused_as_letters(rows, event.refusals)
+        return without_parents_of(letters, rest), letters
+
+    def ended(self, event: TransactionEnded, slots: Sequence[Slot], now: float) -> Rows:
+        """See `Outbox.ended`."""
+        raise AssertionError("There are no transactions here.")
+
+    def forget(self, slots: set[int]) -> None:
+        """See `Outbox.forget`. What is held may be a dead letter, whose record is forgotten with its slot."""
+        self._held = deque(kept for rows in self._held if (kept := _without(rows, slots)))
+
+    def wake_at(self, slots: Sequence[Slot]) -> float | None:
+        """See `Outbox.wake_at`."""
+        return None
+
+
+class ExactlyOnce:
+    """Hands rows to the sink in transactions.
+
+    A transaction is a cut through every partition: all rows between the committed position and the one that it commits,
+    and no others, so whoever reads on from there repeats nothing and leaves out nothing. One that was aborted is sent anew
+    from what is kept here, without the rows of slots that were closed meanwhile, and with dead letters for the records
+    that the broker refused.
+    """
+
+    def __init__(self, compose: Compose, max_rows: int, interval_s: float, backoff: Backoff) -> None:
+        """
+        Args:
+            compose: makes records of rows, given the time.
+            max_rows: rows after which a transaction is committed at once.
+            interval_s: age at which a transaction is committed.
+            backoff: pause before a transaction that failed is tried again.
+        """
+        self._compose = compose
+        self._max_rows = max_rows
+        self._interval_s = interval_s
+        self._backoff = backoff
+        self._held: deque[Rows] = deque()
+        self._sent: dict[int, Rows] = {}
+        self._rows = 0
+        # Per slot, one past the last ordinal in this transaction, and in the one before.
+        self._cut: dict[int, int] = {}
+        self._done: dict[int, int] = {}
+        self._ending = False
+        self._broken = False
+        self._commit_at = 0.0
+        self._attempt = 0
+        self._retry_at = 0.0
+        self._committing: dict[int, int] = {}
+        self._closed: set[int] = set()
+        self._tokens = count(1)
+
+    @property
+    def crowded(self) -> bool:
+        """See `Outbox.crowded`."""
+        return sum(len(block) for rows in self._held for block in rows) >= self._max_rows
+
+    def put(self, rows: Rows) -> Rows:
+        """See `Outbox.put`. Rows that were filtered out belong to the cut too."""
+        self._held.append(rows)
+        return ()
+
+    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
+        """See `Outbox.go_on`."""
+        if self._ending:
+            return []
+        if self._broken:
+            self._ending = True
+            return [AbortTransaction()]
+        if now < self._retry_at:
+            return []
+        actions = list(self._sends(now))
+        if urgent or now >= self._commit_at or self._rows >= self._max_rows:
+            self._committing = self._changed(slots)
+            if self._committing:
+                self._ending = True
+                positions = {slot.partition: self._committing.get(slot.number, -1) for slot in slots}
+                actions.append(CommitTransaction({where: to for where, to in positions.items() if to >= 0}))
+        return actions
+
+    def _sends(self, now: float) -> Iterator[Action]:
+        while self._held and self._rows < self._max_rows:
+            rows = self._held.popleft()
+            going, token = _going(rows), next(self._tokens)
+            self._sent[token] = going + _filtered(rows)
+            self._rows += sum(map(len, rows))
+            for block in rows:
+                # What the sequencer releases is of one slot a block, ordinals ascending.
+                number = int(block.origin.slot[0])
+                self._cut[number] = max(self._cut.get(number, 0), int(block.origin.ordinal[-1]) + 1)
+            if going:
+                yield Send(token, tuple(self._compose(block, now) for block in going), going)
+
+    def _changed(self, slots: Sequence[Slot]) -> dict[int, int]:
+        """Positions of the cut by slot number, as far as they are new."""
+        positions = ((slot, slot.ledger.position_at(self._cut.get(slot.number, 0))) for slot in slots)
+        return {slot.number: to for slot, to in positions if to != slot.committed}
+
+    def delivered(self, event: Delivered) -> tuple[Rows, Rows]:
+        """See `Outbox.delivered`. A refused record spoils its transaction; the next one has a dead letter in its place."""
+        if event.refusals and event.token in self._sent:
+            rest, letters = refused_as_letters(self._sent[event.token], event.refusals)
+            self._sent[event.token] = (*rest, *letters)
+            self._broken = self._broken or not self._ending
+        return (), ()
+
+    def ended(self, event: TransactionEnded, slots: Sequence[Slot], now: float) -> Rows:
+        """See `Outbox.ended`."""
+        self._ending, broken, self._broken = False, self._broken, False
+        rows = tuple(block for sent in self._sent.values() for block in sent)
+        if event.committed:
+            self._done, self._attempt, self._commit_at = dict(self._cut), 0, now + self._interval_s
+            for slot in slots:
+                slot.committed = self._committing.get(slot.number, slot.committed)
+        else:
+            again = [kept for rows in self._sent.values() if (kept := _without(rows, self._closed))]
+            self._held.extendleft(reversed(again))
+            self._cut = dict(self._done)
+            self._attempt += 0 if broken else 1
+            self._retry_at = now + (0.0 if broken else self._backoff.delay(self._attempt, 0.5))
+        self._sent.clear()
+        self._closed.clear()
+        self._rows = 0
+        return rows if event.committed else ()
+
+    def forget(self, slots: set[int]) -> None:
+        """See `Outbox.forget`."""
+        self._held = deque(kept for rows in self._held if (kept := _without(rows, slots)))
+        self._closed |= slots
+        if any(len(_without(rows, slots)) < len(rows) for rows in self._sent.values()):
+            # Rows of a partition that has gone must not be committed; if that is under way already, the broker decides.
+            self._broken = True
+        for number in slots:
+            self._cut.pop(number, None)
+            self._done.pop(number, None)
+
+    def wake_at(self, slots: Sequence[Slot]) -> float | None:
+        """See `Outbox.wake_at`."""
+        if self._ending or not (self._held or self._sent or self._changed(slots)):
+            return None
+        return max(self._commit_at, self._retry_at)
+
+
+def _going(rows: Iterable[Outcomes]) -> Rows:
+    return tuple(block for block in rows if block.kind is not Kind.FILTERED)
+
+
+def _filtered(rows: Iterable[Outcomes]) -> Rows:
+    return tuple(block for block in rows if block.kind is Kind.FILTERED)
+
+
+def _without(rows: Rows, slots: set[int]) -> Rows:
+    return tuple(block for block in rows if int(block.origin.slot[0]) not in slots)
