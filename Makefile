@@ -20,12 +20,12 @@ $(if $(UV),\
 endef
 
 $(DEMO_STAMP): constraints/demo.txt pyproject.toml
-	@echo "Setting up $(VENV): about 35 packages, 280 MB to download at most (a Java runtime is 104 MB of it), pinned with hashes in constraints/demo.txt"
+	@echo "Setting up $(VENV): about 35 packages, 280 MB to download at most (a Java runtime is 104 MB of it), pinned with hashes in constraints/demo.txt" >&2
 	@$(call install,constraints/demo.txt)
 	@touch $@
 
 $(STAMP): constraints/dev.txt pyproject.toml
-	@echo "Setting up $(VENV): about 60 packages, 350 MB to download at most, pinned with hashes in constraints/dev.txt"
+	@echo "Setting up $(VENV): about 60 packages, 350 MB to download at most, pinned with hashes in constraints/dev.txt" >&2
 	@$(call install,constraints/dev.txt)
 	@touch $@
 

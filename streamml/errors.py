@@ -30,7 +30,11 @@ A message is one or more sentences: what happened, where, and what to do next.
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 
 class StreamMLError(Exception):
@@ -133,3 +137,19 @@ class Fenced(FatalError):
     """Another process took over this worker's identity."""
 
     exit_code = 4
+
+
+def place_of(error: BaseException) -> str | None:
+    """File and line of the user's own code that an exception came through last; ``None`` where it met none."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = frame.f_code.co_filename
+        if not file.startswith(_not_the_users()):
+            return f"{file}, line {line}"
+    return None
+
+
+@cache
+def _not_the_users() -> tuple[str, ...]:
+    """Where this package, Python and installed packages are; ``<`` begins what is in no file."""
+    paths = sysconfig.get_paths()
+    return (str(Path(__file__).parent), *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")), "<")

@@ -29,6 +29,15 @@ _NUMPY: Final[dict[str, str]] = {
     "bytes": "O",
     "object": "O",
 }
+# Kinds of numpy values that a default may be of.
+_STANDS_IN: Final[dict[str, str]] = {
+    "bool": "b",
+    "i4": "biu",
+    "i8": "biu",
+    "f4": "biuf",
+    "f8": "biuf",
+    "timestamp": "M",
+}
 _SPELLING: Final = re.compile(r"(?P<kind>[a-z0-9]+?)(?:\[(?P<shape>\d+(?:,\s*\d+)*)\])?(?P<null>\?)?")
 
 
@@ -128,6 +137,26 @@ def problem_with(column: object, declared: ColumnType, rows: int) -> str | None:
     if column.dtype.kind != declared.dtype.kind and not (column.dtype.kind in "iub" and declared.dtype.kind in "if"):
         return f"has type {column.dtype} instead of {declared.kind}"
     return None
+
+
+def default_problem(declared: ColumnType) -> str | None:
+    """Why the default of a column cannot stand in for a value of it, or ``None``."""
+    try:
+        default = np.asarray(declared.default, declared.dtype if declared.kind == "timestamp" else None)
+        fits = (
+            default.dtype.kind in _STANDS_IN.get(declared.kind, "")
+            and np.broadcast_shapes(default.shape, declared.shape) == declared.shape
+        )
+    except (ValueError, TypeError, OverflowError):
+        fits = False
+    if not fits:
+        return f"is no value of {declared}"
+    with np.errstate(over="ignore"):
+        kept = default.astype(declared.dtype)
+    if declared.kind in ("i4", "i8"):
+        return None if np.array_equal(kept, default) else f"does not fit into {declared.kind}"
+    grew = declared.kind == "f4" and (np.isfinite(default) & ~np.isfinite(kept)).any()
+    return f"does not fit into {declared.kind}" if grew else None
 
 
 def conform(column: Array, declared: ColumnType) -> Array:

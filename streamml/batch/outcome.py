@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class Failure:
         message: one sentence without any of the record's values.
         model: ``name@version`` where a model failed it, else empty.
         attempts: how often the step was tried on the row.
+        detail: what a user's function raised, and where in their file. It may hold values of the record, so it is for the
+            author's own screen and never written to a topic or log.
     """
 
     step: str
@@ -36,6 +38,7 @@ class Failure:
     message: str
     model: str = ""
     attempts: int = 1
+    detail: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ _folder = click.option(
     help="State, data and logs of this stack.",
 )
 
+_ELSEWHERE = "a stack belongs to the folder of its `streamml dev up`: go there, or name its state by --folder."
+
 
 @click.group("dev")
 def command() -> None:
@@ -28,7 +30,10 @@ def command() -> None:
 @click.option("--redis-port", type=click.IntRange(1, 65_535), help="Default: a free one, kept from then on.")
 @json_option
 def up(folder: Path, kafka_port: int | None, redis_port: int | None, as_json: bool) -> None:
-    """Start Kafka and Redis in the background. What runs already stays; data survives restarts."""
+    """Start Kafka and Redis in the background. What runs already stays; data survives restarts.
+
+    Prints two exports: eval "$(streamml dev up)" sets them in this shell.
+    """
     from streamml.ops.embedded.stack import Stack
 
     state = Stack(folder).up(
@@ -37,9 +42,12 @@ def up(folder: Path, kafka_port: int | None, redis_port: int | None, as_json: bo
     if as_json:
         print_json(state.document())
         return
-    click.echo("Kafka and Redis are up. To use them in this shell:\n")
-    click.echo(f"  export STREAMML_BROKERS={state.brokers}")
-    click.echo(f"  export STREAMML_REDIS_URL={state.redis_url}")
+    # Standard output has the exports alone, so that a shell can take them.
+    click.echo(
+        'Kafka and Redis are up. To use them in this shell, paste this, or type eval "$(streamml dev up)":', err=True
+    )
+    click.echo(f"export STREAMML_BROKERS={state.brokers}")
+    click.echo(f"export STREAMML_REDIS_URL={state.redis_url}")
 
 
 @command.command("down")
@@ -49,11 +57,14 @@ def down(folder: Path, as_json: bool) -> None:
     """End what `up` started, and nothing else. Data stays."""
     from streamml.ops.embedded.stack import Stack
 
-    ended = Stack(folder).down()
+    stack = Stack(folder)
+    ended = stack.down()
     if as_json:
-        print_json({"ended": ended})
+        print_json({"ended": ended, "folder": str(stack.folder)})
+    elif ended:
+        click.echo(f"Ended {' and '.join(ended)}.")
     else:
-        click.echo(f"Ended {' and '.join(ended)}." if ended else "Nothing was running.")
+        click.echo(f"Nothing was running in {stack.folder}; {_ELSEWHERE}")
 
 
 @command.command("status")
@@ -63,11 +74,13 @@ def status(folder: Path, as_json: bool) -> None:
     """Say what is up, where."""
     from streamml.ops.embedded.stack import Stack
 
-    state = Stack(folder).status()
+    stack = Stack(folder)
+    state = stack.status()
     if as_json:
-        print_json(None if state is None else state.document())
+        nothing = dict.fromkeys(("brokers", "redis_url", "kafka", "redis"))
+        print_json({**(nothing if state is None else state.document()), "folder": str(stack.folder)})
     elif state is None:
-        click.echo(f"Nothing was ever started in {folder}; `streamml dev up` does.")
+        click.echo(f"Nothing was ever started in {stack.folder}; `streamml dev up` does. Or {_ELSEWHERE}")
     else:
         for name, part in (("Kafka", state.kafka), ("Redis", state.redis)):
             told = f"up on 127.0.0.1:{part.port} (process {part.pid})" if part.running else "down"

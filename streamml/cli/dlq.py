@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options
+from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
 
 _PREVIEW = 400
 
@@ -40,10 +39,12 @@ def list_letters(topology: str, limit: int, as_json: bool, config: Path | None, 
     if not letters:
         click.echo("There are no dead letters.")
         return
-    rows = [(one.id, _time(one.time_ms), one.step, one.error, one.message) for one in letters[-limit:]]
-    print_table(
-        f"{min(limit, len(letters))} of {len(letters)} dead letters", ("id", "time", "step", "error", "reason"), rows
-    )
+    rows = [
+        (one.id, one.partition, one.offset, shown_time(one.time_ms / 1000), one.step, one.error, one.message)
+        for one in letters[-limit:]
+    ]
+    columns = ("id", "partition", "offset", "time", "step", "error", "reason")
+    print_table(f"{min(limit, len(letters))} of {len(letters)} dead letters", columns, rows)
     print_table("By reason", ("step", "error", "count"), by_reason(letters))
 
 
@@ -53,7 +54,7 @@ def list_letters(topology: str, limit: int, as_json: bool, config: Path | None, 
 @settings_options
 @json_option
 def show(topology: str, id: str, as_json: bool, config: Path | None, **flags: Any) -> None:
-    """Show one dead letter of TOPOLOGY with its record."""
+    """Show one dead letter of TOPOLOGY with its record. ID is an id of `dlq list`, or partition/offset of the record."""
     from streamml.compose.locate import locate_topology
     from streamml.ops.dead_letters import find_dead_letter
 
@@ -68,12 +69,12 @@ def show(topology: str, id: str, as_json: bool, config: Path | None, **flags: An
     if as_json:
         print_json(document)
         return
+    from streamml.cli.tables import printable
+
     for name, value in document.items():
-        told = (
-            f"{value[:_PREVIEW]}… ({document['value_bytes']} bytes)"
-            if isinstance(value, str) and len(value) > _PREVIEW
-            else value
-        )
+        told = printable(str(value))
+        if len(told) > _PREVIEW:
+            told = f"{told[:_PREVIEW]}…" + (f" ({document['value_bytes']} bytes)" if name == "value" else "")
         click.echo(f"{name:>12}  {told}")
 
 
@@ -84,7 +85,7 @@ def _without_content(letter: Any) -> Mapping[str, Any]:
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return shown_time(ms / 1000, "milliseconds")
 
 
 def _text(data: bytes | None) -> str | None:

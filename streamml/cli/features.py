@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of
+from streamml.cli.options import json_option, print_json, settings_of, shown_time
 
 _redis = click.option("--redis-url", help="Redis that has the features.")
 _config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default: ./streamml.toml.")
@@ -17,7 +16,7 @@ _config = click.option("--config", type=click.Path(path_type=Path), help="Settin
 
 @click.group("features")
 def command() -> None:
-    """Load feature sets into Redis as versions; list, look into and roll back versions."""
+    """Load feature sets into Redis as versions; list, look into, roll back and prune versions."""
 
 
 @command.command("load")
@@ -90,7 +89,7 @@ def versions(name: str, redis_url: str | None, config: Path | None, as_json: boo
             one.version,
             one.state,
             f"{one.entities:,}",
-            _time(one.loaded_at),
+            shown_time(one.loaded_at),
             one.source,
         )
         for one in catalogue.versions
@@ -141,6 +140,29 @@ def rollback(name: str, version: str | None, redis_url: str | None, config: Path
         click.echo(f"{name}: version {chosen.version} is current again.")
 
 
+@command.command("prune")
+@click.argument("name")
+@click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="Complete versions to keep.")
+@_redis
+@_config
+@json_option
+def prune(name: str, keep: int, redis_url: str | None, config: Path | None, as_json: bool) -> None:
+    """Delete old versions of the feature set NAME.
+
+    Kept are the newest ones, the current and the previous one, and whatever was loaded or in use within the last hour.
+    """
+    from streamml.ops.features import prune as delete_versions
+
+    redis = settings_of(config, redis_url=redis_url).redis
+    deleted = delete_versions(name, url=redis.url, keep=keep, options=redis.options)
+    if as_json:
+        print_json({"set": name, "pruned": deleted})
+    elif deleted:
+        click.echo(f"{name}: deleted {', '.join(deleted)}.")
+    else:
+        click.echo(f"{name}: nothing to delete; what was loaded or in use within the last hour is kept, too.")
+
+
 def _progress(title: str) -> Any:
     """A progress bar on stderr; its value is called with rows done and rows in all."""
     from contextlib import contextmanager
@@ -151,12 +173,10 @@ def _progress(title: str) -> Any:
     @contextmanager
     def shown() -> Any:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True)
+        # Where no person looks, a bar would leave an empty line.
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     return shown()
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from typing import Any, Final
 
@@ -10,13 +11,14 @@ import click
 
 from streamml.errors import ConfigError, StreamMLError
 
+_LOG: Final = logging.getLogger("streamml.cli")
 COMMANDS: Final = {
     "demo": "Real flights through real Kafka and Redis, with faults at a key press.",
     "run": "Run a topology's workers.",
     "check": "List every problem of a topology.",
     "predict": "Try a topology on a file of events; no broker, no Redis.",
     "topics": "Make the topics of a topology.",
-    "features": "Load feature sets into Redis; list, show and roll back versions.",
+    "features": "Load feature sets into Redis; list, show, roll back and prune versions.",
     "dlq": "List and show dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",
     "bench": "Measure speed against a bare client loop.",
@@ -48,7 +50,7 @@ class LazyGroup(click.Group):
 def cli(verbose: int) -> None:
     """Streaming near-real-time ML on a Kafka-compatible broker: your model, your topic; nothing lost.
 
-    TOPOLOGY is a folder under topologies/, a path.py[:name], or module:name.
+    TOPOLOGY is a folder with a topology.py (here or under topologies/), a path.py[:name], or module:name.
     """
     from streamml.cli.log import set_up
 
@@ -80,6 +82,13 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         click.echo(f"Error:{where}: {error.strerror or error}. See to it, then try again.", err=True)
+        return 3
+    except Exception as error:
+        _LOG.info("The traceback:", exc_info=True)
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        click.echo(
+            f"Error: {told}. This is a bug in streamml; run `streamml -v …` for the traceback, and report it.", err=True
+        )
         return 3
     return answer if isinstance(answer, int) else 0
 

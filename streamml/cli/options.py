@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from streamml.settings.settings import Settings
+if TYPE_CHECKING:
+    from streamml.settings.settings import Settings
+    from streamml.settings.sources import Effective
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,12 +36,30 @@ def settings_of(config: Path | None, **flags: Any) -> Settings:
     Raises:
         SettingsError: with every problem.
     """
+    return effective_settings(config, **flags).settings
+
+
+def effective_settings(config: Path | None, **flags: Any) -> Effective:
+    """The same, with where each setting comes from.
+
+    Raises:
+        SettingsError: with every problem.
+    """
     from streamml.settings.sources import read_settings
 
     named = {"redis.url" if name == "redis_url" else name.replace("__", "."): value for name, value in flags.items()}
-    return read_settings(named, file=config).settings
+    return read_settings(named, file=config)
 
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(document, indent=None, default=str))
+
+
+def shown_time(seconds: float, precision: str = "seconds") -> str:
+    """A moment as people read it; the number where no calendar has it, as anybody may have written it."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:.0f} s"
+    return f"{moment.replace(tzinfo=None).isoformat(' ', precision)}Z"

@@ -26,12 +26,14 @@ def command(topology: str, sample: Path, as_json: bool, config: Path | None, **f
     if as_json:
         print_json(rows)
         return
+    from streamml.cli.tables import printable
+
     for row in rows:
         event = f"{row['event']}" if "child" not in row else f"{row['event']}#{row['child']}"
         if "prediction" in row:
             click.echo(f"{event}: {json.dumps(row['prediction'])}  [{row['flags']}]")
         elif "dead_letter" in row:
             letter = row["dead_letter"]
-            click.echo(f"{event}: dead letter: {letter['step']}: {letter['message']}")
+            click.echo(printable(f"{event}: dead letter: {letter['step']}: {letter.get('detail', letter['message'])}"))
         else:
             click.echo(f"{event}: dropped on purpose")

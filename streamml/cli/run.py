@@ -10,13 +10,19 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options
+from streamml.cli.options import effective_settings, json_option, print_json, settings_options
+from streamml.errors import SettingsError
+
+if TYPE_CHECKING:
+    from streamml.settings.sources import Effective
 
 _GRACE_S: Final = 10.0
+_INTERRUPTED: Final = 130
+_LAST_PORT: Final = 65_535
 
 
 @click.command("run")
@@ -30,6 +36,7 @@ _GRACE_S: Final = 10.0
 @click.option("--worker-id", help="Stable identity; default: the first that is free on this machine.")
 @json_option
 @click.option("--summary-file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--number", type=int, hidden=True)
 def command(
     topology: str,
     workers: int,
@@ -37,22 +44,33 @@ def command(
     metrics_port: int | None,
     as_json: bool,
     summary_file: Path | None,
+    number: int | None,
     config: Path | None,
     **flags: Any,
 ) -> int:
-    """Run TOPOLOGY's workers until they are stopped (SIGTERM or Ctrl-C: finish, commit, leave)."""
+    """Run TOPOLOGY's workers until they are stopped (SIGTERM or Ctrl-C: finish, commit, leave).
+
+    Exit code 0, also for a worker that was stopped; 130 where --until-caught-up was stopped before it had caught up.
+    """
     from streamml.compose.locate import locate_topology
 
-    settings = settings_of(config, metrics__port=metrics_port, **flags)
+    effective = effective_settings(config, metrics__port=metrics_port, **flags)
+    settings = effective.settings
     located = locate_topology(topology)
     if workers > 1:
-        return _several(topology, workers, until_caught_up, as_json, config, {**flags, "metrics_port": metrics_port})
+        arguments = ["run", topology, *(["--until-caught-up"] if until_caught_up else [])]
+        arguments += ["--config", str(config)] if config else []
+        for name in ("brokers", "group", "redis_url"):
+            arguments += [f"--{name.replace('_', '-')}", flags[name]] if flags.get(name) else []
+        ports = _ports(effective, workers)
+        return _several(topology, arguments, ports, until_caught_up, as_json)
 
     from streamml.ops.run import RunOptions, StopSignal, run
 
     stop = StopSignal()
     _on_signals(stop.set, settings.worker.drain_ms / 1000 + _GRACE_S)
     observers: list[Any] = []
+    who = "" if number is None else f"Worker {number}: "
 
     def started(engine: Any, observer: Any) -> None:
         observers.append(observer)
@@ -60,15 +78,16 @@ def command(
             from streamml.adapters.prometheus.exporter import serve
 
             port, _ = serve(engine, observer, settings.metrics.host, settings.metrics.port)
-            click.echo(f"Metrics: http://{settings.metrics.host}:{port}/metrics", err=True)
-        click.echo(f"Running {located.found.name}; Ctrl-C finishes what is on its way and leaves.", err=True)
+            click.echo(f"{who}Metrics: http://{settings.metrics.host}:{port}/metrics", err=True)
+        # Several workers are told how they end once, by the supervisor.
+        ending = "." if number is not None else "; Ctrl-C finishes what is on its way and leaves."
+        click.echo(f"{who}Running {located.found.name}{ending}", err=True)
 
     # What a user's own functions print must not come between the lines of the summary.
     with contextlib.redirect_stdout(sys.stderr):
         summary = run(located, settings, RunOptions(until_caught_up), stop, started=started)
     if summary_file is None:
-        _show(summary, as_json)
-        return 0
+        return _end(summary, as_json)
     # For the supervisor, which adds up what its workers did.
     counts = [observer.latency.counts.tolist() for observer in observers]
     summary_file.write_text(json.dumps({**summary, **({"latency_counts": counts[0]} if counts else {})}))
@@ -100,34 +119,54 @@ def _on_signals(stop: Any, patience_s: float | None = None) -> None:
         signal.signal(one, handle)
 
 
-def _several(
-    topology: str, workers: int, until_caught_up: bool, as_json: bool, config: Path | None, flags: dict[str, Any]
-) -> int:
+def _ports(effective: Effective, workers: int) -> list[int | None]:
+    """The metrics port of each worker: from the one that is set upwards; 0 is any that is free, for each.
+
+    Raises:
+        SettingsError: what is set, wherever, is for one worker only, or leaves no ports.
+    """
+    settings, origins = effective.settings, effective.origins
+    if settings.worker_id is not None:
+        named = "--worker-id" if origins["worker_id"] == "flag" else f"worker_id in {origins['worker_id']}"
+        raise SettingsError(f"{named} names one worker; leave it out with --workers, or run them one by one.")
+    port = settings.metrics.port
+    if not port:
+        return [port] * workers
+    if port + workers - 1 > _LAST_PORT:
+        raise SettingsError(
+            f"{workers} workers serve metrics from port {port} to {port + workers - 1}, and the last port is {_LAST_PORT}; "
+            "take a lower metrics.port."
+        )
+    return [port + number for number in range(workers)]
+
+
+def _several(topology: str, arguments: list[str], ports: list[int | None], until_caught_up: bool, as_json: bool) -> int:
     from streamml.ops.summaries import merged
     from streamml.ops.supervise import supervise
 
-    if flags.get("worker_id"):
-        raise click.UsageError("--worker-id names one worker; leave it out with --workers, or run them one by one.")
-    arguments = ["run", topology]
-    arguments += ["--until-caught-up"] if until_caught_up else []
-    arguments += ["--config", str(config)] if config else []
-    for name in ("brokers", "group", "redis_url"):
-        arguments += [f"--{name.replace('_', '-')}", flags[name]] if flags.get(name) else []
+    def arguments_of(number: int) -> list[str]:
+        port = ports[number]
+        own = ["--number", str(number), *([] if port is None else ["--metrics-port", str(port)])]
+        return [*arguments, *own]
+
     stop = threading.Event()
     _on_signals(stop.set)
-    click.echo(f"Running {workers} workers of {topology}; Ctrl-C ends them in good order.", err=True)
-    port = flags.get("metrics_port")
-    summaries = supervise(
-        lambda number: [*arguments, *(["--metrics-port", str(port + number)] if port else [])], workers, stop
-    )
-    _show(merged(summaries), as_json)
-    return 0
+    click.echo(f"Running {len(ports)} workers of {topology}; Ctrl-C ends them in good order.", err=True)
+    summary = merged(supervise(arguments_of, len(ports), stop))
+    # A worker that was stopped before it could tell has not caught up.
+    return _end({**summary, "caught_up": bool(summary["caught_up"]) if until_caught_up else None}, as_json)
 
 
-def _show(summary: dict[str, Any], as_json: bool) -> None:
+def _end(summary: dict[str, Any], as_json: bool) -> int:
     if as_json:
         print_json(summary)
-        return
-    from streamml.cli.tables import print_summary
+    else:
+        from streamml.cli.tables import print_summary
 
-    print_summary(summary)
+        print_summary(summary)
+    if summary["caught_up"] is False:
+        click.echo(
+            "Stopped before it had caught up; what it did is committed, and the next run goes on from there.", err=True
+        )
+        return _INTERRUPTED
+    return 0

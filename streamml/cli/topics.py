@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from streamml.cli.options import json_option, print_json, settings_of, settings_options
 
@@ -28,12 +29,17 @@ def create(topology: str, partitions: int, replication: int, as_json: bool, conf
     from streamml.compose.locate import locate_topology
     from streamml.ops.topics import create_topics
 
+    told = click.get_current_context().get_parameter_source("partitions") is not ParameterSource.DEFAULT
     settings = settings_of(config, **flags)
     made, there = create_topics(locate_topology(topology).found, settings, partitions, replication)
     if as_json:
-        print_json({"created": made, "existing": there})
+        print_json(
+            {"created": made, "existing": list(there), "partitions": {name: has for name, (has, _) in there.items()}}
+        )
         return
     for name in made:
         click.echo(f"Created {name}.")
-    for name in there:
-        click.echo(f"{name} was there already; left as it is.")
+    for name, (has, asked) in there.items():
+        kept = f"{name} was there already and keeps its {has} partition{'s' * (has != 1)}"
+        # More partitions would move keys to others, while their earlier records stay; that is for its owner to decide.
+        click.echo(f"{kept}, not the {asked} asked for." if told and has != asked else f"{kept}.")

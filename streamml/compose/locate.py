@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from streamml.errors import ConfigError, TopologyError
+from streamml.errors import ConfigError, TopologyError, place_of
 from streamml.topology.features import FeatureSet
 from streamml.topology.topology import Topology
 
@@ -58,13 +58,17 @@ def _locate(spelling: str, kind: type[T], called: str) -> Located[T]:
     place, _, name = spelling.partition(":")
     module = _load(place, spelling)
     folder = Path(module.__file__ or ".").resolve().parent
+    every = {key: value for key, value in vars(module).items() if isinstance(value, kind)}
     if name:
         found = getattr(module, name, None)
         if not isinstance(found, kind):
-            told = "nothing" if found is None else f"a {type(found).__name__}"
-            raise TopologyError(f"{spelling}: {name!r} is {told} and not {called} in {module.__file__}.")
+            kind_name = called.rsplit(maxsplit=1)[-1]
+            there = ", ".join(sorted(every)) or f"no {kind_name}"
+            if found is None:
+                raise TopologyError(f"There is no {name!r} in {module.__file__}; it has {there}.")
+            told = f"a {type(found).__name__} and not {called}"
+            raise TopologyError(f"{name!r} in {module.__file__} is {told}; it has {there}.")
         return Located(found, folder)
-    every = {key: value for key, value in vars(module).items() if isinstance(value, kind)}
     if len(every) != 1:
         names = ", ".join(sorted(every)) or "none"
         raise TopologyError(
@@ -86,18 +90,32 @@ def _load(place: str, spelling: str) -> ModuleType:
     except ConfigError:
         raise
     except ModuleNotFoundError as error:
-        if error.name is not None and place.startswith(error.name):
+        if error.name is not None and f"{place}.".startswith(f"{error.name}."):
             raise TopologyError(_nowhere(spelling, place)) from error
         raise TopologyError(f"{spelling} does not load: {error}; install it, or correct the import.") from error
+    except SyntaxError as error:
+        # Its own place; the traceback ends in the import system.
+        where = f"{error.filename}, line {error.lineno}: " if error.filename else ""
+        raise TopologyError(f"{spelling} does not load: {where}{type(error).__name__}: {error.msg}.") from error
     except Exception as error:
         raise TopologyError(f"{spelling} does not load: {_where(error)}{type(error).__name__}: {error}") from error
+    except SystemExit as error:
+        raise TopologyError(
+            f"{spelling} does not load: {_where(error)}it ends the process while it is read. A topology's file only "
+            "declares; put what is to run by itself under `if __name__ == '__main__':`."
+        ) from error
     raise TopologyError(_nowhere(spelling, place))
 
 
 def _nowhere(spelling: str, place: str) -> str:
+    folders = [place] if Path(place).parts[:1] == (_FOLDER,) else [place, f"{_FOLDER}/{place}"]
+    there = sorted(
+        str(file.parent) for pattern in ("*", f"{_FOLDER}/*") for file in Path().glob(f"{pattern}/topology.py")
+    )
+    found = f"There is {', '.join(there)}." if there else "No folder here has a topology.py."
     return (
-        f"There is no topology {spelling!r}: neither a folder {_FOLDER}/{place} with a topology.py, nor a Python file, "
-        "nor a module of that name. Write a folder under topologies/, path.py[:name] or module:name."
+        f"There is no topology {spelling!r} in {Path.cwd()}: no folder {' or '.join(folders)} with a topology.py, no Python "
+        f"file and no module of that name. {found} Write a folder, path.py[:name] or module:name."
     )
 
 
@@ -130,7 +148,5 @@ def _load_file(file: Path) -> ModuleType:
 
 
 def _where(error: BaseException) -> str:
-    trace: Any = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}: "
+    place = place_of(error)
+    return f"{place}: " if place else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,11 +86,21 @@ class DeadLetter:
 
 
 def read_letter(record: RawRecord) -> DeadLetter | None:
-    """Read what `compose_letter` wrote; ``None`` for what is no dead letter: a tombstone, or another program's record."""
+    """Read what `compose_letter` wrote; ``None`` for what is no dead letter: a tombstone, or another program's record.
+
+    Anybody may write into the topic, so a record that only says it is one must not keep the others from being read.
+    """
     own = {name.removeprefix(PREFIX): value for name, value in record.headers if name.startswith(PREFIX)}
     texts = {name: (value or b"").decode(errors="replace") for name, value in own.items()}
     if texts.get("version") != "1":
         return None
+    try:
+        return _letter(record, own, texts)
+    except (KeyError, ValueError):
+        return None
+
+
+def _letter(record: RawRecord, own: Mapping[str, bytes | None], texts: Mapping[str, str]) -> DeadLetter:
     return DeadLetter(
         id=(record.key or b"").decode(errors="replace"),
         topic=texts["topic"],

@@ -31,17 +31,31 @@ def read_dead_letters(topology: Topology, settings: Settings) -> Iterator[DeadLe
 
 
 def find_dead_letter(topology: Topology, settings: Settings, id: str) -> DeadLetter:
-    """The dead letter of a prediction id.
+    """The dead letter of a prediction id, or of ``partition/offset`` where that names only one.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or several.
     """
-    for letter in read_dead_letters(topology, settings):
-        if letter.id == id:
-            return letter
+    found = [one for one in read_dead_letters(topology, settings) if id in (one.id, place_of(one), _record_of(one))]
+    exact = [one for one in found if one.id == id] or found
+    if len(exact) == 1:
+        return exact[0]
+    if exact:
+        ids = ", ".join(one.id for one in exact)
+        raise ConfigError(f"{len(exact)} dead letters are of {id!r}; name one of them: {ids}.")
     raise ConfigError(
         f"There is no dead letter {id!r} in {topology.dead_letters.topic}; `streamml dlq list` shows them."
     )
+
+
+def place_of(letter: DeadLetter) -> str:
+    """``partition/offset`` of the record, ``#i`` added for child ``i``: the id without the topic's."""
+    _, child, number = letter.id.rpartition("#")
+    return f"{_record_of(letter)}{child}{number if child else ''}"
+
+
+def _record_of(letter: DeadLetter) -> str:
+    return f"{letter.partition}/{letter.offset}"
 
 
 def by_reason(letters: list[DeadLetter]) -> list[tuple[str, str, int]]:

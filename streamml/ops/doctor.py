@@ -121,7 +121,7 @@ def _answers(name: str, where: str, ask: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, f"{where}: {ask()}", False)
     except StreamMLError as error:
-        return Finding(name, False, f"{where}: {error} `streamml dev up` starts one for development.", False)
+        return Finding(name, False, str(error), False)
 
 
 def _ask_broker(settings: Settings) -> str:

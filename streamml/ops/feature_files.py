@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,8 +130,26 @@ def _open_csv(path: Path, wanted: FileColumns) -> tuple[Arrow, Arrow, int | None
         types[wanted.event_time] = pa.date32()
     types |= {name: numbers[declared.kind] for name, declared in wanted.schema.columns if declared.kind in numbers}
     convert = csv.ConvertOptions(column_types=types, include_columns=wanted.names)
-    reader = csv.open_csv(path, read_options=block, convert_options=convert)
-    return reader, reader.schema, None, iter(reader)
+    with _columns_by_name(path, names):
+        reader = csv.open_csv(path, read_options=block, convert_options=convert)
+    return reader, reader.schema, None, _csv_batches(path, names, reader)
+
+
+def _csv_batches(path: Path, names: list[str], reader: Arrow) -> Iterator[Arrow]:
+    with _columns_by_name(path, names):
+        yield from reader
+
+
+@contextmanager
+def _columns_by_name(path: Path, names: list[str]) -> Iterator[None]:
+    """What pyarrow says of a column it names by number, counted from 0."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        told = re.sub(r"CSV column #(\d+)", lambda found: f"column {names[int(found[1])]!r}", str(error))
+        raise ConfigError(f"{path} cannot be read: {told}") from error
 
 
 def _missing(path: Path, wanted: FileColumns, names: list[str]) -> list[str]:
@@ -199,11 +218,11 @@ def _numpy_batches(path: Path, wanted: FileColumns, records: Iterator[Arrow]) ->
             batch = next(records, None)
         if batch is None:
             return
-        yield _numpy_columns(batch, wanted, first_row)
+        yield _numpy_columns(path, batch, wanted, first_row)
         first_row += batch.num_rows
 
 
-def _numpy_columns(batch: Arrow, wanted: FileColumns, first_row: int) -> dict[str, Array]:
+def _numpy_columns(path: Path, batch: Arrow, wanted: FileColumns, first_row: int) -> dict[str, Array]:
     """Columns of one batch. A column that serves as key and as something else keeps its number or date."""
     problems = [
         problem
@@ -212,7 +231,7 @@ def _numpy_columns(batch: Arrow, wanted: FileColumns, first_row: int) -> dict[st
         for problem in _length_problems(name, batch.column(name), declared, first_row)
     ]
     if problems:
-        raise ConfigError(problems[:_PROBLEMS_SHOWN])
+        raise ConfigError([f"{path.name}: {problem}" for problem in problems[:_PROBLEMS_SHOWN]])
     columns = {name: _texts(batch.column(name)) for name in wanted.key}
     columns[wanted.event_time] = _times(batch.column(wanted.event_time), as_key=wanted.event_time in wanted.key)
     for name, declared in wanted.schema.columns:

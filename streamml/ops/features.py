@@ -14,6 +14,7 @@ from streamml.adapters.redis.catalogue import Catalogue, Version
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, LoadReport, load
 from streamml.adapters.redis.versions import MIN_AGE_S, StoredEntity
+from streamml.errors import ConfigError
 from streamml.ops.feature_files import FileColumns, open_feature_file
 from streamml.ports.feature_store import FeatureSchema
 
@@ -61,22 +62,51 @@ def load_file(
 
 
 def versions(set_name: str, *, url: str, options: Options | None = None) -> Catalogue:
-    """Every version of a set, and which one is current; see `streamml.adapters.redis.versions.versions`."""
-    return stored.versions(Server(url, TIMEOUT_S, options), set_name)
+    """Every version of a set, and which one is current.
+
+    Raises:
+        ConfigError: there is no such set; names those that there are.
+        FeaturesUnavailable: Redis does not answer.
+    """
+    return _known(Server(url, TIMEOUT_S, options), set_name)
 
 
 def show(set_name: str, entity: Sequence[str], *, url: str, options: Options | None = None) -> StoredEntity:
-    """What the current version holds for one entity; see `streamml.adapters.redis.versions.show`."""
-    return stored.show(Server(url, TIMEOUT_S, options), set_name, entity)
+    """What the current version holds for one entity; see `streamml.adapters.redis.versions.show`.
+
+    Raises:
+        ConfigError: there is no such set, or its entities have keys of another number of parts.
+        FeaturesUnavailable: Redis does not answer.
+    """
+    server = Server(url, TIMEOUT_S, options)
+    _known(server, set_name)
+    return stored.show(server, set_name, entity)
 
 
 def rollback(set_name: str, version: str | None = None, *, url: str, options: Options | None = None) -> Version:
     """Make an earlier version current; see `streamml.adapters.redis.versions.rollback`."""
-    return stored.rollback(Server(url, TIMEOUT_S, options), set_name, version)
+    server = Server(url, TIMEOUT_S, options)
+    _known(server, set_name)
+    return stored.rollback(server, set_name, version)
 
 
 def prune(
     set_name: str, *, url: str, keep: int = 3, older_than_s: float = MIN_AGE_S, options: Options | None = None
 ) -> list[str]:
     """Delete versions that nobody can need any more; see `streamml.adapters.redis.versions.prune`."""
-    return stored.prune(Server(url, TIMEOUT_S, options), set_name, keep=keep, older_than_s=older_than_s)
+    server = Server(url, TIMEOUT_S, options)
+    _known(server, set_name)
+    return stored.prune(server, set_name, keep=keep, older_than_s=older_than_s)
+
+
+def _known(server: Server, set_name: str) -> Catalogue:
+    """The catalogue of a set that was loaded, or at least began to be."""
+    catalogue = stored.versions(server, set_name)
+    if catalogue.current is None and not catalogue.versions:
+        loaded = stored.loaded_sets(server)
+        names = f"loaded sets are: {', '.join(loaded)}" if loaded else "no set is"
+        raise ConfigError(
+            f"Feature set {set_name!r} was never loaded into Redis at {server.where}; {names}. "
+            "Correct the name, or load it with `streamml features load`."
+        )
+    return catalogue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,25 +26,28 @@ from streamml.topology.topology import Topology
 _MOST: Final = 1000
 
 
-def read_sample(path: Path) -> list[bytes]:
-    """The lines of a file of events, one JSON object each; at most 1,000, empty lines left out.
+def read_sample(path: Path) -> dict[int, bytes]:
+    """Events of a file by the number of their line, one JSON object each; at most 1,000, empty lines left out.
 
     Raises:
         ConfigError: there is no such file, or nothing in it.
     """
     try:
-        lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+        lines = {number: line for number, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()}
     except OSError as error:
         raise ConfigError(
             f"The sample {path} cannot be read ({error.strerror}); name a file with one event a line."
         ) from error
     if not lines:
         raise ConfigError(f"The sample {path} is empty; write one event a line.")
-    return lines[:_MOST]
+    return dict(islice(lines.items(), _MOST))
 
 
-def predict(located: Located[Topology], settings: Settings, events: Sequence[bytes]) -> list[dict[str, Any]]:
+def predict(located: Located[Topology], settings: Settings, events: Mapping[int, bytes]) -> list[dict[str, Any]]:
     """What becomes of each event, in order: ``prediction``, ``dead_letter`` or ``filtered``. Features have their defaults.
+
+    Args:
+        events: by the number that they are to be called by.
 
     Raises:
         ConfigError: the topology or its models are wrong.
@@ -77,23 +81,24 @@ class _NothingStored:
     def close(self) -> None: ...
 
 
-def _batch(events: Sequence[bytes]) -> MicroBatch:
+def _batch(events: Mapping[int, bytes]) -> MicroBatch:
     rows = len(events)
     place = np.arange(rows, dtype=np.int64)
+    number = np.fromiter(events, np.int64, rows)
     zeros = np.zeros(rows, np.int64)
     now_ms = np.full(rows, int(SystemClock().now() * 1000), np.int64)
     nothing: list[Any] = [None] * rows
     columns = {
-        VALUE: object_array(events, rows),
+        VALUE: object_array(events.values(), rows),
         KEY: object_array(nothing, rows),
         HEADERS: object_array([[]] * rows, rows),
     }
-    return MicroBatch(Origin(zeros, place, place, now_ms, zeros), columns)
+    return MicroBatch(Origin(zeros, place, number, now_ms, zeros), columns)
 
 
 def _rows(piece: Outcomes) -> Iterator[dict[str, Any]]:
     for index in range(len(piece)):
-        row: dict[str, Any] = {"event": int(piece.origin.offset[index]) + 1}
+        row: dict[str, Any] = {"event": int(piece.origin.offset[index])}
         if piece.origin.child is not None:
             row["child"] = int(piece.origin.child[index])
         if piece.kind is Kind.FILTERED:
@@ -102,6 +107,8 @@ def _rows(piece: Outcomes) -> Iterator[dict[str, Any]]:
             assert piece.values is not None
             failure = piece.values[index]
             row["dead_letter"] = {"step": failure.step, "error": failure.error, "message": failure.message}
+            if failure.detail:
+                row["dead_letter"]["detail"] = failure.detail
         else:
             assert piece.values is not None
             value = piece.values[index]

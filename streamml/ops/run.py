@@ -83,13 +83,14 @@ def run(
     begun = time.monotonic()
     composed = _composed(located, settings, options, stop, observer)
     if composed is None:
-        return summary(None, observer, 0.0)
+        return summary(None, observer, 0.0, caught_up=False if options.until_caught_up else None)
     with composed:
         started(composed.engine, observer)
         stop.bind(composed.worker)
         with _catching_up(located.found, settings, options) as caught_up:
             composed.worker.run(until=lambda engine: caught_up.is_set())
-        return summary(composed.engine, observer, time.monotonic() - begun)
+        reached_end = caught_up.is_set() if options.until_caught_up else None
+        return summary(composed.engine, observer, time.monotonic() - begun, caught_up=reached_end)
 
 
 def _tune_collector() -> None:
@@ -112,8 +113,9 @@ def _composed(
             if patience is not None and time.monotonic() - begun > patience:
                 raise
             attempt += 1
-            _LOG.warning("Try %d to start: %s", attempt, error)
-            stop.asked.wait(Backoff().delay(attempt, random.random()))  # noqa: S311  jitter needs no secrecy
+            delay = Backoff().delay(attempt, random.random())  # noqa: S311  jitter needs no secrecy
+            _LOG.warning("Attempt %d to start, the next one in %.1f s: %s", attempt, delay, error)
+            stop.asked.wait(delay)
     return None
 
 
@@ -159,8 +161,14 @@ def reached(committed: Positions, goal: Positions) -> bool:
     return all(committed.get(where, -1) >= position for where, position in goal.items())
 
 
-def summary(engine: Engine | None, observer: Observer, seconds: float) -> dict[str, Any]:
-    """What a run did, as the JSON that `streamml run --json` prints."""
+def summary(
+    engine: Engine | None, observer: Observer, seconds: float, *, caught_up: bool | None = None
+) -> dict[str, Any]:
+    """What a run did, as the JSON that `streamml run --json` prints.
+
+    Args:
+        caught_up: whether what was in the topics at the start has been committed; ``None``: nobody asked.
+    """
     done = engine.statistics if engine is not None else None
     batches = sum(done.flushes.values()) if done else 0
     rows = sum(cost.rows for name, cost in observer.steps.items() if name == "encode")
@@ -168,6 +176,7 @@ def summary(engine: Engine | None, observer: Observer, seconds: float) -> dict[s
     latency = observer.latency
     consumed = done.polled if done else 0
     return {
+        "caught_up": caught_up,
         "consumed": consumed,
         "predictions": done.predictions if done else 0,
         "dead_letters": done.dead_letters if done else 0,

@@ -19,6 +19,10 @@ def merged(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     seconds = max((one["seconds"] for one in summaries), default=0.0)
     sums = {name: sum(one[name] for one in summaries) for name in _SUMS}
     return {
+        # Of the group: one that was stopped left its partitions to those that went on.
+        "caught_up": any(told)
+        if (told := [one["caught_up"] for one in summaries if one["caught_up"] is not None])
+        else None,
         **sums,
         "workers": len(summaries),
         "seconds": seconds,

@@ -22,8 +22,11 @@ def planned_topics(topology: Topology, partitions: int, replication: int) -> lis
 
 def create_topics(
     topology: Topology, settings: Settings, partitions: int, replication: int
-) -> tuple[list[str], list[str]]:
-    """Make the topics that are missing; returns the names of those made, and of those that were there.
+) -> tuple[list[str], dict[str, tuple[int, int]]]:
+    """Make the topics that are missing.
+
+    Returns:
+        The names of those made; of those that were there how many partitions they have, and how many were asked for.
 
     Raises:
         SourceUnavailable: the broker does not answer.
@@ -34,4 +37,5 @@ def create_topics(
     there = admin.topics(plan.name for plan in plans)
     missing = [plan for plan in plans if plan.name not in there]
     admin.create(missing)
-    return [plan.name for plan in missing], list(there)
+    kept = {plan.name: (there[plan.name].partitions, plan.partitions) for plan in plans if plan.name in there}
+    return [plan.name for plan in missing], kept

@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,8 +122,9 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> It
         elif section is not None:
             yield (section, rest[len(section) + 1 :].lower().replace("_", ".")), environment[variable], variable
         else:
+            near = _near(variable, [f"{PREFIX}{name}" for name in names])
             problems.append(
-                f"The environment variable {variable} is no setting; see `streamml config show`, or unset it."
+                f"The environment variable {variable} is no setting{near}; see `streamml config show`, or unset it."
             )
 
 
@@ -168,12 +170,27 @@ def _validated(values: Mapping[Path_, tuple[Any, str]], problems: list[str]) -> 
 
 def _sentence(error: Any, values: Mapping[Path_, tuple[Any, str]]) -> str:
     path = tuple(str(part) for part in error["loc"])
-    origin = next((origin for known, (_, origin) in values.items() if known == path[: len(known)]), "The settings")
     name = ".".join(path)
+    origin = _origin(path, values)
     if error["type"] == "extra_forbidden":
-        return f"{origin} sets {name}, which is no setting; see `streamml config show` for those that are."
+        near = _near(name, [*(".".join(one) for one in setting_names()), *Settings.model_fields])
+        return f"{origin} sets {name}, which is no setting{near}; see `streamml config show` for those that are."
     # pydantic's own message names the bound; the value may be a secret, so it stays out.
     return f"{origin} sets {name} wrongly: {error['msg']}."
+
+
+def _origin(path: Path_, values: Mapping[Path_, tuple[Any, str]]) -> str:
+    """Who set what an error is about: the setting itself, something inside of it, or the table that it is in."""
+    for known, (_, origin) in values.items():
+        if known[: len(path)] == path[: len(known)]:
+            return f"--{'-'.join(known).replace('_', '-')}" if origin == "flag" else origin
+    return "The settings"
+
+
+def _near(name: str, names: list[str]) -> str:
+    """The name that was probably meant, as a question."""
+    found = get_close_matches(name, names, 1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from streamml.batch.column import Array, ColumnType, conform, problem_with
 from streamml.batch.microbatch import Mask, MicroBatch, Origin
 from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
-from streamml.errors import FatalError, StepFailed
+from streamml.errors import FatalError, StepFailed, place_of
 from streamml.stages.isolate import isolate
 from streamml.topology.steps import FAILURES, PARENT, Explode, Filter, RowFailures, Transform
+
+_MOST_DETAIL: Final = 500
 
 
 def _inputs(batch: MicroBatch, names: tuple[str, ...]) -> dict[str, Array]:
@@ -22,7 +24,9 @@ def _inputs(batch: MicroBatch, names: tuple[str, ...]) -> dict[str, Array]:
 def _explain(step: str, error: Exception) -> Failure:
     if isinstance(error, StepFailed):
         return Failure(step, "StepFailed", str(error))
-    return Failure(step, "StepFailed", f"{step} raised {type(error).__name__}.")
+    told = f"{type(error).__name__}: {error}"[:_MOST_DETAIL]
+    detail = f"{told} ({place})" if (place := place_of(error)) else told
+    return Failure(step, "StepFailed", f"{step} raised {type(error).__name__}.", detail=detail)
 
 
 def _nulls(column: Array) -> Mask:

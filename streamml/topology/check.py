@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from streamml.batch.column import ColumnType
+from streamml.batch.column import ColumnType, default_problem
 from streamml.errors import ConfigError
 from streamml.ports.model import Signature, Tensor
 from streamml.schema.contract import Contract
@@ -209,6 +209,8 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
             yield f"{where} has the nullable column {name!r}; stored values have no null: declare a default instead."
         elif defaults and declared.default is None:
             yield f"{where} has the column {name!r} without a default, and a policy is 'default'; write {declared.kind}(default=…)."
+        elif declared.default is not None and (wrong := default_problem(declared)):
+            yield f"{where} has the column {name!r} with a default that {wrong}: {declared.default!r}; correct it."
 
 
 def _batching_problems(where: str, batching: Batching) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 from confluent_kafka import Producer
 
 from streamml.adapters.kafka.tail import read_topic
@@ -89,6 +91,13 @@ class Shell:
         assert process.returncode == code, err
         return json.loads(out) if out.startswith(("{", "[")) else out
 
+    def refused(self, *arguments: str) -> str:
+        """What a command says on stderr that is refused as wrong use."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (2, ""), err
+        return err
+
     def produce(self, count: int, first: int = 0) -> None:
         producer = Producer({"bootstrap.servers": self.brokers})
         for number in range(first, first + count):
@@ -147,12 +156,119 @@ def test_the_way_of_a_new_topology_by_the_commands(shell: Shell) -> None:
     assert shell.type("features", "rollback", shell.name, "--json")["current"] == version != second
 
 
+def test_topics_that_were_there_say_how_many_partitions_they_keep(shell: Shell) -> None:
+    shell.type("topics", "create", "payments.py", "--partitions", "2")
+    told = shell.type("topics", "create", "payments.py", "--partitions", "8")
+    assert f"{shell.name}.in was there already and keeps its 2 partitions, not the 8 asked for." in told
+    assert f"{shell.name}.dlq was there already and keeps its 1 partition.\n" in told
+    assert "asked for" not in shell.type("topics", "create", "payments.py")
+
+
+def test_a_set_that_is_not_there_and_a_key_of_another_length_are_wrong_use(shell: Shell) -> None:
+    load_features(shell)
+    misspelled = f"{shell.name}x"
+    for command in (
+        ["versions", misspelled],
+        ["show", misspelled, "a1"],
+        ["rollback", misspelled],
+        ["prune", misspelled],
+    ):
+        told = shell.refused("features", *command)
+        assert f"{misspelled!r} was never loaded" in told
+        assert f" {shell.name}" in told.partition("loaded sets are:")[2]
+    told = shell.refused("features", "show", shell.name, "a1", "a2")
+    assert "have 1 part, and 2 were given" in told
+    assert "no value for this entity" in shell.type("features", "show", shell.name, "nobody")
+
+
+def test_features_prune_keeps_what_it_promises(shell: Shell, redis_server: EmbeddedRedis) -> None:
+    loaded = [load_features(shell) for _ in range(4)]
+    assert "nothing to delete" in shell.type("features", "prune", shell.name, "--keep", "1")
+    catalogue = f"streamml:{shell.name}:versions"
+    with redis.Redis.from_url(redis_server.url) as client:
+        for version, packed in client.hgetall(catalogue).items():
+            entry = json.loads(packed)
+            late = {name: entry[name] - 7200 for name in ("loaded_at", "updated_at", "current_until") if entry[name]}
+            client.hset(catalogue, version, json.dumps({**entry, **late}))
+        assert shell.type("features", "prune", shell.name, "--keep", "1", "--json")["pruned"] == loaded[:2]
+        assert len(client.keys(f"streamml:{shell.name}:{loaded[0]}:*")) == 0
+    assert len(shell.type("features", "versions", shell.name, "--json")["versions"]) == 2
+    shown = shell.type("features", "versions", shell.name)
+    assert re.search(
+        rf"^→\t{loaded[3]}\tcomplete\t10\t\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\dZ\taccounts.parquet$", shown, re.MULTILINE
+    )
+
+
+def test_what_is_wrong_with_the_rows_of_a_file_comes_with_its_name_and_nothing_else(shell: Shell) -> None:
+    (shell.folder / "accounts.csv").write_text("account,event_time,mean\na,2026-01-01,1\n,2026-01-01,nan\n")
+    told = shell.refused("features", "load", "accounts.csv", "--set", "payments.py:accounts").splitlines()
+    assert told == [
+        "2 problems:",
+        "  - accounts.csv: Row 2: key column 'account' is empty.",
+        "  - accounts.csv: Row 2: column 'mean' is null.",
+    ]
+
+
+def test_dead_letters_can_be_listed_named_and_looked_at_whatever_was_written_into_their_topic(shell: Shell) -> None:
+    shell.type("topics", "create", "payments.py", "--partitions", "1")
+    load_features(shell)
+    shell.produce(1)
+    producer = Producer({"bootstrap.servers": shell.brokers})
+    producer.produce(f"{shell.name}.in", b"\x1b]52;c;aGk=\x07\nsecond line", b"k\x1b[2J")
+    forged = {
+        "version": "1",
+        "topic": "t",
+        "partition": "0",
+        "offset": "0",
+        "step": "\x1b[2J",
+        "error": "e",
+        "message": "m",
+    }
+    whole = {**forged, "model": "", "attempts": "1", "worker": "w", "time_ms": "9" * 30}
+    for headers in (forged, {**whole, "offset": "second"}, whole):
+        own = [(f"streamml.dlq.{name}", value) for name, value in headers.items()]
+        producer.produce(f"{shell.name}.dlq", b"x", f"forged/{len(headers)}/{headers['offset']}", headers=own)
+    producer.flush(10)
+    assert shell.type("run", "payments.py", "--until-caught-up", "--json")["caught_up"] is True
+
+    listed = shell.type("dlq", "list", "payments.py")
+    assert "\x1b" not in listed
+    _, _, *letters = [line.split("\t") for line in listed.partition("By reason")[0].splitlines()]
+    assert [one[1:3] for one in letters] == [["0", "0"], ["0", "1"]]
+    assert shell.type("dlq", "list", "payments.py", "--json")["count"] == 2
+    by_id = shell.type("dlq", "show", "payments.py", letters[1][0])
+    assert by_id == shell.type("dlq", "show", "payments.py", "0/1")
+    assert "\\x1b]52;c;aGk=\\x07\\nsecond line" in by_id
+    assert not [one for one in by_id if not one.isprintable() and one != "\n"]
+    assert "There is no dead letter '0/7'" in shell.refused("dlq", "show", "payments.py", "0/7")
+
+
+def test_the_lines_of_the_readme_publish_an_event_and_read_predictions(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.type("topics", "create", "payments.py")
+    load_features(shell)
+    monkeypatch.setenv("STREAMML_BROKERS", shell.brokers)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    publish, read = re.findall(r"```python\n(import json.*?)(reader = .*?)```", readme, re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(publish.replace('"payments"', f'"{shell.name}.in"'), names)
+    assert shell.type("run", "payments.py", "--until-caught-up", "--json")["predictions"] == 1
+    own = {'"scores"': f'"{shell.name}.out"', '"reader"': f'"{shell.name}.reader"', "poll(10)": "poll(5)"}
+    for name, ours in own.items():
+        read = read.replace(name, ours)
+    exec(read, names)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert '"id":"p1"' in line
+    assert "b'1;" in line
+
+
 def test_workers_share_the_topic_and_their_summaries_add_up(shell: Shell) -> None:
     shell.type("topics", "create", "payments.py")
     load_features(shell)
     shell.produce(3000)
     summary = shell.type("run", "payments.py", "--workers", "2", "--until-caught-up", "--json")
-    assert (summary["workers"], summary["predictions"]) == (2, 3000)
+    assert (summary["workers"], summary["predictions"], summary["caught_up"]) == (2, 3000, True)
     assert len(shell.scores()) == 3000
 
 
@@ -160,7 +276,8 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
     shell.type("topics", "create", "payments.py")
     load_features(shell)
     port = free_port()
-    process = shell.start("run", "payments.py", "--workers", "2", "--metrics-port", str(port), "--json")
+    shell.environment["STREAMML_METRICS_PORT"] = str(port)
+    process = shell.start("run", "payments.py", "--workers", "2", "--json")
     try:
         shell.produce(500)
         wait_for(shell, 500)
@@ -179,6 +296,9 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
         process.wait()
     assert process.returncode == 0, err
     assert "starting it again" in err
+    # Worker 0 may have been killed before it could say so.
+    assert f"Worker 1: Running {shell.name}." in err
+    assert f"Worker 1: Metrics: http://127.0.0.1:{port + 1}/metrics" in err
     assert json.loads(out)["workers"] >= 1
     assert shell.scores(once=False) == {f"p{number}": number + 0.5 for number in range(1000)}
 

@@ -78,7 +78,7 @@ def test_a_taken_port_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").write_text("a file")
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="lies in a file"):
         Stack(tmp_path / "in-the-way" / "dev").up()
 
 

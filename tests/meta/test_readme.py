@@ -1,4 +1,4 @@
-"""The topology in the README is one: it loads, has no problem, and scores an event."""
+"""The README is true: its topology scores an event, its lines run, what it names is there."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from streamml.adapters.memory.model import FunctionModel
+from streamml.adapters.models.repository import find
 from streamml.batch.column import Columns
+from streamml.cli.bench import command as bench
+from streamml.errors import ConfigError
 from streamml.ports.model import Signature, Tensor
+from streamml.settings.sources import read_settings
 from streamml.testing import TopologyDriver
 from streamml.topology.check import problems
+from tests.conformance.onnx_files import identity, store
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_topology_of_the_readme_scores_an_event() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block = BLOCKS[0]
     assert len(block.splitlines()) < 40
     names: dict[str, Any] = {"__name__": "readme"}
     exec(block, names)
@@ -35,3 +44,31 @@ def test_the_topology_of_the_readme_scores_an_event() -> None:
     driver.settle()
     (prediction,) = driver.predictions()
     assert prediction.value == {"id": "p", "probability": 0.25}
+
+
+def test_the_lines_of_the_readme_write_a_model_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (store(tmp_path / "fraud" / "models", identity(), "fraud").folder / "model.toml").unlink()
+    with pytest.raises(ConfigError, match="write_toml"):
+        find(tmp_path / "fraud" / "models", "fraud")
+    exec(BLOCKS[1], {})
+    assert find(tmp_path / "fraud" / "models", "fraud").metrics == {"auc": 0.93}
+
+
+@pytest.mark.parametrize("name", re.findall(r"`(STREAMML_[A-Z_]+)`", README))
+def test_variables_that_the_readme_names_are_settings(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert name in read_settings(environment={name: "100"}).origins.values()
+
+
+def test_what_make_says_is_not_in_what_programs_read() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert [line for line in makefile.splitlines() if "@echo" in line and not line.endswith(">&2")] == []
+
+
+def test_the_minutes_of_the_benchmark_are_the_same_everywhere() -> None:
+    told = " ".join([(ROOT / page).read_text() for page in ("Makefile", "CONTRIBUTING.md")])
+    assert "about five minutes" in told
+    assert "about five minutes" in str(bench.help)

@@ -54,6 +54,7 @@ class KafkaAdmin:
             SettingsError: a property is wrong.
         """
         self._client: Any = opened(AdminClient, dict(client))
+        self._brokers = str(client.get("bootstrap.servers"))
 
     def brokers(self) -> int:
         """How many brokers there are.
@@ -61,7 +62,7 @@ class KafkaAdmin:
         Raises:
             SourceUnavailable: none answers.
         """
-        with translated():
+        with translated(self._brokers):
             return len(self._client.list_topics(timeout=_TIMEOUT_S / 2).brokers)
 
     def topics(self, names: Iterable[str]) -> dict[str, TopicInfo]:
@@ -70,7 +71,7 @@ class KafkaAdmin:
         Raises:
             SourceUnavailable: the broker does not answer.
         """
-        with translated():
+        with translated(self._brokers):
             known = self._client.list_topics(timeout=_TIMEOUT_S).topics
         wanted = [name for name in dict.fromkeys(names) if name in known]
         if not wanted:
@@ -93,7 +94,7 @@ class KafkaAdmin:
         Raises:
             SourceUnavailable: the broker does not answer.
         """
-        with translated():
+        with translated(self._brokers):
             described = self._client.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)[group].result()
         return bool(described.members) and described.state.name == "STABLE"
 
@@ -107,24 +108,24 @@ class KafkaAdmin:
         if not plans:
             return
         new = [NewTopic(one.name, one.partitions, one.replication, config=dict(one.config)) for one in plans]
-        with translated():
+        with translated(self._brokers):
             futures = self._client.create_topics(new, request_timeout=_TIMEOUT_S)
         for future in futures.values():
             try:
                 future.result()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise error_of(error.args[0]) from error
+                    raise error_of(error.args[0], self._brokers) from error
 
     def _ids(self, names: list[str]) -> dict[str, str]:
-        with translated():
+        with translated(self._brokers):
             futures = self._client.describe_topics(TopicCollection(names), request_timeout=_TIMEOUT_S)
             described = {name: future.result() for name, future in futures.items()}
         return {name: str(found.topic_id) for name, found in described.items() if found.topic_id is not None}
 
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        with translated():
+        with translated(self._brokers):
             futures = self._client.describe_configs(resources, request_timeout=_TIMEOUT_S)
             return {
                 resource.name: {name: entry.value for name, entry in future.result().items()}

@@ -50,17 +50,29 @@ def headers_of(message: Message) -> Headers:
 
 
 class translated:
-    """The client's exceptions as ours, around a call."""
+    """The client's exceptions as ours, around a call.
+
+    Args:
+        brokers: whom the call asks, where the first answer is still to come; see `error_of`.
+    """
+
+    def __init__(self, brokers: str | None = None) -> None:
+        self._brokers = brokers
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KafkaException):
-            raise error_of(error.args[0]) from error
+            raise error_of(error.args[0], self._brokers) from error
 
 
-def error_of(error: KafkaError) -> StreamMLError:
-    """What happens next because of an error of the client."""
+def error_of(error: KafkaError, brokers: str | None = None) -> StreamMLError:
+    """What happens next because of an error of the client.
+
+    Args:
+        brokers: addresses that were asked for the first time, as these may be wrong; a broker that answered before is only
+            away.
+    """
     text = error.str()
     code = error.code()
     if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
@@ -77,4 +89,9 @@ def error_of(error: KafkaError) -> StreamMLError:
         )
     if error.fatal() or text.startswith("Fatal error"):
         return FatalError(f"The broker client cannot go on: {text}.")
-    return SourceUnavailable(f"The broker did not answer: {text}. The client tries again by itself.")
+    if brokers is None:
+        return SourceUnavailable(f"The broker did not answer: {text}.")
+    return SourceUnavailable(
+        f"The broker at {brokers} did not answer: {text}. Name yours with --brokers or STREAMML_BROKERS, or start one for "
+        "development with `streamml dev up`."
+    )

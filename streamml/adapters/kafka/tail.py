@@ -43,7 +43,7 @@ def read_topic(client: Mapping[str, Any], topic: str, *, last: int | None = None
     """
     consumer: Any = opened(Consumer, {**client, **_OWN})
     try:
-        with translated():
+        with translated(str(client.get("bootstrap.servers"))):
             open_partitions = _assign(consumer, topic, last)
         while open_partitions:
             with translated():

@@ -94,14 +94,14 @@ def sha256_of(path: Path) -> str:
 def write_toml(
     folder: Path,
     signature: Signature,
-    metrics: Table,
-    made: Table,
+    metrics: Table | None = None,
+    made: Table | None = None,
 ) -> Path:
     """Write ``model.toml`` beside the ``model.onnx`` in ``folder`` and return its path.
 
     Args:
         folder: ``<root>/<name>/<version>``; name and version are taken from it.
-        signature: of the file, as `streamml.adapters.models.onnx.signature_of` reads it.
+        signature: of the file, as `streamml.adapters.models.onnx_session.signature_of` reads it.
         metrics: what the model reached, by name.
         made: how the model was made: data, code, seeds; becomes the table ``[made]``.
 
@@ -116,8 +116,8 @@ def write_toml(
         "files": {name: sha256_of(folder / name) for name in others},
         **{_key("signature", "inputs", name): _described(tensor) for name, tensor in signature.inputs.items()},
         **{_key("signature", "outputs", name): _described(tensor) for name, tensor in signature.outputs.items()},
-        "metrics": metrics,
-        "made": made,
+        "metrics": metrics or {},
+        "made": made or {},
     }
     path = folder / "model.toml"
     lines = [line for title, table in tables.items() for line in _lines(title, table)]

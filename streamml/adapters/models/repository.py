@@ -20,6 +20,10 @@ from streamml.ports.model import Signature
 
 # Names go into paths, metric labels and the prediction header, which is cut at ";" and "@".
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WRITTEN: Final = (
+    "Write it: streamml.adapters.models.model_toml.write_toml(folder, signature), the signature as "
+    "streamml.adapters.models.onnx_session.signature_of(file) reads it."
+)
 _NUMERIC: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -102,7 +106,10 @@ def _folder(root: Path, name: str, version: str | None) -> Path:
         rule = "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
         raise ConfigError([f"{text!r} cannot name a model or a version; {rule}." for text in wrong])
     if not root.is_dir():
-        raise ConfigError(f"There is no folder {root}; name the one that holds <model>/<version>/model.onnx.")
+        raise ConfigError(
+            f"There is no folder {root}; the model {name!r} is looked for at {root / name / (version or '1') / 'model.onnx'}. "
+            "Put it there, or name another folder by the setting model.repository."
+        )
     known = versions(root, name)
     if not known:
         models = ", ".join(sorted(folder.name for folder in _folders(root))) or "no model at all"
@@ -130,7 +137,8 @@ def _absences(*paths: Path) -> Iterator[str]:
     for path in paths:
         if not path.is_file():
             found = ", ".join(sorted(entry.name for entry in path.parent.iterdir())) or "nothing"
-            yield f"There is no {path}; its folder holds {found}. Put it there, or take another version."
+            remedy = _WRITTEN if path.name == "model.toml" else "Put it there, or take another version."
+            yield f"There is no {path}; its folder holds {found}. {remedy}"
 
 
 def _misnomers(path: Path, document: Table, folder: Path) -> Iterator[str]:

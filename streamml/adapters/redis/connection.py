@@ -99,11 +99,14 @@ class Server:
             case AuthenticationError() | AuthorizationError():
                 return f"refused the login of user {user!r}; check user name and password."
             case redis.ConnectionError():
-                return f"cannot be reached: {said}."
+                return (
+                    f"cannot be reached: {said}. Name yours with --redis-url or STREAMML_REDIS_URL, or start one for "
+                    "development with `streamml dev up`."
+                )
             case NoPermissionError():
                 return f"does not permit this to user {user!r}: {said}; widen its ACL."
             case OutOfMemoryError():
-                return "is out of memory; raise its maxmemory, or run streamml features prune."
+                return "is out of memory; raise its maxmemory, or run `streamml features prune`."
             case MasterDownError():
                 return "is a replica that has lost its primary; wait until it has it back, or name another server."
             case AskError() | ClusterCrossSlotError() | ClusterDownError() | TryAgainError():

@@ -49,6 +49,7 @@ HEADER_BYTES: Final = 24
 _ALIGNMENT: Final = 8
 _RESERVED: Final = ("current", "versions")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_POINTER: Final = re.compile(rb"streamml:([A-Za-z0-9][A-Za-z0-9._-]{0,63}):current")
 _KINDS: Final = ("bool", "i4", "i8", "f4", "f8", "timestamp")
 
 
@@ -101,6 +102,24 @@ def keys_of_parts(prefix: bytes, parts: Sequence[Sequence[bytes]], count: int) -
     for part in parts:
         pieces += (map(_LENGTH, map(len, part)), part)
     return list(map(b"".join, zip(*pieces, strict=True)))
+
+
+def entity_parts(prefix: bytes, key: bytes) -> tuple[bytes, ...] | None:
+    """The key parts of an entity, as `entity_keys` joined them; ``None`` where it did not."""
+    rest, parts = key.removeprefix(prefix), []
+    while rest:
+        length, colon, behind = rest.partition(b":")
+        if not colon or not length.isdigit() or int(length) > len(behind):
+            return None
+        parts.append(behind[: int(length)])
+        rest = behind[int(length) :]
+    return tuple(parts)
+
+
+def set_of_pointer(key: bytes) -> str | None:
+    """The set of which ``key`` is the pointer; ``None`` where it is another key."""
+    found = _POINTER.fullmatch(key)
+    return found[1].decode() if found else None
 
 
 def schema_lines(schema: FeatureSchema) -> list[str]:

@@ -182,7 +182,8 @@ class _Load:
             if progress is not None:
                 progress(self._entry.rows, self._plan.total_rows)
         if not self._entry.rows:
-            raise ConfigError(f"There are no rows to load into feature set {self._plan.schema.name!r}.")
+            where = f" in {self._plan.source}" if self._plan.source else ""
+            raise ConfigError(f"There are no rows{where} to load into feature set {self._plan.schema.name!r}.")
         return self._complete()
 
     def _fit(self, batches: Batches) -> Iterator[Rows]:
@@ -194,7 +195,7 @@ class _Load:
             limit = PROBLEMS_SHOWN - len(problems)
             rows = checked_rows(batch, plan.schema, plan.key, plan.event_time, first_row, limit)
             if isinstance(rows, list):
-                problems += rows
+                problems += [f"{plan.source}: {problem}" if plan.source else problem for problem in rows]
             elif not problems:
                 yield rows
             if len(problems) >= PROBLEMS_SHOWN:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -23,9 +23,12 @@ from streamml.adapters.redis.connection import Server, Session
 from streamml.adapters.redis.layout import (
     Layout,
     entity_keys,
+    entity_parts,
     entity_prefix,
     name_problem,
+    pointer_key,
     schema_from_lines,
+    set_of_pointer,
 )
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
@@ -68,6 +71,20 @@ def versions(server: Server, set_name: str) -> Catalogue:
         session.close()
 
 
+def loaded_sets(server: Server) -> list[str]:
+    """Names of the sets that have a current version; the whole database is scanned for them.
+
+    Raises:
+        FeaturesUnavailable: the server does not answer.
+    """
+    session = server.connect()
+    try:
+        found = [set_of_pointer(key) for keys in _scanned(session, pointer_key("*")) for key in keys]
+    finally:
+        session.close()
+    return sorted({name for name in found if name is not None})
+
+
 def rollback(server: Server, set_name: str, version: str | None = None, *, clock: Clock | None = None) -> Version:
     """Make ``version`` current, or the complete one that was loaded before the current one; returns it.
 
@@ -94,7 +111,7 @@ def show(server: Server, set_name: str, entity: Sequence[str]) -> StoredEntity:
     """What the current version holds for one entity, given as its key parts.
 
     Raises:
-        ConfigError: this cannot be the name of a set.
+        ConfigError: this cannot be the name of a set, or the set's keys have another number of parts.
         FeaturesUnavailable: the server does not answer, or the set was never loaded.
     """
     session = _session(server, set_name)
@@ -102,8 +119,11 @@ def show(server: Server, set_name: str, entity: Sequence[str]) -> StoredEntity:
         current = read_catalogue(session, set_name).current
         if current is None:
             raise never_loaded(set_name)
-        key = entity_keys(entity_prefix(set_name, current.version), [tuple(part.encode() for part in entity)])[0]
+        prefix = entity_prefix(set_name, current.version)
+        key = entity_keys(prefix, [tuple(part.encode() for part in entity)])[0]
         value: bytes | None = session.call("MGET", key)[0]
+        if value is None:
+            _hold_against_another(session, set_name, prefix, len(entity))
     finally:
         session.close()
     if value is None:
@@ -153,14 +173,35 @@ def prune(
 
 def remove(session: Session, set_name: str, version: str) -> None:
     """Delete the values of a version whose state is pruning, then its entry."""
-    pattern, cursor = entity_prefix(set_name, version) + b"*", b"0"
+    for keys in _scanned(session, entity_prefix(set_name, version) + b"*"):
+        session.call("UNLINK", *keys)
+    session.call(*forget(set_name, version))
+
+
+def _scanned(session: Session, pattern: bytes) -> Iterator[list[bytes]]:
+    """Keys that match, a few at a time, as the server must not be held up."""
+    cursor = b"0"
     while True:
         cursor, keys = session.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN)
         if keys:
-            session.call("UNLINK", *keys)
+            yield keys
         if cursor == b"0":
-            break
-    session.call(*forget(set_name, version))
+            return
+
+
+def _hold_against_another(session: Session, set_name: str, prefix: bytes, parts: int) -> None:
+    """Whether the key of any other entity has as many parts; the catalogue does not know.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    keys = next(_scanned(session, prefix + b"*"), [])
+    known = entity_parts(prefix, keys[0]) if keys else None
+    if known is not None and len(known) != parts:
+        raise ConfigError(
+            f"The keys of feature set {set_name!r} have {len(known)} part{'s' * (len(known) != 1)}, and {parts} "
+            f"{'were' if parts != 1 else 'was'} given; write one argument per part, in the order of the set's key."
+        )
 
 
 def never_loaded(set_name: str) -> FeaturesUnavailable:

@@ -43,6 +43,8 @@ def writable(folder: Path) -> None:
         trial = folder / ".writable"
         trial.write_bytes(b"x" * 4096)
         trial.unlink()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{folder} is no folder, or lies in a file; choose another one.") from error
     except OSError as error:
         raise ConfigError(
             f"{folder} cannot be written ({error.strerror}); make room, or choose another folder."

@@ -82,6 +82,11 @@ class Stack:
         self._folder = folder.absolute()
         self._file = self._folder / "state.json"
 
+    @property
+    def folder(self) -> Path:
+        """Absolute."""
+        return self._folder
+
     def up(
         self,
         progress: Callable[[str], None] = lambda text: None,
@@ -120,6 +125,9 @@ class Stack:
 
     def down(self) -> list[str]:
         """End what this stack started, and nothing else; returns the names of what was running."""
+        if not self._file.exists():
+            # Asking in the wrong folder must leave nothing there.
+            return []
         with self._locked():
             state = self._read()
             if state is None:

@@ -54,6 +54,23 @@ def test_every_problem_comes_at_once(tmp_path: Path) -> None:
         assert any(word in problem for problem in problems), word
 
 
+def test_a_name_that_is_none_comes_with_its_place_and_the_nearest_that_is(tmp_path: Path) -> None:
+    file = toml(tmp_path, '[reddis]\nurl = "redis://x"\n[worker]\nmax_pol_rows = 5\n')
+    environment = {"STREAMML_BROKER": "x", "STREAMML_WORKER__MAX_POLL_ROWS": "5"}
+    with pytest.raises(SettingsError) as caught:
+        read_settings({"metrics.port": 99_999}, environment=environment, file=file)
+    beginnings = (
+        f"{file} sets reddis, which is no setting (did you mean redis?)",
+        f"{file} sets worker.max_pol_rows, which is no setting (did you mean worker.max_poll_rows?)",
+        "The environment variable STREAMML_BROKER is no setting (did you mean STREAMML_BROKERS?)",
+        "The environment variable STREAMML_WORKER__MAX_POLL_ROWS is no setting (did you mean STREAMML_WORKER_MAX_POLL_ROWS?)",
+        "--metrics-port sets metrics.port wrongly",
+    )
+    assert len(caught.value.problems) == len(beginnings)
+    for beginning in beginnings:
+        assert any(problem.startswith(beginning) for problem in caught.value.problems), beginning
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_properties_that_the_promises_rest_on_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="refused"):

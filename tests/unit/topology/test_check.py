@@ -111,6 +111,12 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("if_missing", lambda: with_set(if_missing="explode")),
     ("ttl", lambda: with_set(ttl="soon")),
     ("without a default", lambda: with_set(columns={"mean": sm.f4})),
+    ("a default that is no value of f4: 'a'", lambda: with_set(columns={"mean": sm.f4(default="a")})),
+    ("a default that is no value of i4: 1.5", lambda: with_set(columns={"mean": sm.i4(default=1.5)})),
+    ("a default that does not fit into i4", lambda: with_set(columns={"mean": sm.i4(default=2**40)})),
+    ("a default that does not fit into f4", lambda: with_set(columns={"mean": sm.f4(default=1e300)})),
+    ("a default that is no value of bool: 1", lambda: with_set(columns={"mean": sm.boolean(default=1)})),
+    ("a default that is no value of timestamp", lambda: with_set(columns={"mean": sm.timestamp(default="soon")})),
     ("only numbers", lambda: with_set(columns={"mean": sm.f4(default=0.0), "city": sm.text(default="")})),
     ("a key is text", lambda: with_set(key="amount")),
     ("max_default_ratio", lambda: with_set(max_default_ratio=2.0)),
@@ -143,6 +149,24 @@ def test_l1_each_mistake_is_told_in_a_sentence(words: str, changes: Callable[[],
     told = [problem for problem in found(**changes()) if words in problem]
     assert told
     assert all(problem.endswith((".", "…).")) for problem in told)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        sm.f4(default=1),
+        sm.f4(default=float("nan")),
+        sm.f4[2](default=0.5),
+        sm.f4[2](default=[0.5, 1]),  # type: ignore[arg-type]  # what numpy takes works
+        sm.i8(default=-(2**63)),
+        sm.boolean(default=True),
+        sm.timestamp(default="2026-01-01"),
+    ],
+    ids=lambda column: f"{column}, {column.default}",
+)
+def test_l1_a_default_that_fits_is_no_problem(column: sm.ColumnType) -> None:
+    flow = {"mean": column, "other": sm.f4(default=0.0)}
+    assert not [problem for problem in found(**with_set(columns=flow)) if "default" in problem]
 
 
 def test_l1_all_problems_come_at_once() -> None:
