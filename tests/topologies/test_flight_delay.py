@@ -34,7 +34,7 @@ def sample() -> stream.Stream:
 
 
 def tables(flights: Flights) -> dict[str, features.Table]:
-    days = np.arange(CUT - 3, CUT + 1)
+    days = np.array(["2013-10-12", "2013-10-13", "2013-10-14", "2013-10-15"], "M8[D]")
     return {
         "route": features.route_table(flights, days),
         "carrier": features.carrier_table(flights, days),
