@@ -59,7 +59,7 @@ class DeadLetter:
         topic, partition, offset: where the record is.
         step, error, message: what failed it.
         model: ``name@version``, empty where no model had to do with it.
-        attempts: how often it was tried.
+        attempts: number of the try that failed it; over 1 where something did not answer before.
         worker: who wrote the letter.
         time_ms: when, ms since 1970 UTC.
         timestamp: the record's own time, ms since 1970 UTC.
