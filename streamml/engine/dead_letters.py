@@ -1,4 +1,4 @@
-"""What a dead letter looks like (promise E3), and when there are too many of them (E4)."""
+"""What a dead letter looks like (promise E3; docs/reference/dead-letters.md), and when there are too many of them (E4)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from streamml.batch.outcome import Failure
 from streamml.ports.source import Headers, RawRecord, TopicPartition
 
 PREFIX: Final = "streamml.dlq."
+_NULL: Final = "null"
 _MOST_CHARACTERS: Final = 2000
 
 
@@ -17,7 +18,7 @@ class Letter:
     """A dead letter as a record: the original value and headers, keyed by the prediction id."""
 
     key: bytes
-    value: bytes | None
+    value: bytes
     headers: Headers
     timestamp: int
 
@@ -25,7 +26,11 @@ class Letter:
 def compose_letter(
     failure: Failure, record: RawRecord, partition: TopicPartition, offset: int, id: str, *, worker: str, now: float
 ) -> Letter:
-    """The dead letter of ``record``: value, headers and timestamp unchanged, the reasons added as headers."""
+    """The dead letter of ``record``: value, headers and timestamp unchanged, the reasons added as headers.
+
+    A record without a value gets an empty one and the header ``null``: in a compacted topic, a record without a value deletes
+    what has its key, itself at last.
+    """
     added: dict[str, str] = {
         "version": "1",
         "topic": partition.topic,
@@ -41,7 +46,9 @@ def compose_letter(
     }
     headers: Headers = [*record.headers, *((PREFIX + name, _header(text)) for name, text in added.items())]
     headers.append((PREFIX + "key", record.key))
-    return Letter(id.encode(), record.value, headers, record.timestamp)
+    if record.value is None:
+        headers.append((PREFIX + _NULL, b"1"))
+    return Letter(id.encode(), record.value or b"", headers, record.timestamp)
 
 
 def _header(text: str) -> bytes:
@@ -86,7 +93,8 @@ class DeadLetter:
 
 def read_letter(record: RawRecord) -> DeadLetter | None:
     """Read what `compose_letter` wrote; ``None`` for what is no dead letter: a tombstone, or another program's record."""
-    own = {name.removeprefix(PREFIX): value for name, value in record.headers if name.startswith(PREFIX)}
+    start = _start_of_ours(record.headers)
+    own = {name.removeprefix(PREFIX): value for name, value in record.headers[start:] if name.startswith(PREFIX)}
     texts = {name: (value or b"").decode(errors="replace") for name, value in own.items()}
     if texts.get("version") != "1":
         return None
@@ -104,9 +112,15 @@ def read_letter(record: RawRecord) -> DeadLetter | None:
         time_ms=int(texts["time_ms"]),
         timestamp=record.timestamp,
         key=own.get("key"),
-        value=record.value,
-        headers=tuple((name, value) for name, value in record.headers if not name.startswith(PREFIX)),
+        value=None if own.get(_NULL) == b"1" else record.value,
+        headers=tuple(record.headers[:start]),
     )
+
+
+def _start_of_ours(headers: Headers) -> int:
+    """Where the headers of the record end and ours begin; the record's own may have such names, as those of a dead letter."""
+    first = PREFIX + "version"
+    return max((place for place, (name, _) in enumerate(headers) if name == first), default=len(headers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 
 import streamml as sm
 from streamml.errors import FatalError, FeaturesUnavailable, SettingsError, SourceUnavailable, TopologyError
+from streamml.ops.dead_letters import read_dead_letters
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.process import free_port
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -82,6 +83,10 @@ def test_e4_tombstones_follow_their_policy(job: Job, policy: str) -> None:
     assert tuple(ended.values()) == expected
     tombstones = [one for one in job.read("out") if one.record.value is None]
     assert [one.record.key for one in tombstones] == ([b"k"] if policy == "forward" else [])
+    # A null would delete the letter from its compacted topic.
+    letters = [None] if policy == "dead_letter" else []
+    assert [one.value for one in read_dead_letters(job.topology, job.settings)] == letters
+    assert [one.record.value for one in job.read("dlq")] == [b"" for _ in letters]
 
 
 def test_f2_f3_unknown_old_and_future_features_are_defaulted_and_flagged(job: Job) -> None:
