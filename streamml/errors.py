@@ -82,7 +82,7 @@ class FeatureStale(RowError):
 
 
 class StepFailed(RowError):
-    """A transform, filter or explode function failed the row."""
+    """A transform, filter or explode function failed the row, or made a key of it that nothing can be looked up by."""
 
 
 class ModelRejected(RowError):

@@ -126,6 +126,20 @@ def concatenate(parts: list[Array]) -> Array:
     return np.concatenate(parts)
 
 
+def no_unicode(column: Array) -> npt.NDArray[np.bool_]:
+    """Rows whose text has a lone surrogate, for which there is no UTF-8; bool ``[n]``. Looks at each: for when a whole column failed."""
+    return np.fromiter(map(_is_no_unicode, column.tolist()), np.bool_, count=len(column))
+
+
+def _is_no_unicode(value: object) -> bool:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return True
+    return False
+
+
 def problem_with(column: object, declared: ColumnType, rows: int) -> str | None:
     """Why ``column`` is not ``rows`` values of the ``declared`` type, or ``None``."""
     if not isinstance(column, np.ndarray):

@@ -28,7 +28,7 @@ class Failure:
         error: class name of the `streamml.errors.RowError`.
         message: one sentence without any of the record's values.
         model: ``name@version`` where a model failed it, else empty.
-        attempts: how often the step was tried on the row.
+        attempts: number of the try that failed it; over 1 where something that its stage needs did not answer before.
         detail: what a user's function raised, and where in their file. It may hold values of the record, so it is for the
             author's own screen and never written to a topic or log.
     """

@@ -69,6 +69,7 @@ def _figures(now: dict[str, Any]) -> Panel:
     latency, referee, quality = now["latency_ms"], now["referee"], now["quality"]
     stream = _lines(
         f"departures {now['sent']:,} of {now['events']:,}",
+        f"poison     {referee['poison']:,}",
         f"rate       {now['rate']:,.0f}/s",
         f"on the way {now['lag']:,}",
         "latency    "

@@ -21,8 +21,17 @@ def load_models(topology: Topology, repository: Path, settings: ModelSettings) -
     """Models by name, warm.
 
     Raises:
-        TopologyError: with every problem of the topology, and of the models that it names.
+        TopologyError: with every problem of the topology, and of the models that it names. None is left open.
     """
+    models, wrong = find_models(topology, repository, settings)
+    if wrong:
+        close_all(models)
+        raise TopologyError(wrong)
+    return models
+
+
+def find_models(topology: Topology, repository: Path, settings: ModelSettings) -> tuple[dict[str, Model], list[str]]:
+    """The models that can be loaded, by name, warm; and every problem of the topology and of the models that it names."""
     from streamml.adapters.models.onnx import OnnxModel
     from streamml.adapters.models.onnx_session import OnnxSettings
     from streamml.adapters.models.repository import find
@@ -30,16 +39,24 @@ def load_models(topology: Topology, repository: Path, settings: ModelSettings) -
     onnx = OnnxSettings(tuple(settings.providers), settings.threads, device=settings.device)
     models: dict[str, Model] = {}
     wrong: list[str] = []
-    for step in topology.steps:
-        if not isinstance(step, Onnx) or step.name in models:
-            continue
-        try:
-            models[step.name] = OnnxModel.load(find(repository, step.name, step.version), onnx)
-        except ConfigError as error:
-            wrong += error.problems
-    check(topology, models, wrong)
-    warm(topology, models)
-    return models
+    try:
+        for step in topology.steps:
+            if not isinstance(step, Onnx) or step.name in models:
+                continue
+            try:
+                models[step.name] = OnnxModel.load(find(repository, step.name, step.version), onnx)
+            except ConfigError as error:
+                wrong += error.problems
+        signatures = {name: model.signature for name, model in models.items()}
+        return models, [*problems(topology, signatures), *wrong, *warm(topology, models)]
+    except BaseException:
+        close_all(models)
+        raise
+
+
+def close_all(models: Mapping[str, Model]) -> None:
+    for model in models.values():
+        model.close()
 
 
 def check(topology: Topology, models: Mapping[str, Model], wrong: list[str] | None = None) -> None:
@@ -53,23 +70,19 @@ def check(topology: Topology, models: Mapping[str, Model], wrong: list[str] | No
         raise TopologyError(found)
 
 
-def warm(topology: Topology, models: Mapping[str, Model]) -> None:
-    """Run every model on made-up rows, so that the first real batch is as quick as the others.
-
-    Raises:
-        TopologyError: a model does not run.
-    """
+def warm(topology: Topology, models: Mapping[str, Model]) -> list[str]:
+    """Run every model on made-up rows, so that the first real batch is as quick as the others; says which do not run."""
     from streamml.adapters.models.warm_up import warm_up
 
     found: list[str] = []
     for step in topology.steps:
-        if isinstance(step, Onnx):
-            most = step.batching.max_batch_size
-            try:
-                warm_up(models[step.name], {min(2, most), min(64, most), most}, repeats=1)
-            except ModelRejected as error:
-                _LOG.info("Model %s does not take made-up rows, so its first batch will be slow: %s", step.name, error)
-            except StreamMLError as error:
-                found.append(f"Model {step.name} does not run at the size of a batch, {most} rows: {error}")
-    if found:
-        raise TopologyError(found)
+        if not isinstance(step, Onnx) or step.name not in models or step.batching.max_batch_size < 1:
+            continue
+        most = step.batching.max_batch_size
+        try:
+            warm_up(models[step.name], {min(2, most), min(64, most), most}, repeats=1)
+        except ModelRejected as error:
+            _LOG.info("Model %s does not take made-up rows, so its first batch will be slow: %s", step.name, error)
+        except StreamMLError as error:
+            found.append(f"Model {step.name} does not run at the size of a batch, {most} rows: {error}")
+    return found

@@ -2,42 +2,114 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.kafka.admin import KafkaAdmin, TopicInfo
+from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
-from streamml.errors import FeaturesUnavailable, TopologyError
+from streamml.compose.parts import Parts
+from streamml.errors import (
+    ConfigError,
+    FeaturesUnavailable,
+    SourceUnavailable,
+    StreamMLError,
+    TopologyError,
+    TransientError,
+)
+from streamml.ports.codec import Decoder
 from streamml.ports.feature_store import FeatureRequest, FeatureSchema, FeatureStore
 from streamml.schema.contract import Contract
 from streamml.settings.settings import Settings
+from streamml.topology.check import problems as declared_problems
 from streamml.topology.steps import FeatureLookup
-from streamml.topology.topology import Topology
+from streamml.topology.topology import Source, Topology
 
+_LOG: Final = logging.getLogger("streamml.check")
 # A dead letter is the record and a few headers; headers of ours are well under this.
 LETTER_OVERHEAD: Final = 64 * 1024
 _SAMPLE: Final = 20
 
 
-def find_topics(topology: Topology, settings: Settings) -> dict[str, TopicInfo]:
-    """The topology's topics as the broker has them.
+@dataclass(slots=True)
+class Findings:
+    """What was found.
 
-    Raises:
-        TopologyError: one is missing, or too small for what goes into it; with every problem.
-        SourceUnavailable: the broker does not answer.
+    Args:
+        topics: those of the topology that exist.
+        problems: each a sentence with its remedy.
+        notes: what was found in order, for people.
+        silent: what did not answer.
     """
-    names = [*topology.source.topics, topology.sink.topic, topology.dead_letters.topic]
-    found = KafkaAdmin(settings.client()).topics(names)
-    problems = list(_topic_problems(topology, settings, found))
-    if problems:
-        raise TopologyError(problems)
+
+    topics: dict[str, TopicInfo] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    silent: list[TransientError] = field(default_factory=list)
+
+    @property
+    def everything(self) -> list[str]:
+        """The problems, and what did not answer."""
+        return [*self.problems, *map(str, self.silent)]
+
+    def topics_if_sound(self) -> dict[str, TopicInfo]:
+        """The topics.
+
+        Raises:
+            TopologyError: there are problems; with all of them, and with what did not answer besides.
+            TransientError: there are none, but something did not answer; waiting may help.
+        """
+        if self.problems:
+            raise TopologyError(self.everything)
+        if self.silent:
+            raise type(self.silent[0])(" ".join(map(str, self.silent)))
+        return self.topics
+
+    @contextmanager
+    def collecting(self, where: str = "") -> Iterator[None]:
+        """Keep what is raised, with ``where`` before it, so that the rest is looked at, too."""
+        try:
+            yield
+        except ConfigError as error:
+            self.problems += error.problems
+        except TransientError as error:
+            self.silent.append(type(error)(f"{where}{error}"))
+        except StreamMLError as error:
+            self.problems.append(f"{where}{error}")
+
+
+def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
+    """Everything that can be checked before a worker joins its group: what is wrong with the parts, and what is around."""
+    found = Findings(problems=list(parts.problems))
+    broker = f"{settings.brokers}: "
+    with found.collecting(broker):
+        found.topics = KafkaAdmin(settings.client()).topics(_names(topology))
+        found.problems += _topic_problems(topology, settings, found.topics)
+        found.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in found.topics.values()]
+    # Records are decoded and features asked for as declared; topics are but names.
+    if declared_problems(topology):
+        return found
+    with found.collecting(broker):
+        _sample(topology, settings, found)
+    if parts.store is not None:
+        with found.collecting():
+            wrong = _feature_problems(topology, parts.store)
+            found.problems += wrong
+            found.notes += [] if wrong else ["Feature sets: every one that has to be there is"]
     return found
 
 
+def _names(topology: Topology) -> tuple[str, ...]:
+    return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic)
+
+
 def _topic_problems(topology: Topology, settings: Settings, found: Mapping[str, TopicInfo]) -> Iterator[str]:
-    for name in (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic):
+    for name in _names(topology):
         if name not in found:
             yield f"There is no topic {name!r} on {settings.brokers}; `streamml topics create` makes what a topology needs."
     letters = found.get(topology.dead_letters.topic)
@@ -49,7 +121,7 @@ def _topic_problems(topology: Topology, settings: Settings, found: Mapping[str, 
         )
 
 
-def feature_problems(topology: Topology, store: FeatureStore) -> list[str]:
+def _feature_problems(topology: Topology, store: FeatureStore) -> list[str]:
     """Feature sets that cannot be read and have to be (``if_unavailable="wait"``).
 
     Raises:
@@ -64,31 +136,57 @@ def feature_problems(topology: Topology, store: FeatureStore) -> list[str]:
         try:
             store.lookup([FeatureRequest(FeatureSchema(one.name, tuple(one.columns.items())), [])])
         except FeaturesUnavailable as error:
+            # Only of a store that answers it says something about the set.
+            store.ping()
             problems.append(str(error))
     return problems
 
 
-def sample_problems(topology: Topology, settings: Settings) -> list[str]:
-    """Whether the latest records of the input are what the contract says; a few bad ones are no problem."""
-    source = topology.source
+def _sample(topology: Topology, settings: Settings, found: Findings) -> None:
+    """Hold the latest records of the input against the contract; a few bad ones are no problem."""
+    decoder = _decoder(topology.source)
+    for topic in topology.source.topics:
+        if topic not in found.topics:
+            continue
+        try:
+            records = [one.record.value for one in read_topic(settings.client(), topic, last=_SAMPLE)]
+        except SourceUnavailable as error:
+            # One partition may be away for long, and a worker that ran yesterday can serve the others.
+            _LOG.warning("The latest records of %s were not checked: %s", topic, error)
+            continue
+        values = [value for value in records if value is not None]
+        failed = decoder.decode(object_array(values, len(values))).failed if values else []
+        if len(failed) <= len(values) * max(0.5, topology.dead_letters.max_ratio):
+            continue
+        told = (
+            f"{len(failed)} of the latest {len(values)} records of {topic} are not what {topology.source.schema.__name__} "
+            f"says; the first one: {failed[0][1]} Correct the contract or the producer."
+        )
+        if _has_run(topology, settings, found):
+            # These may have been settled long ago; of what is new the dead-letter limit is the judge.
+            _LOG.warning("%s", told)
+            found.notes.append(told)
+        else:
+            found.problems.append(told)
+
+
+def _decoder(source: Source) -> Decoder:
     contract = Contract.of(source.schema)
-    decoder = json_decoder(
+    return json_decoder(
         contract,
         columns=frozenset(contract.columns),
         parsing=source.parsing,
         duplicate_keys=source.duplicate_keys,
         max_record_bytes=source.max_record_bytes,
     )
-    problems: list[str] = []
-    for topic in source.topics:
-        records = [one.record.value for one in read_topic(settings.client(), topic, last=_SAMPLE)]
-        values = [value for value in records if value is not None]
-        if not values:
-            continue
-        failed = decoder.decode(object_array(values, len(values))).failed
-        if len(failed) > len(values) / 2:
-            problems.append(
-                f"{len(failed)} of the latest {len(values)} records of {topic} are not what {source.schema.__name__} says; "
-                f"the first one: {failed[0][1]} Correct the contract or the producer."
-            )
-    return problems
+
+
+def _has_run(topology: Topology, settings: Settings, found: Findings) -> bool:
+    """Whether the group has committed anything yet."""
+    source = topology.source
+    there = [topic for topic in source.topics if topic in found.topics]
+    probe = KafkaSource(there, settings.group or topology.name, source.start, settings.consumer())
+    try:
+        return bool(probe.committed())
+    finally:
+        probe.close()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from streamml.adapters.kafka.sink import KafkaSink
@@ -12,30 +11,26 @@ from streamml.adapters.kafka.source import DEFAULTS, KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.clock import SystemClock
 from streamml.compose.identity import Identity, claim
-from streamml.compose.models import load_models
-from streamml.compose.stages import build_stages, engine_config, needs_features, reads_keys
-from streamml.compose.surroundings import feature_problems, find_topics
+from streamml.compose.parts import Parts
+from streamml.compose.stages import build_stages, engine_config, reads_keys
+from streamml.compose.surroundings import examine
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine
-from streamml.errors import SettingsError, TopologyError
-from streamml.ports.feature_store import FeatureStore
-from streamml.ports.model import Model
+from streamml.errors import SettingsError
 from streamml.runtime.reader import WorkerConfig
 from streamml.runtime.worker import Worker
-from streamml.settings.settings import RedisSettings, Settings
+from streamml.settings.settings import Settings
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
 
 
 @dataclass(slots=True)
 class Composed:
-    """A worker that is ready to run, and what it holds. Use it in a ``with`` statement, or `close` it."""
+    """A worker that is ready to run, and its identity. Use it in a ``with`` statement, or `close` it."""
 
     worker: Worker
     engine: Engine
     identity: Identity
-    models: Mapping[str, Model]
-    store: FeatureStore | None
 
     def __enter__(self) -> Composed:
         return self
@@ -44,52 +39,46 @@ class Composed:
         self.close()
 
     def close(self) -> None:
-        if self.store is not None:
-            self.store.close()
-        for model in self.models.values():
-            model.close()
         self.identity.release()
 
 
-def compose_worker(
-    topology: Topology,
-    repository: Path,
-    settings: Settings,
-    observer: Observer | None = None,
-) -> Composed:
-    """Everything that a worker needs, checked and warm; it has not joined the group yet.
+def compose_worker(topology: Topology, parts: Parts, settings: Settings, observer: Observer | None = None) -> Composed:
+    """A worker with everything checked that can be; it has not joined the group yet (promise L1).
+
+    Args:
+        parts: remain the caller's to close, after the worker has ended.
 
     Raises:
-        ConfigError: topology, models or settings are wrong; with every problem.
-        FeaturesUnavailable, SourceUnavailable: what was asked for at the start does not answer.
+        ConfigError: topology, models, surroundings or settings are wrong; with every problem.
+        FeaturesUnavailable, SourceUnavailable: what was asked does not answer; nothing is left open, so try again.
     """
-    models = load_models(topology, settings.model.repository or repository, settings.model)
-    topics = find_topics(topology, settings)
-    store = open_store(settings.redis) if needs_features(topology) else None
-    if store is not None and (problems := feature_problems(topology, store)):
-        raise TopologyError(problems)
+    topics = examine(topology, parts, settings).topics_if_sound()
     group = settings.group or topology.name
-    identity = claim(settings.brokers, group, settings.worker_id)
-    names = SlotNames({name: topics[name].id for name in topology.source.topics})
-    engine = Engine(engine_config(topology, models, settings.worker, identity.name), names)
-    largest = topics[topology.sink.topic].max_message_bytes
-    stages = build_stages(topology, models, store, names.prefixes, max_prediction_bytes=largest)
-    member = {"group.instance.id": f"{group}/{identity.name}"} if identity.stable else {}
-    source = KafkaSource(
-        topology.source.topics,
-        group,
-        topology.source.start,
-        {**settings.consumer(), **member},
-        keys=reads_keys(topology),
-        headers=bool(topology.sink.headers),
-        transactional=settings.worker.processing_guarantee == "exactly_once",
-    )
-    config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
-    # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
-    producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
-    sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source)
-    worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
-    return Composed(worker, engine, identity, models, store)
+    with ExitStack() as undo:
+        identity = claim(settings.brokers, group, settings.worker_id)
+        undo.callback(identity.release)
+        names = SlotNames({name: topics[name].id for name in topology.source.topics})
+        engine = Engine(engine_config(topology, parts.models, settings.worker, identity.name), names)
+        largest = topics[topology.sink.topic].max_message_bytes
+        stages = build_stages(topology, parts.models, parts.store, names.prefixes, max_prediction_bytes=largest)
+        member = {"group.instance.id": f"{group}/{identity.name}"} if identity.stable else {}
+        source = KafkaSource(
+            topology.source.topics,
+            group,
+            topology.source.start,
+            {**settings.consumer(), **member},
+            keys=reads_keys(topology),
+            headers=bool(topology.sink.headers),
+            transactional=settings.worker.processing_guarantee == "exactly_once",
+        )
+        undo.callback(source.close)
+        config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
+        # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
+        producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
+        sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source)
+        worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
+        undo.pop_all()
+    return Composed(worker, engine, identity)
 
 
 def _sink(
@@ -105,10 +94,3 @@ def _sink(
     # No longer than the session: whoever takes the partitions of a dead worker over waits for its transaction to end.
     session = settings.consumer().get("session.timeout.ms", DEFAULTS["session.timeout.ms"])
     return KafkaTransactions({"transaction.timeout.ms": session, **producer}, name, source.member)
-
-
-def open_store(settings: RedisSettings) -> FeatureStore:
-    """The feature store that settings name; it connects when it is asked first."""
-    from streamml.adapters.redis.store import RedisFeatureStore
-
-    return RedisFeatureStore(settings.url, timeout_s=settings.timeout_ms / 1000, options=settings.options)

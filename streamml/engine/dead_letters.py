@@ -1,4 +1,4 @@
-"""What a dead letter looks like (promise E3), and when there are too many of them (E4)."""
+"""What a dead letter looks like (promise E3; docs/reference/dead-letters.md), and when there are too many of them (E4)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from streamml.batch.outcome import Failure
 from streamml.ports.source import Headers, RawRecord, TopicPartition
 
 PREFIX: Final = "streamml.dlq."
+_NULL: Final = "null"
 _MOST_CHARACTERS: Final = 2000
 
 
@@ -18,7 +19,7 @@ class Letter:
     """A dead letter as a record: the original value and headers, keyed by the prediction id."""
 
     key: bytes
-    value: bytes | None
+    value: bytes
     headers: Headers
     timestamp: int
 
@@ -26,7 +27,11 @@ class Letter:
 def compose_letter(
     failure: Failure, record: RawRecord, partition: TopicPartition, offset: int, id: str, *, worker: str, now: float
 ) -> Letter:
-    """The dead letter of ``record``: value, headers and timestamp unchanged, the reasons added as headers."""
+    """The dead letter of ``record``: value, headers and timestamp unchanged, the reasons added as headers.
+
+    A record without a value gets an empty one and the header ``null``: in a compacted topic, a record without a value deletes
+    what has its key, itself at last.
+    """
     added: dict[str, str] = {
         "version": "1",
         "topic": partition.topic,
@@ -42,7 +47,9 @@ def compose_letter(
     }
     headers: Headers = [*record.headers, *((PREFIX + name, _header(text)) for name, text in added.items())]
     headers.append((PREFIX + "key", record.key))
-    return Letter(id.encode(), record.value, headers, record.timestamp)
+    if record.value is None:
+        headers.append((PREFIX + _NULL, b"1"))
+    return Letter(id.encode(), record.value or b"", headers, record.timestamp)
 
 
 def _header(text: str) -> bytes:
@@ -60,7 +67,7 @@ class DeadLetter:
         topic, partition, offset: where the record is.
         step, error, message: what failed it.
         model: ``name@version``, empty where no model had to do with it.
-        attempts: how often it was tried.
+        attempts: number of the try that failed it; over 1 where something did not answer before.
         worker: who wrote the letter.
         time_ms: when, ms since 1970 UTC.
         timestamp: the record's own time, ms since 1970 UTC.
@@ -90,17 +97,20 @@ def read_letter(record: RawRecord) -> DeadLetter | None:
 
     Anybody may write into the topic, so a record that only says it is one must not keep the others from being read.
     """
-    own = {name.removeprefix(PREFIX): value for name, value in record.headers if name.startswith(PREFIX)}
+    start = _start_of_ours(record.headers)
+    own = {name.removeprefix(PREFIX): value for name, value in record.headers[start:] if name.startswith(PREFIX)}
     texts = {name: (value or b"").decode(errors="replace") for name, value in own.items()}
     if texts.get("version") != "1":
         return None
     try:
-        return _letter(record, own, texts)
+        return _letter(record, record.headers[:start], own, texts)
     except (KeyError, ValueError):
         return None
 
 
-def _letter(record: RawRecord, own: Mapping[str, bytes | None], texts: Mapping[str, str]) -> DeadLetter:
+def _letter(
+    record: RawRecord, headers: Headers, own: Mapping[str, bytes | None], texts: Mapping[str, str]
+) -> DeadLetter:
     return DeadLetter(
         id=(record.key or b"").decode(errors="replace"),
         topic=texts["topic"],
@@ -115,9 +125,15 @@ def _letter(record: RawRecord, own: Mapping[str, bytes | None], texts: Mapping[s
         time_ms=int(texts["time_ms"]),
         timestamp=record.timestamp,
         key=own.get("key"),
-        value=record.value,
-        headers=tuple((name, value) for name, value in record.headers if not name.startswith(PREFIX)),
+        value=None if own.get(_NULL) == b"1" else record.value,
+        headers=tuple(headers),
     )
+
+
+def _start_of_ours(headers: Headers) -> int:
+    """Where the headers of the record end and ours begin; the record's own may have such names, as those of a dead letter."""
+    first = PREFIX + "version"
+    return max((place for place, (name, _) in enumerate(headers) if name == first), default=len(headers))
 
 
 @dataclass(frozen=True, slots=True)

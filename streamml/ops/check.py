@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streamml.compose.locate import Located, locate_topology
-from streamml.compose.models import load_models
-from streamml.compose.stages import needs_features, plan_of
-from streamml.compose.surroundings import feature_problems, find_topics, sample_problems
-from streamml.compose.worker import open_store
-from streamml.errors import ConfigError, StreamMLError
-from streamml.ports.model import Model
+from streamml.compose.locate import locate_topology
+from streamml.compose.parts import gather
+from streamml.compose.stages import plan_of
+from streamml.compose.surroundings import examine
 from streamml.settings.settings import Settings
-from streamml.topology.topology import Topology
 
 
 @dataclass(slots=True)
@@ -34,58 +30,18 @@ def check(spelling: str, settings: Settings, *, connect: bool) -> Report:
     Raises:
         TopologyError: ``spelling`` names no topology that loads.
     """
-    report = Report()
     located = locate_topology(spelling)
-    models = _models(located, settings, report)
-    try:
-        if models is not None:
-            for number, stage in enumerate(plan_of(located.found, models).stages):
+    topology = located.found
+    with gather(topology, located.repository, settings) as parts:
+        report = Report(list(parts.problems))
+        if not parts.problems:
+            for model in parts.models.values():
+                report.notes.append(f"Model {model.name}@{model.version}: loads, runs, matches its model.toml")
+            for number, stage in enumerate(plan_of(topology, parts.models).stages):
                 names = ", ".join(step.name for step in stage.steps)
                 report.notes.append(f"Stage {number}: {names} (at most {stage.max_rows} rows a batch)")
         if connect:
-            _connected(located.found, settings, report)
-    finally:
-        for model in (models or {}).values():
-            model.close()
+            found = examine(topology, parts, settings)
+            report.problems = found.everything
+            report.notes += found.notes
     return report
-
-
-def _models(located: Located[Topology], settings: Settings, report: Report) -> dict[str, Model] | None:
-    try:
-        models = load_models(located.found, settings.model.repository or located.repository, settings.model)
-    except ConfigError as error:
-        report.problems += error.problems
-        return None
-    for model in models.values():
-        report.notes.append(f"Model {model.name}@{model.version}: loads, runs, matches its model.toml")
-    return models
-
-
-def _connected(topology: Topology, settings: Settings, report: Report) -> None:
-    try:
-        topics = find_topics(topology, settings)
-        report.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in topics.values()]
-        report.problems += sample_problems(topology, settings)
-    except ConfigError as error:
-        report.problems += error.problems
-    except StreamMLError as error:
-        report.problems.append(f"{settings.brokers}: {error}")
-    if needs_features(topology):
-        _features(topology, settings, report)
-
-
-def _features(topology: Topology, settings: Settings, report: Report) -> None:
-    store = None
-    try:
-        store = open_store(settings.redis)
-        found = feature_problems(topology, store)
-        report.problems += found
-        if not found:
-            report.notes.append("Feature sets: every one that has to be there is")
-    except ConfigError as error:
-        report.problems += error.problems
-    except StreamMLError as error:
-        report.problems.append(str(error))
-    finally:
-        if store is not None:
-            store.close()

@@ -131,7 +131,7 @@ def _ask_broker(settings: Settings) -> str:
 
 
 def _ask_redis(settings: Settings) -> str:
-    from streamml.compose.worker import open_store
+    from streamml.compose.parts import open_store
 
     store = open_store(settings.redis)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +17,14 @@ from streamml.batch.microbatch import HEADERS, KEY, VALUE, MicroBatch, Origin
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.clock import SystemClock
 from streamml.compose.locate import Located
-from streamml.compose.models import load_models
-from streamml.compose.stages import build_stages
+from streamml.compose.models import close_all, load_models
+from streamml.compose.stages import build_stages, plan_of
 from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureReply, FeatureRequest
 from streamml.settings.settings import Settings
+from streamml.stages.stage import Stage
+from streamml.topology.features import FeatureSet
+from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
 _MOST: Final = 1000
@@ -52,17 +56,45 @@ def predict(located: Located[Topology], settings: Settings, events: Mapping[int,
     Raises:
         ConfigError: the topology or its models are wrong.
     """
+    topology = _on_defaults(located.found)
     models = load_models(located.found, settings.model.repository or located.repository, settings.model)
-    stages = build_stages(located.found, models, _NothingStored(), ["sample/0/"])
-    batch, now = _batch(events), SystemClock().now()
-    ended: list[Outcomes] = []
-    for stage in stages:
-        if len(batch):
-            result = stage.run(batch, now)
-            batch, ended = result.batch, [*ended, *result.outcomes]
-    for model in models.values():
-        model.close()
+    try:
+        stages = build_stages(topology, models, _NothingStored(), ["sample/0/"])
+        most = [stage.max_rows for stage in plan_of(topology, models).stages]
+        ended = _outcomes(_batch(events), stages, most)
+    finally:
+        close_all(models)
     return sorted((row for piece in ended for row in _rows(piece)), key=lambda row: (row["event"], row.get("child", 0)))
+
+
+def _outcomes(batch: MicroBatch, stages: Sequence[Stage], most: Sequence[int]) -> list[Outcomes]:
+    """Pass all rows through the stages, in batches of as many rows as each stage takes."""
+    now = SystemClock().now()
+    ended: list[Outcomes] = []
+    for stage, size in zip(stages, most, strict=True):
+        starts = range(0, len(batch), size)
+        results = [stage.run(batch.take(slice(start, start + size)), now) for start in starts]
+        ended += (piece for result in results for piece in result.outcomes)
+        going = [result.batch for result in results if len(result.batch)]
+        if not going:
+            break
+        batch = MicroBatch.join(going)
+    return ended
+
+
+def _on_defaults(topology: Topology) -> Topology:
+    """The topology, its features missing on purpose: as many defaults as there are rows, and no policy against them."""
+    steps = tuple(
+        FeatureLookup(*map(_defaulted, step.sets)) if isinstance(step, FeatureLookup) else step
+        for step in topology.steps
+    )
+    return replace(topology, steps=steps)
+
+
+def _defaulted(declared: FeatureSet) -> FeatureSet:
+    whole = all(kind.default is not None for kind in declared.columns.values())
+    # Where no default was declared, none is made up: the rows say that they have no features.
+    return replace(declared, if_missing="default" if whole else "dead_letter", max_default_ratio=1.0)
 
 
 class _NothingStored:

@@ -27,6 +27,7 @@ class Verdict:
 
     Args:
         produced: records in the input.
+        poison: those of them that are no events.
         predicted: distinct records with a prediction.
         dead_letters: distinct records with a dead letter.
         lost: records with neither.
@@ -37,6 +38,7 @@ class Verdict:
     """
 
     produced: int
+    poison: int
     predicted: int
     dead_letters: int
     lost: int
@@ -61,11 +63,12 @@ class Referee:
         self._predicted: set[Place] = set()
         self._letters: set[Place] = set()
         self._latest: dict[tuple[int, int], int] = {}
-        self._duplicated = self._wrong = self._out_of_order = 0
+        self._poison = self._duplicated = self._wrong = self._out_of_order = 0
         self._early: list[tuple[Place, Value]] = []
 
     def produced(self, place: Place, event: int | None) -> None:
         """A record is in the input: the event of this number, or ``None`` for one that is none (poison)."""
+        self._poison += event is None
         self._produced[place] = event
 
     def predicted(self, id: str, out_partition: int, value: Value) -> bool:
@@ -105,6 +108,7 @@ class Referee:
         good_letters = sum(self._produced.get(place) is not None for place in self._letters)
         return Verdict(
             produced=len(self._produced),
+            poison=self._poison,
             predicted=len(self._predicted),
             dead_letters=len(self._letters),
             lost=self.open,

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.compose.locate import Located
+from streamml.compose.parts import Parts, gather
 from streamml.compose.worker import Composed, compose_worker
 from streamml.engine.engine import Engine
 from streamml.engine.retry import Backoff
@@ -81,16 +82,18 @@ def run(
     _tune_collector()
     observer = Observer()
     begun = time.monotonic()
-    composed = _composed(located, settings, options, stop, observer)
-    if composed is None:
-        return summary(None, observer, 0.0, caught_up=False if options.until_caught_up else None)
-    with composed:
-        started(composed.engine, observer)
-        stop.bind(composed.worker)
-        with _catching_up(located.found, settings, options) as caught_up:
-            composed.worker.run(until=lambda engine: caught_up.is_set())
-        reached_end = caught_up.is_set() if options.until_caught_up else None
-        return summary(composed.engine, observer, time.monotonic() - begun, caught_up=reached_end)
+    topology = located.found
+    with gather(topology, located.repository, settings) as parts:
+        composed = _composed(topology, parts, settings, options, stop, observer)
+        if composed is None:
+            return summary(None, observer, 0.0, caught_up=False if options.until_caught_up else None)
+        with composed:
+            started(composed.engine, observer)
+            stop.bind(composed.worker)
+            with _catching_up(topology, settings, options) as caught_up:
+                composed.worker.run(until=lambda engine: caught_up.is_set())
+            reached_end = caught_up.is_set() if options.until_caught_up else None
+            return summary(composed.engine, observer, time.monotonic() - begun, caught_up=reached_end)
 
 
 def _tune_collector() -> None:
@@ -101,13 +104,13 @@ def _tune_collector() -> None:
 
 
 def _composed(
-    located: Located[Topology], settings: Settings, options: RunOptions, stop: StopSignal, observer: Observer
+    topology: Topology, parts: Parts, settings: Settings, options: RunOptions, stop: StopSignal, observer: Observer
 ) -> Composed | None:
     """The worker, however long what it needs does not answer; ``None`` where it was stopped meanwhile."""
     begun, attempt = time.monotonic(), 0
     while not stop.asked.is_set():
         try:
-            return compose_worker(located.found, located.repository, settings, observer)
+            return compose_worker(topology, parts, settings, observer)
         except TransientError as error:
             patience = options.start_patience_s
             if patience is not None and time.monotonic() - begun > patience:

@@ -45,7 +45,8 @@ class Model(Protocol):
 
         Raises:
             ModelBusy: out of memory or overloaded; a smaller batch or a later try may work.
-            ModelRejected: the model refuses these rows; fewer of them may pass.
+            ModelRejected: the model refuses these rows; fewer of them may pass. Its message goes into dead letters, so
+                it quotes no value. Any other exception means the same, and only its type is told.
             ModelFault: the model itself is broken.
         """
         ...

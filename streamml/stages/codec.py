@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise, repeat
 from operator import is_
 from types import NoneType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from streamml.batch.column import Array, object_array
+from streamml.batch.column import Array, no_unicode, object_array
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import HEADERS, KEY, VALUE, Int, MicroBatch, Origin
 from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
@@ -120,6 +120,8 @@ class Encode:
         columns = batch.columns if self._config.provenance == "header" else {**batch.columns, **self._fields(batch)}
         encoded = self._encoder.encode(columns, len(batch))
         failed = dict(encoded.failed)
+        keys, broken = self._keys(batch)
+        failed |= dict.fromkeys(broken, "The key of the prediction is not valid Unicode.")
         limit = self._config.max_bytes
         if max(map(len, filter(None, encoded.values.tolist())), default=0) > limit:
             failed |= {
@@ -136,13 +138,11 @@ class Encode:
             ended.append(dead_letters(batch.origin.take(bad), reasons))
             good = np.ones(len(batch), bool)
             good[bad] = False
-            rows, values = batch.take(good), values[good]
-        ended.append(self._predictions(rows, values))
+            rows, values, keys = batch.take(good), values[good], keys[good]
+        ended.append(
+            Outcomes(Kind.PREDICTION, rows.origin, values, keys, self._headers(rows), self._config.model),
+        )
         return batch.take(slice(0, 0)), ended
-
-    def _predictions(self, rows: MicroBatch, values: Array) -> Outcomes:
-        headers = self._headers(rows)
-        return Outcomes(Kind.PREDICTION, rows.origin, values, self._keys(rows), headers, self._config.model)
 
     def _flag_late(self, batch: MicroBatch, now: float) -> MicroBatch:
         budget, born = self._config.latency_budget_s, self._config.born
@@ -165,9 +165,17 @@ class Encode:
             "flags": object_array(map(FLAGS.text, origin.flags.tolist()), rows),
         }
 
-    def _keys(self, rows: MicroBatch) -> Array:
+    def _keys(self, rows: MicroBatch) -> tuple[Array, list[int]]:
+        """The keys, and the rows that have none because theirs is text that is no Unicode."""
         column = rows.columns[KEY if self._config.key is None else self._config.key]
-        keys = column.tolist()
+        try:
+            return self._key_bytes(column, column.tolist()), []
+        except UnicodeEncodeError:
+            bad = no_unicode(column)
+            keys = [None if broken else key for key, broken in zip(column.tolist(), bad.tolist(), strict=True)]
+            return self._key_bytes(column, keys), np.flatnonzero(bad).tolist()
+
+    def _key_bytes(self, column: Array, keys: list[Any]) -> Array:
         kinds = set(map(type, keys))
         if kinds == {str}:
             return object_array(map(str.encode, keys), len(keys))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streamml.batch.column import Array, sealed
+from streamml.batch.column import Array, no_unicode, sealed
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int, Mask, MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
@@ -38,7 +38,15 @@ class LookUp:
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
-        entities = [one.entities(batch) for one in self._sets]
+        try:
+            entities = [one.entities(batch) for one in self._sets]
+        except UnicodeEncodeError:
+            batch, broken = self._without_broken_keys(batch)
+            if not len(batch):
+                return batch, broken
+            entities = [one.entities(batch) for one in self._sets]
+        else:
+            broken = []
         replies = self._replies([one.request for one in entities], now)
         row_time = self._row_time(batch)
         columns: dict[str, Array] = {}
@@ -48,7 +56,22 @@ class LookUp:
             columns |= one.columns(asked, reply, state)
             found.append(state)
         joined = self._flagged(batch.with_columns(columns), found, replies)
-        return self._end_by_policy(joined, found)
+        passed, ended = self._end_by_policy(joined, found)
+        return passed, [*broken, *ended]
+
+    def _without_broken_keys(self, batch: MicroBatch) -> tuple[MicroBatch, list[Outcomes]]:
+        """Text that is no Unicode can only come from a step's function; nothing is stored under it, whatever the policy."""
+        ended: list[Outcomes] = []
+        for one in self._sets:
+            columns = [no_unicode(batch.columns[name]) for name in one.declared.key]
+            bad = np.logical_or.reduce(columns)
+            key = ", ".join(one.declared.key)
+            failure = Failure(
+                self.name, "StepFailed", f"The key ({key}) of feature set {one.declared.name} is not valid Unicode."
+            )
+            ended.append(dead_letters(batch.origin.take(bad), [failure] * int(bad.sum())))
+            batch = batch.take(~bad)
+        return batch, ended
 
     def _row_time(self, batch: MicroBatch) -> Int:
         if self._event_time is None:

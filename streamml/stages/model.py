@@ -9,6 +9,7 @@ import numpy as np
 from streamml.batch.column import Array
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
+from streamml.errors import ModelRejected
 from streamml.ports.model import Model
 from streamml.stages.isolate import isolate
 from streamml.topology.steps import Output
@@ -59,7 +60,9 @@ class RunModel:
         return column[:, np.newaxis] if column.ndim + 1 == wanted else column
 
     def _explain(self, error: Exception) -> Failure:
-        return Failure(self.name, "ModelRejected", f"The model raised {type(error).__name__}: {error}", self._label)
+        # What other exceptions say may quote the row's values; those of the port do not.
+        said = str(error) if isinstance(error, ModelRejected) else f"The model raised {type(error).__name__}."
+        return Failure(self.name, "ModelRejected", said, self._label)
 
     def _not_finite(self, scored: MicroBatch) -> Array:
         bad = np.zeros(len(scored), bool)

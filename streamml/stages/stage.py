@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from streamml.batch.microbatch import MicroBatch
-from streamml.batch.outcome import Outcomes
+from streamml.batch.outcome import Kind, Outcomes, dead_letters
 from streamml.engine.events import StageResult, StepTiming
 
 
@@ -48,8 +49,12 @@ class Stage:
         """Names of its operators."""
         return "+".join(operator.name for operator in self._operators)
 
-    def run(self, batch: MicroBatch, now: float) -> StageResult:
-        """Pass a batch through. Raises what the operators raise; then no outcome of this run counts."""
+    def run(self, batch: MicroBatch, now: float, attempt: int = 1) -> StageResult:
+        """Pass a batch through. Raises what the operators raise; then no outcome of this run counts.
+
+        Args:
+            attempt: number of this try, from 1, for the dead letters of it.
+        """
         outcomes: list[Outcomes] = []
         timings: list[StepTiming] = []
         for operator in self._operators:
@@ -59,4 +64,13 @@ class Stage:
             batch, ended = operator.apply(batch, now)
             timings.append(StepTiming(operator.name, rows, time.perf_counter() - started, operator.outside))
             outcomes += (piece for piece in ended if len(piece))
+        if attempt > 1:
+            outcomes = [_tried(piece, attempt) for piece in outcomes]
         return StageResult(batch if self._keep is None else batch.only(self._keep), outcomes, timings)
+
+
+def _tried(piece: Outcomes, attempt: int) -> Outcomes:
+    """Dead letters with the number of the try that they come from; other rows as they are."""
+    if piece.kind is not Kind.DEAD_LETTER or piece.values is None:
+        return piece
+    return dead_letters(piece.origin, [replace(failure, attempts=attempt) for failure in piece.values])

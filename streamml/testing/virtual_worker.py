@@ -164,7 +164,7 @@ class VirtualWorker:
         now = self._clock.now()
         answer: Event
         try:
-            result = self._stages[job.stage].run(job.batch, now)
+            result = self._stages[job.stage].run(job.batch, now, job.attempt)
         except StreamMLError as error:
             if isinstance(error, TransientError):
                 self.last_failure = error

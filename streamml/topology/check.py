@@ -26,6 +26,7 @@ PROVENANCE_FIELDS: Final[Mapping[str, str]] = {
     "revision": "i8",
     "flags": "text",
 }
+_OURS: Final = "streamml"
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _OF_TENSOR: Final = {"bool": "bool", "int32": "i4", "int64": "i8", "float32": "f4", "float64": "f8", "text": "text"}
 _KEY_KINDS: Final = ("text", "bytes", "i4", "i8")
@@ -284,6 +285,7 @@ def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
     sink = topology.sink
     yield from _choice("The sink's provenance", sink.provenance, ("header", "fields"))
     yield from _choice("The sink's order", sink.order, ("partition", "none"))
+    yield from _header_problems(sink)
     if sink.key is not None and sink.key not in flow:
         yield f"The sink's key {sink.key!r} is no column; there are {', '.join(flow)}."
     elif sink.key is not None and (declared := flow[sink.key]) is not None and declared.kind not in _KEY_KINDS:
@@ -304,6 +306,15 @@ def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
                 yield f"{sink.schema.__name__}.{field.name} is fed by no column; make one of that name, or give the field a default."
         elif (declared := fed[field.name]) is not None and not _writes(declared, field.column):
             yield f"{sink.schema.__name__}.{field.name} is {field.column}, but the column {field.name!r} is {declared}; convert it by a Transform."
+
+
+def _header_problems(sink: Sink) -> Iterator[str]:
+    """An event's header under a name of ours would pass for provenance: whoever writes events could forge it."""
+    for name in sink.headers:
+        if not isinstance(name, str) or not name:
+            yield f"The sink passes on the header {name!r}; a header's name is text."
+        elif name == _OURS or name.startswith(f"{_OURS}."):
+            yield f"The sink passes on the header {name!r}, but {_OURS!r} and {_OURS + '.*'!r} are written by workers alone; leave it out."
 
 
 def _provenance_problems(sink: Sink, contract: Contract) -> Iterator[str]:

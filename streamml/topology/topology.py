@@ -61,7 +61,8 @@ class Sink:
         topic: the prediction topic.
         schema: pydantic model of a prediction; every field is fed by the column of the same name.
         key: column that becomes the record's key; ``None`` keeps the event's key.
-        headers: names of headers of the event that are passed on, trace headers for example.
+        headers: names of headers of the event that are passed on, trace headers for example; none of ``streamml`` and
+            ``streamml.*``.
         provenance: where a prediction says what made it: ``"header"`` (one header ``streamml``), or ``"fields"``: the text
             fields ``prediction_id``, ``model``, ``flags`` and the integer ``revision`` of the schema, for consumers that
             cannot read headers.

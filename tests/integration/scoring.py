@@ -74,6 +74,7 @@ class Job:
     policies: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     sink: dict[str, Any] = field(default_factory=dict)
+    max_ratio: float = 0.9
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -100,7 +101,7 @@ class Job:
                 sm.Onnx("adder", outputs={"score": "score"}),
             ],
             sink=sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
-            dead_letters=sm.DeadLetterQueue(f"{self.name}.dlq", max_ratio=0.9),
+            dead_letters=sm.DeadLetterQueue(f"{self.name}.dlq", max_ratio=self.max_ratio),
         )
 
     @property

@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 
 import streamml as sm
 from streamml.errors import FatalError, FeaturesUnavailable, SettingsError, SourceUnavailable, TopologyError
+from streamml.ops.dead_letters import read_dead_letters
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.process import free_port
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -82,6 +83,10 @@ def test_e4_tombstones_follow_their_policy(job: Job, policy: str) -> None:
     assert tuple(ended.values()) == expected
     tombstones = [one for one in job.read("out") if one.record.value is None]
     assert [one.record.key for one in tombstones] == ([b"k"] if policy == "forward" else [])
+    # A null would delete the letter from its compacted topic.
+    letters = [None] if policy == "dead_letter" else []
+    assert [one.value for one in read_dead_letters(job.topology, job.settings)] == letters
+    assert [one.record.value for one in job.read("dlq")] == [b"" for _ in letters]
 
 
 def test_f2_f3_unknown_old_and_future_features_are_defaulted_and_flagged(job: Job) -> None:
@@ -143,17 +148,38 @@ def test_f4_another_schema_in_redis_is_told_before_anything_is_consumed(job: Job
         job.run()
 
 
-def test_l1_missing_topics_features_and_models_are_told_before_anything_is_consumed(job: Job) -> None:
+def test_l1_everything_that_is_wrong_is_told_at_once_before_anything_is_consumed(job: Job) -> None:
     with pytest.raises(TopologyError) as missing:
         job.run()
-    assert len(missing.value.problems) == 3
-    job.create()
-    with pytest.raises(TopologyError, match="never loaded"):
-        job.run()
+    topics, features = missing.value.problems[:3], missing.value.problems[3:]
+    assert all("There is no topic" in one for one in topics)
+    assert ["never loaded" in one for one in features] == [True]
+
+    job.create(max_message_bytes=20_000_000)
+    job.produce([b"garbage"] * 3)
     located = job.located
     (job.folder / "models" / "adder" / "1" / "model.onnx").write_bytes(b"not a model")
-    with pytest.raises(TopologyError, match=r"model.onnx"):
+    with pytest.raises(TopologyError) as wrong:
         run(located, job.settings, RunOptions(), StopSignal())
+    for words in ("model.onnx", "Set its max.message.bytes", "3 of the latest 3 records", "never loaded"):
+        assert any(words in one for one in wrong.value.problems)
+
+
+def test_l1_a_sample_does_not_keep_a_group_from_coming_back(job: Job) -> None:
+    job.create()
+    job.features({"a1": 10.0})
+    job.produce([payment(1)])
+    job.run()
+    job.produce([b"garbage"] * 5)
+    assert job.run()["dead_letters"] == 5
+
+
+def test_l1_what_the_dead_letter_limit_allows_passes_the_sample(job: Job) -> None:
+    job.max_ratio = 1.0
+    job.create()
+    job.features({"a1": 10.0})
+    job.produce([b"garbage"] * 5)
+    assert job.run()["dead_letters"] == 5
 
 
 def test_e3_a_dead_letter_topic_that_is_too_small_is_told(job: Job) -> None:
@@ -186,6 +212,7 @@ def test_one_worker_identity_is_for_one_process(job: Job) -> None:
 
 def test_no_broker_at_the_start_is_waited_for_or_told(job: Job) -> None:
     lonely = Job(f"127.0.0.1:{free_port()}", job.redis_url, job.folder)
+    lonely.features({"a1": 10.0})
     with pytest.raises(SourceUnavailable, match="did not answer"):
         run(lonely.located, lonely.settings, RunOptions(start_patience_s=0.1), StopSignal())
 
@@ -316,5 +343,6 @@ def test_e4_too_many_dead_letters_stop_the_worker_before_they_are_all(job: Job) 
     for _ in range(20_000):
         producer.produce(f"{job.name}.in", b"garbage")
     producer.flush(30)
+    job.produce([payment(n) for n in range(100)])  # so that the latest records look as they should
     with pytest.raises(FatalError, match="became dead letters"):
         job.run()

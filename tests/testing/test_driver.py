@@ -87,6 +87,20 @@ def test_e3_poison_alone_is_a_dead_letter_and_its_neighbours_are_scored(poison: 
     assert letter.value == run.broker.records("payments")[1].value
 
 
+def test_e3_a_dead_letter_says_which_try_failed_it() -> None:
+    run = driver()
+    run.store.fail("Redis is away.")
+    run.send(b"not json")
+    run.send(payment(1, amount=-1.0))
+    run.advance("10s")
+    retries = run.statistics.retries
+    run.store.recover()
+    run.settle()
+    # The record failed beside rows that waited for the store; the payment, in a later stage that waits for nothing.
+    assert retries > 2
+    assert [(one.step, one.attempts) for one in run.dead_letters()] == [("decode", retries + 1), ("inputs", 1)]
+
+
 def test_d4_predictions_keep_the_order_of_each_partition() -> None:
     run = driver(partitions=3)
     for number in range(300):

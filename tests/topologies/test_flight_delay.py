@@ -34,7 +34,7 @@ def sample() -> stream.Stream:
 
 
 def tables(flights: Flights) -> dict[str, features.Table]:
-    days = np.arange(CUT - 3, CUT + 1)
+    days = np.array(["2013-10-12", "2013-10-13", "2013-10-14", "2013-10-15"], "M8[D]")
     return {
         "route": features.route_table(flights, days),
         "carrier": features.carrier_table(flights, days),
@@ -133,6 +133,23 @@ def test_quality_leaves_diverted_flights_out_and_knows_its_baseline(sample: stre
     assert figures["flights"] == len(sample.truth) < len(sample)
     assert figures["auc"] > 0.8
     assert figures["baseline_auc"] == 0.5
+
+
+def test_quality_can_be_asked_in_the_middle_of_an_addition() -> None:
+    judged = quality.Quality({"a": 20.0, "b": 0.0})
+
+    class Asked(dict[str, float | str]):
+        """A prediction whose reading is interrupted by whoever wants the figures."""
+
+        def __getitem__(self, name: str) -> float | str:
+            seen.append(judged.figures()["flights"])
+            return super().__getitem__(name)
+
+    seen: list[int] = []
+    for id, chance in (("a", 0.9), ("b", 0.1)):
+        judged.add([Asked(flight_id=id, late_probability=chance, departure_delay=3.0)])
+    assert set(seen) == {0, 1}
+    assert judged.figures() | {"flights": 2, "auc": 1.0, "brier": 0.01, "baseline_auc": 0.5} == judged.figures()
 
 
 def test_poison_is_no_departure_in_every_way(sample: stream.Stream) -> None:

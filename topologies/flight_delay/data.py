@@ -245,7 +245,7 @@ def _read(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
 def _distinct_text(instants: Instants, suffix: str) -> Text:
     """Instants as text, formatting each distinct one once."""
     first = instants.min() if len(instants) else np.datetime64(0, "D")
-    steps = (instants - first).astype(np.int64)
+    steps = instants - first
     used = np.unique(steps)
     texts = np.array([f"{text}{suffix}" for text in np.datetime_as_string(first + used)], dtype=object)
     return texts[np.searchsorted(used, steps)]
@@ -304,5 +304,5 @@ def _arrived_at(raw: pa.Table, departed_at: Instants, zones: _Zones) -> Instants
     diverted = np.isnan(_numbers(raw, "arr_delay", np.float32))
     clock = np.where(diverted, 0, arr_time // 100 * 60 + arr_time % 100).astype(np.int64)
     arrived_at = departed_at + (clock - zones.minute_of_day(departed_at)) % 1440 * np.timedelta64(1, "m")
-    arrived_at[diverted] = np.datetime64("NaT")
+    arrived_at[diverted] = np.datetime64("NaT", "us")
     return arrived_at

@@ -47,31 +47,30 @@ def baseline_probability(departure_delay: NDArray[Any]) -> NDArray[np.float64]:
 
 @dataclass
 class Quality:
-    """Collects predictions and judges them.
+    """Collects predictions and judges them; both may be done at once, by different threads.
 
     Args:
         truth: minutes of delay on arrival by flight id. A flight that was diverted has none and is left out.
     """
 
     truth: Mapping[str, float]
-    _probability: list[float] = field(default_factory=list)
-    _departure_delay: list[float] = field(default_factory=list)
-    _late: list[bool] = field(default_factory=list)
+    # Each part is whole before it is put here: one thread adds while another asks for figures.
+    _parts: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty((0, 3))])
 
     def add(self, predictions: Sequence[Mapping[str, Any]]) -> None:
         """Take further predictions, each flight once."""
+        rows: list[tuple[float, float, bool]] = []
         for one in predictions:
             delay = self.truth.get(one["flight_id"])
             if delay is not None:
-                self._probability.append(one["late_probability"])
-                self._departure_delay.append(one["departure_delay"])
-                self._late.append(delay >= LATE_MINUTES)
+                rows.append((one["late_probability"], one["departure_delay"], delay >= LATE_MINUTES))
+        self._parts.append(np.array(rows, np.float64).reshape(-1, 3))
 
     def figures(self) -> dict[str, Any]:
-        """AUC and Brier score of the predictions and of the baseline, and on how many flights."""
-        late = np.array(self._late, bool)
-        model = np.array(self._probability)
-        baseline = baseline_probability(np.array(self._departure_delay))
+        """AUC and Brier score of the predictions and of the baseline, and on how many flights; of all that `add` has finished."""
+        model, departure_delay, late_or_not = np.concatenate(self._parts.copy()).T
+        late = late_or_not.astype(bool)
+        baseline = baseline_probability(departure_delay)
         return {
             "flights": len(late),
             "auc": round(auc(model, late), 4),

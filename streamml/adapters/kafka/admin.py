@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from streamml.adapters.kafka.client import error_of, opened, translated
 
 _TIMEOUT_S: Final = 10.0
+_NO_ID: Final = str(Uuid(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ class KafkaAdmin:
         with translated(self._brokers):
             futures = self._client.describe_topics(TopicCollection(names), request_timeout=_TIMEOUT_S)
             described = {name: future.result() for name, future in futures.items()}
-        return {name: str(found.topic_id) for name, found in described.items() if found.topic_id is not None}
+        ids = {name: _id_of(found.topic_id) for name, found in described.items()}
+        return {name: id for name, id in ids.items() if id is not None}
 
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
@@ -131,3 +133,8 @@ class KafkaAdmin:
                 resource.name: {name: entry.value for name, entry in future.result().items()}
                 for resource, future in futures.items()
             }
+
+
+def _id_of(topic: Uuid | None) -> str | None:
+    """A topic's id as text. A broker without ids answers with zeros, which all of its topics would share."""
+    return None if topic is None or str(topic) == _NO_ID else str(topic)

@@ -221,6 +221,7 @@ class Show:
         told = merged(self._summaries)
         return {
             "consumed": verdict.produced,
+            "departures": verdict.produced - verdict.poison,
             "predictions": verdict.predicted,
             "dead_letters": verdict.dead_letters,
             "filtered": 0,

@@ -24,7 +24,9 @@ def run(*, mistake: Callable[[Referee], None] = lambda referee: None, skip: int 
 
 
 def test_a_clean_run() -> None:
-    assert run() == Verdict(produced=11, predicted=10, dead_letters=1, lost=0, duplicated=0, wrong=0, out_of_order=0)
+    assert run() == Verdict(
+        produced=11, poison=1, predicted=10, dead_letters=1, lost=0, duplicated=0, wrong=0, out_of_order=0
+    )
 
 
 def test_a_lost_record() -> None:

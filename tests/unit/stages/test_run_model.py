@@ -10,7 +10,7 @@ import pytest
 from streamml.adapters.memory.model import FunctionModel
 from streamml.batch.column import Array
 from streamml.batch.microbatch import MicroBatch, Origin
-from streamml.errors import ModelBusy, ModelFault
+from streamml.errors import ModelBusy, ModelFault, ModelRejected
 from streamml.ports.model import Signature, Tensor
 from streamml.stages.model import RunModel
 from streamml.topology.steps import Output
@@ -45,6 +45,36 @@ def test_e2_only_the_rows_that_it_raises_for_are_dead_letters() -> None:
     scores, reasons = apply(raises_for_13, amounts)
     assert scores == [2 * amount for amount in amounts if amount != 13.0]
     assert reasons == {12: "ModelRejected"}
+
+
+class Raising:
+    """A model of a user's own that raises for every row."""
+
+    name, version = "own", "1"
+    signature = Signature({"amount": Tensor("float64", ())}, {"score": Tensor("float64", ())})
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        raise self._error
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("card 4929 is odd"), "The model raised ValueError."),
+        (ModelRejected("Model own@1 refused these rows."), "Model own@1 refused these rows."),
+    ],
+)
+def test_what_an_exception_says_of_the_values_is_not_told(error: Exception, told: str) -> None:
+    zeros = np.zeros(1, np.int64)
+    step = RunModel(Raising(error), {"amount": "amount"}, {"score": Output("score")})
+    batch = MicroBatch(Origin(zeros, zeros, zeros, zeros, zeros), {"amount": np.array([4929.0])})
+    ((piece,),) = [step.apply(batch, 0.0)[1]]
+    assert [failure.message for failure in piece.values] == [told]
 
 
 def test_rows_whose_answer_is_not_finite_are_dead_letters() -> None:

@@ -73,6 +73,10 @@ def keep(columns: Columns) -> Any:
     return columns["amount"] > 0
 
 
+def with_headers(*names: Any) -> dict[str, Any]:
+    return {"sink": sm.Sink("scores", schema=Prediction, key="id", headers=names)}
+
+
 class OnlyText(BaseModel):
     id: str
     score: str
@@ -86,6 +90,10 @@ class Unfed(BaseModel):
 
 def test_a_sound_topology_has_no_problem() -> None:
     assert found() == []
+
+
+def test_headers_that_only_look_like_ours_are_passed_on() -> None:
+    assert found(**with_headers("trace", "streamml-trace", "x.streamml")) == []
 
 
 def test_a_topology_is_comparable_and_printable() -> None:
@@ -140,6 +148,9 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("fed by no column", lambda: {"sink": sm.Sink("scores", schema=Unfed, key="id")}),
     ("OnlyText.score is text", lambda: {"sink": sm.Sink("scores", schema=OnlyText, key="id")}),
     ("The sink's key", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="nobody")}),
+    ("passes on the header 'streamml'", lambda: with_headers("trace", "streamml")),
+    ("passes on the header 'streamml.dlq.key'", lambda: with_headers("streamml.dlq.key")),
+    ("a header's name is text", lambda: with_headers(b"trace")),
     ("provenance is 'fields'", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="id", provenance="fields")}),
 ]
 

@@ -1,0 +1,68 @@
+"""What a topology needs and opens itself: models and the client of the feature store. Opened once, however often a start is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from streamml.compose.models import close_all, find_models
+from streamml.compose.stages import needs_features
+from streamml.errors import ConfigError
+from streamml.ports.feature_store import FeatureStore
+from streamml.ports.model import Model
+from streamml.settings.settings import RedisSettings, Settings
+from streamml.topology.topology import Topology
+
+
+@dataclass(slots=True)
+class Parts:
+    """Models and feature store. Use it in a ``with`` statement, or `close` it.
+
+    Args:
+        models: by name, loaded and warm; without those that have problems.
+        store: ``None`` where the topology looks up no features, or the settings name no store.
+        problems: of the topology, its models and the store's settings; each a sentence with its remedy.
+    """
+
+    models: Mapping[str, Model]
+    store: FeatureStore | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+        close_all(self.models)
+
+
+def gather(topology: Topology, repository: Path, settings: Settings) -> Parts:
+    """Load and warm the models, and make the store's client, which connects when it is asked first.
+
+    Args:
+        repository: where the models are unless settings say otherwise.
+    """
+    models, problems = find_models(topology, settings.model.repository or repository, settings.model)
+    parts = Parts(models, problems=problems)
+    try:
+        if needs_features(topology):
+            parts.store = open_store(settings.redis)
+    except ConfigError as error:
+        parts.problems += error.problems
+    return parts
+
+
+def open_store(settings: RedisSettings) -> FeatureStore:
+    """The feature store that settings name; it connects when it is asked first.
+
+    Raises:
+        ConfigError: the URL or an option is not valid.
+    """
+    from streamml.adapters.redis.store import RedisFeatureStore
+
+    return RedisFeatureStore(settings.url, timeout_s=settings.timeout_ms / 1000, options=settings.options)
