@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import sys
 from pathlib import Path
@@ -31,11 +32,14 @@ def main() -> int:
     )
     parser.add_argument("--guarantee", choices=("at_least_once", "exactly_once"), default="at_least_once")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--logs", type=Path, help="keep the workers' and servers' logs in this folder")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     arguments = parser.parse_args()
     names = arguments.faults.split(",")
     if unknown := [name for name in names if name not in FAULTS]:
         parser.error(f"there is no fault {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    # While the broker is down on purpose, clients need not say so.
+    logging.getLogger("streamml.kafka").setLevel(logging.CRITICAL)
     console = Console(stderr=True)
     console.print(f"--seed {arguments.seed}")
     runs = []
@@ -43,8 +47,9 @@ def main() -> int:
         shape = Shape(
             arguments.workers, arguments.rate, arguments.seed, arguments.guarantee, small_disk="disk_full" in chosen
         )
-        found = run(shape, [FAULTS[name] for name in chosen], arguments.seconds, console.print)
         suffix = f"-{chosen[0]}" if arguments.alone else ""
+        logs = arguments.logs and arguments.logs / f"chaos-{arguments.seed}{suffix}"
+        found = run(shape, [FAULTS[name] for name in chosen], arguments.seconds, console.print, logs)
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / f"chaos-{arguments.seed}{suffix}.json").write_text(json.dumps(found) + "\n")
         runs.append(found)

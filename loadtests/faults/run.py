@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ class Struck:
     error: str = ""
 
 
-def run(shape: Shape, faults: Sequence[Fault], seconds: float, tell: Tell) -> dict[str, Any]:
-    """Play a schedule; returns what came out, as a document."""
+def run(shape: Shape, faults: Sequence[Fault], seconds: float, tell: Tell, logs: Path | None = None) -> dict[str, Any]:
+    """Play a schedule; returns what came out, as a document. Logs are copied into the folder ``logs``."""
     tell(f"Making {int(shape.rate * seconds):,} events of seed {shape.seed}")
     stream = prepare(int(shape.rate * seconds), shape.seed)
     strikes = schedule(faults, seconds, shape.seed)
@@ -46,6 +47,8 @@ def run(shape: Shape, faults: Sequence[Fault], seconds: float, tell: Tell) -> di
         tell(f"Playing {len(strikes)} strikes in {seconds:.0f} s")
         struck = _play(world, strikes, begun, pool)
         unsent = _settle(world, tell)
+        if logs is not None:
+            world.copy_logs(logs)
         return _document(world, faults, seconds, begun, struck, unsent)
 
 
@@ -80,7 +83,7 @@ def _settle(world: World, tell: Tell) -> int:
     judge = world.judge
     while judge.read < world.feeder.sent - unsent or judge.open:
         if time.monotonic() - judge.moved_at > PATIENCE_S:
-            tell(f"Nothing has moved for {PATIENCE_S:.0f} s. {world.logs()}")
+            tell(f"Nothing has moved for {PATIENCE_S:.0f} s: {world.group()}")
             break
         world.over.wait(0.2)
     world.workers_leave()
@@ -113,7 +116,7 @@ def _document(
         "verdict": verdict,
         "dropped": judge.dropped,
         "unsent": unsent,
-        "uncommitted": world.uncommitted(),
+        "uncommitted": sum(world.uncommitted().values()),
         "kills": codes[-signal.SIGKILL],
         "duplicates_per_kill": round(verdict["duplicated"] / max(1, codes[-signal.SIGKILL]), 1),
         "exits": {str(code): count for code, count in sorted(codes.items())},

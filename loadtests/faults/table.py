@@ -17,6 +17,7 @@ from streamml.adapters.redis.layout import entity_keys, entity_prefix, pointer_k
 
 MOST_PARTITIONS: Final = 8
 _POPULAR: Final = 300
+_AT_FULL_PACE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,15 @@ class Strike:
 
 
 def schedule(faults: Sequence[Fault], seconds: float, seed: int) -> list[Strike]:
-    """When what strikes. Each fault has dice of its own, so its times are the same alone and in company."""
+    """When what strikes. In company each fault comes more rarely, so that there is time to do something in between."""
+    pace = max(1.0, sum(fault.every_s is not None for fault in faults) / _AT_FULL_PACE)
     strikes: list[Strike] = []
     for fault in faults:
         dice = random.Random(f"{seed}:{fault.name}")
-        at_s = 0.0 if fault.every_s is None else dice.uniform(1.0, 1.0 + fault.every_s[1] / 2)
+        at_s = 0.0 if fault.every_s is None else 1.0 + pace * dice.uniform(0.0, fault.every_s[0])
         while at_s < seconds:
             strikes.append(Strike(round(at_s, 3), fault, dice.getrandbits(32)))
-            at_s = seconds if fault.every_s is None else at_s + dice.uniform(*fault.every_s)
+            at_s = seconds if fault.every_s is None else at_s + pace * dice.uniform(*fault.every_s)
     return sorted(strikes, key=lambda strike: strike.at_s)
 
 
@@ -193,7 +195,7 @@ FAULTS: Final = {
         Fault("kill", "kill −9 of a worker", (1.0, 3.0), kill),
         Fault("sigterm", "SIGTERM to all workers, up to three times within a second", (6.0, 10.0), sigterm),
         Fault("zombie", "SIGSTOP of a worker for longer than its session, then SIGCONT", (14.0, 18.0), zombie),
-        Fault("broker", "kill −9 of the broker, started again after up to 3 s", (14.0, 22.0), broker),
+        Fault("broker", "kill −9 of the broker, started again after up to 3 s", (12.0, 20.0), broker),
         Fault("redis", "kill −9 of Redis, started again after up to 3 s", (8.0, 14.0), redis),
         Fault("redis_slow", "replies of Redis come late or end in the middle", (5.0, 9.0), redis_slow),
         Fault("redis_wrong", "values of wrong length, format or schema under 80 keys", (5.0, 9.0), redis_wrong),

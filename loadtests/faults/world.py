@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from loadtests.faults.stream import MODELS, Stream
 from loadtests.faults.topology import HANG_FILE, topology
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.source import KafkaSource
-from streamml.errors import FatalError, SourceUnavailable
+from streamml.errors import FatalError
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.topics import create_topics
@@ -185,16 +186,45 @@ class World:
         finally:
             probe.close()
 
-    def uncommitted(self) -> int:
-        """Records of the input that the group has not committed."""
+    def uncommitted(self) -> dict[int, int]:
+        """Records that the group has not committed, by partition of the input."""
         probe = KafkaSource(self.topology.source.topics, self.topology.name, "earliest", self.client)
         try:
             committed = probe.committed()
-            return sum(high - committed.get(where, low) for where, (low, high) in probe.watermarks().items())
-        except SourceUnavailable:
-            return -1
+            return {
+                where.partition: high - committed.get(where, low) for where, (low, high) in probe.watermarks().items()
+            }
         finally:
             probe.close()
+
+    def group(self) -> str:
+        """Who has which partition, in words: for a run that has come to a stop."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
+
+        from streamml.adapters.kafka.client import opened
+
+        answer = opened(AdminClient, self.client).describe_consumer_groups([self.topology.name], request_timeout=30)
+        try:
+            described = answer[self.topology.name].result()
+        except KafkaException as error:
+            return f"the group cannot be described: {error}"
+        members = {
+            str(one.group_instance_id or one.member_id): [where.partition for where in one.assignment.topic_partitions]
+            for one in described.members
+        }
+        return (
+            f"the group is {described.state.name}, partitions are with {members}, uncommitted are {self.uncommitted()}"
+        )
+
+    def copy_logs(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in [
+            *self.folder.rglob("worker-*.log"),
+            *self.folder.rglob("kafka.log"),
+            *self.folder.rglob("redis.log"),
+        ]:
+            shutil.copy(path, folder)
 
     def logs(self, lines: int = 15) -> str:
         """The ends of the workers' logs."""
