@@ -44,6 +44,7 @@ class Judge:
         self._lock = threading.Lock()
         self._new: list[tuple[str, int]] = []
         self._ends: dict[tuple[str, int], int] = {}
+        self._next: dict[tuple[str, int], int] = {}
         self._ended = threading.Event()
         self.dropped = 0
         self.read = 0
@@ -116,6 +117,9 @@ class Judge:
                     if message.error().name() == "_PARTITION_EOF":
                         self._ends[where] = message.offset()
                     continue
+                if message.offset() < self._next.get(where, 0):
+                    raise AssertionError(f"The judge was given {where} at {message.offset()} twice.")
+                self._next[where] = message.offset() + 1
                 if where[0] == self._input:
                     self._take_input(message)
                 elif where[0] == self._output:
