@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def main() -> int:
     names = arguments.faults.split(",")
     if unknown := [name for name in names if name not in FAULTS]:
         parser.error(f"there is no fault {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    # What was started and mounted is to be ended and unmounted, however this ends.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # While the broker is down on purpose, clients need not say so.
     logging.getLogger("streamml.kafka").setLevel(logging.CRITICAL)
     console = Console(stderr=True)

@@ -46,10 +46,10 @@ def run(shape: Shape, faults: Sequence[Fault], seconds: float, tell: Tell, logs:
         world.feeder.thread.start()
         tell(f"Playing {len(strikes)} strikes in {seconds:.0f} s")
         struck = _play(world, strikes, begun, pool)
-        unsent = _settle(world, tell)
+        unsent, stop = _settle(world, tell)
         if logs is not None:
             world.copy_logs(logs)
-        return _document(world, faults, seconds, begun, struck, unsent)
+        return _document(world, faults, seconds, begun, struck, unsent, stop)
 
 
 def _play(world: World, strikes: Sequence[Strike], begun: float, pool: ThreadPoolExecutor) -> list[Struck]:
@@ -76,14 +76,18 @@ def _strike(world: World, strike: Strike, struck: Struck) -> None:
     struck.ended = time.monotonic()
 
 
-def _settle(world: World, tell: Tell) -> int:
-    """Wait until every record has ended or nothing moves, then send the workers home; how many records the broker never got."""
+def _settle(world: World, tell: Tell) -> tuple[int, str]:
+    """Wait until every record has ended or nothing moves, then send the workers home.
+
+    Returns:
+        How many records the broker never got; and, where the run came to a stop, who had what then.
+    """
     tell("Waiting until everything has settled")
     unsent = world.feeder.flush(PATIENCE_S)
-    judge = world.judge
+    judge, stop = world.judge, ""
     while judge.read < world.feeder.sent - unsent or judge.open:
         if time.monotonic() - judge.moved_at > PATIENCE_S:
-            tell(f"Nothing has moved for {PATIENCE_S:.0f} s: {world.group()}")
+            stop = f"Nothing had moved for {PATIENCE_S:.0f} s: {world.group()}"
             break
         world.over.wait(0.2)
     world.workers_leave()
@@ -91,11 +95,17 @@ def _settle(world: World, tell: Tell) -> int:
     deadline = time.monotonic() + PATIENCE_S
     while not judge.at_end(ends) and time.monotonic() < deadline:
         world.over.wait(0.05)
-    return unsent
+    return unsent, stop
 
 
 def _document(
-    world: World, faults: Sequence[Fault], seconds: float, begun: float, struck: Sequence[Struck], unsent: int
+    world: World,
+    faults: Sequence[Fault],
+    seconds: float,
+    begun: float,
+    struck: Sequence[Struck],
+    unsent: int,
+    stop: str,
 ) -> dict[str, Any]:
     judge, codes = world.judge, world.crew.codes
     verdict = judge.verdict().document()
@@ -122,7 +132,7 @@ def _document(
         "exits": {str(code): count for code, count in sorted(codes.items())},
         "by_fault": _by_fault(marks),
         "settled_s": round(max([*judge.first_at, begun]) - ended, 1),
-        "remarks": judge.remarks,
+        "remarks": [*filter(None, [stop]), *judge.remarks],
         "strikes": marks,
         "timeline": _timeline(judge, begun),
     }

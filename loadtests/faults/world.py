@@ -204,9 +204,10 @@ class World:
 
         from streamml.adapters.kafka.client import opened
 
-        answer = opened(AdminClient, self.client).describe_consumer_groups([self.topology.name], request_timeout=30)
+        admin = opened(AdminClient, self.client)  # Without a name it would be gone before it has an answer.
+        answer = admin.describe_consumer_groups([self.topology.name], request_timeout=30)
         try:
-            described = answer[self.topology.name].result()
+            described = answer[self.topology.name].result(60)
         except KafkaException as error:
             return f"the group cannot be described: {error}"
         members = {
