@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 STAMP := $(VENV)/.dev-ready
 DEMO_STAMP := $(VENV)/.demo-ready
 
-.PHONY: demo bench test lint types layers check clean
+.PHONY: demo bench chaos test lint types layers check clean
 
 # $(1): constraints file
 define install
@@ -36,6 +36,10 @@ demo: $(DEMO_STAMP)
 # A worker next to a bare client loop, in one run; about five minutes.
 bench: $(DEMO_STAMP)
 	@$(BIN)/streamml bench --out loadtests/results/bench.json $(ARGS)
+
+# Workers under faults, about four minutes; ARGS="--faults kill,broker --seed 7" narrows it. See docs/chaos.md.
+chaos: $(DEMO_STAMP)
+	@$(BIN)/python -m loadtests.faults $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

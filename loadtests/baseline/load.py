@@ -44,11 +44,15 @@ def events(count: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
         yield b"%d" % accounts[number], json.dumps(event).encode()
 
 
-def load_features(url: str) -> None:
+def feature_columns() -> dict[str, Any]:
     """Sixteen features of every account."""
     random = np.random.default_rng(2)
-    columns: dict[str, Any] = {"account": np.arange(ACCOUNTS), "event_time": np.zeros(ACCOUNTS, "M8[us]")}
-    columns |= {name: random.normal(size=ACCOUNTS).astype(np.float32) for name in account.columns}
+    return {name: random.normal(size=ACCOUNTS).astype(np.float32) for name in account.columns}
+
+
+def load_features(url: str) -> None:
+    """Write them as a version."""
+    columns = {"account": np.arange(ACCOUNTS), "event_time": np.zeros(ACCOUNTS, "M8[us]"), **feature_columns()}
     load(Server(url), LoadPlan(FeatureSchema("account", tuple(account.columns.items())), ("account",)), [columns])
 
 

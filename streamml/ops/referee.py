@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from streamml.engine.identity import HEADER, read_header
 
 Value = Mapping[str, Any]
+_NO_RECORD: Final = -1
+_REMARKS: Final = 20
 
 
 class Place(NamedTuple):
@@ -32,8 +34,8 @@ class Verdict:
         dead_letters: distinct records with a dead letter.
         lost: records with neither.
         duplicated: predictions beyond the first of their record (equal id and revision, so consumers can tell).
-        wrong: predictions of other content than they should have, of records that should have none, or dead letters of
-            good records.
+        wrong: predictions, duplicates among them, of other content than they should have or of records that should have
+            none; dead letters of good records or of none.
         out_of_order: first predictions that came behind one of a later record of their partition.
     """
 
@@ -65,6 +67,7 @@ class Referee:
         self._latest: dict[tuple[int, int], int] = {}
         self._poison = self._duplicated = self._wrong = self._out_of_order = 0
         self._early: list[tuple[Place, Value]] = []
+        self._remarks: list[str] = []
 
     def produced(self, place: Place, event: int | None) -> None:
         """A record is in the input: the event of this number, or ``None`` for one that is none (poison)."""
@@ -74,17 +77,18 @@ class Referee:
     def predicted(self, id: str, out_partition: int, value: Value) -> bool:
         """A prediction arrived; whether it is the first of its record."""
         place = place_of(id)
-        if place in self._predicted:
-            self._duplicated += 1
-            return False
-        self._predicted.add(place)
         if place in self._produced:
             self._judge(place, value)
         else:
             self._early.append((place, value))  # its record's own acknowledgement is still on the way
+        if place in self._predicted:
+            self._duplicated += 1
+            return False
+        self._predicted.add(place)
         lane = (place.partition, out_partition)
         if place.offset < self._latest.get(lane, -1):
             self._out_of_order += 1
+            self._remark(f"{id} came behind {self._latest[lane]} in partition {out_partition}")
         self._latest[lane] = max(place.offset, self._latest.get(lane, -1))
         return True
 
@@ -105,7 +109,7 @@ class Referee:
                 self._judge(place, value)
             else:
                 self._early.append((place, value))
-        good_letters = sum(self._produced.get(place) is not None for place in self._letters)
+        bad_letters = self._bad_letters()
         return Verdict(
             produced=len(self._produced),
             poison=self._poison,
@@ -113,14 +117,32 @@ class Referee:
             dead_letters=len(self._letters),
             lost=self.open,
             duplicated=self._duplicated,
-            wrong=self._wrong + good_letters + len(self._early),
+            wrong=self._wrong + len(bad_letters) + len(self._early),
             out_of_order=self._out_of_order,
         )
+
+    def remarks(self) -> list[str]:
+        """Which records were lost, wrong or out of order: the first of each, in words."""
+        lost = sorted(self._produced.keys() - self._predicted - self._letters)
+        return [
+            *self._remarks,
+            *(f"{place} has no prediction and no dead letter" for place in lost[:_REMARKS]),
+            *(f"{place} has a dead letter and should have none" for place in sorted(self._bad_letters())[:_REMARKS]),
+            *(f"{place} is no record and has a prediction" for place, _ in self._early[:_REMARKS]),
+        ]
+
+    def _bad_letters(self) -> set[Place]:
+        return {place for place in self._letters if self._produced.get(place, _NO_RECORD) is not None}
 
     def _judge(self, place: Place, value: Value) -> None:
         event = self._produced[place]
         if event is None or not self._is_right(event, value):
             self._wrong += 1
+            self._remark(f"{place}, event {event}, has the prediction {dict(value)}")
+
+    def _remark(self, text: str) -> None:
+        if len(self._remarks) < _REMARKS:
+            self._remarks.append(text)
 
 
 def place_of(id: str) -> Place:

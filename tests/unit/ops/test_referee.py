@@ -72,3 +72,31 @@ def test_ids() -> None:
     assert id_of([("streamml", b"1;t/0/5;m@1;0;")]) == "t/0/5"
     with pytest.raises(ValueError, match="no header"):
         id_of(None)
+
+
+def test_a_duplicate_of_other_content_is_wrong() -> None:
+    verdict = run(mistake=lambda referee: referee.predicted("topic/0/3", 0, {"score": 4}) and None)
+    assert (verdict.duplicated, verdict.wrong) == (1, 1)
+
+
+def test_a_dead_letter_of_no_record_is_wrong() -> None:
+    assert run(mistake=lambda referee: referee.dead_lettered("topic/0/99")).wrong == 1
+
+
+def test_the_remarks_say_which() -> None:
+    referee = Referee(lambda event, value: value["score"] == event)
+    for offset in range(4):
+        referee.produced(Place(0, offset), offset)
+    referee.predicted("topic/0/2", 0, {"score": 2})
+    referee.predicted("topic/0/1", 0, {"score": 7})
+    referee.dead_lettered("topic/0/3")
+    referee.predicted("topic/0/9", 0, {"score": 9})
+    remarks = "\n".join(referee.remarks())
+    for part in (
+        "topic/0/1 came behind 2",
+        "event 1, has",
+        "offset=0) has no",
+        "offset=3) has a dead",
+        "offset=9) is no",
+    ):
+        assert part in remarks
