@@ -86,7 +86,7 @@ def _print(summary: dict[str, Any]) -> None:
         "Summary",
         ("what", "value"),
         [
-            ("departures", f"{summary['consumed']:,} in {summary['seconds']} s"),
+            ("departures", f"{summary['departures']:,} in {summary['seconds']} s"),
             ("predictions", f"{summary['predictions']:,}"),
             ("dead letters", f"{summary['dead_letters']:,}"),
             ("latency p50 / p95 / p99, ms", " / ".join(str(latency[name]) for name in ("p50", "p95", "p99"))),

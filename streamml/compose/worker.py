@@ -70,19 +70,25 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
             keys=reads_keys(topology),
             headers=bool(topology.sink.headers),
             transactional=settings.worker.processing_guarantee == "exactly_once",
+            topic_ids=names.topic_ids,
         )
         undo.callback(source.close)
         config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
         # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
         producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
-        sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source)
+        sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source, names.topic_ids)
         worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
         undo.pop_all()
     return Composed(worker, engine, identity)
 
 
 def _sink(
-    topology: Topology, settings: Settings, producer: dict[str, Any], name: str, source: KafkaSource
+    topology: Topology,
+    settings: Settings,
+    producer: dict[str, Any],
+    name: str,
+    source: KafkaSource,
+    topic_ids: dict[str, str],
 ) -> KafkaSink:
     if settings.worker.processing_guarantee == "at_least_once":
         return KafkaSink(producer)
@@ -93,4 +99,5 @@ def _sink(
         )
     # No longer than the session: whoever takes the partitions of a dead worker over waits for its transaction to end.
     session = settings.consumer().get("session.timeout.ms", DEFAULTS["session.timeout.ms"])
-    return KafkaTransactions({"transaction.timeout.ms": session, **producer}, name, source.member)
+    own = {"transaction.timeout.ms": session, **producer}
+    return KafkaTransactions(own, name, source.member, topic_ids)

@@ -54,7 +54,7 @@ class Lane:
         """Run a job here and now."""
         self.quick = False
         try:
-            result = self._stage.run(job.batch, self._clock.now())
+            result = self._stage.run(job.batch, self._clock.now(), job.attempt)
         except StreamMLError as error:
             if isinstance(error, TransientError):
                 _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)

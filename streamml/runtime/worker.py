@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -42,7 +43,8 @@ from streamml.engine.events import (
     Stopped,
     Tick,
 )
-from streamml.errors import StreamMLError
+from streamml.engine.retry import Backoff
+from streamml.errors import SinkUnavailable, StreamMLError
 from streamml.ports.sink import Sink, TransactionalSink, TransactionEnded
 from streamml.ports.source import Source
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
@@ -93,7 +95,8 @@ class Worker:
         Raises:
             StreamMLError: the worker had to stop; nothing unsettled was committed.
         """
-        self._sink.open()
+        if not self._opened():
+            return Stopped({}, 0)
         self._reader.start()
         try:
             self._loop(until)
@@ -101,6 +104,23 @@ class Worker:
             self._close()
         assert self._stopped is not None
         return self._stopped
+
+    def _opened(self) -> bool:
+        """Connect the sink, however long the broker is away; false where a stop was asked for meanwhile."""
+        attempt = 0
+        while True:
+            try:
+                self._sink.open()
+                return True
+            except SinkUnavailable as error:
+                attempt += 1
+                _LOG.warning("Try %d to connect the sink: %s", attempt, error)
+            try:
+                stop = self._inbox.get(timeout=Backoff().delay(attempt, random.random()))  # noqa: S311
+            except queue.Empty:
+                continue
+            self._inbox.put(stop)
+            return False
 
     def _loop(self, until: Callable[[Engine], bool]) -> None:
         ask_at = 0.0

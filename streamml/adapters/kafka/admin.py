@@ -122,7 +122,7 @@ class KafkaAdmin:
         with translated(self._brokers):
             futures = self._client.describe_topics(TopicCollection(names), request_timeout=_TIMEOUT_S)
             described = {name: future.result() for name, future in futures.items()}
-        ids = {name: _id_of(found.topic_id) for name, found in described.items()}
+        ids = {name: id_of(found.topic_id) for name, found in described.items()}
         return {name: id for name, id in ids.items() if id is not None}
 
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
@@ -135,6 +135,6 @@ class KafkaAdmin:
             }
 
 
-def _id_of(topic: Uuid | None) -> str | None:
+def id_of(topic: Uuid | None) -> str | None:
     """A topic's id as text. A broker without ids answers with zeros, which all of its topics would share."""
     return None if topic is None or str(topic) == _NO_ID else str(topic)

@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.client import error_of, headers_of, opened, translated
+from streamml.adapters.kafka.watch import GroupWatch, recreated
 from streamml.batch.column import object_array
 from streamml.errors import FatalError, SourceUnavailable, StreamMLError
 from streamml.ports.source import Positions, RawRecord, RecordRun, SourceListener, TopicPartition
@@ -56,6 +57,7 @@ class KafkaSource:
         keys: bool = True,
         headers: bool = False,
         transactional: bool = False,
+        topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
@@ -65,16 +67,22 @@ class KafkaSource:
             client: librdkafka properties, ``bootstrap.servers`` at least.
             keys, headers: whether runs carry these columns.
             transactional: whether positions are committed in transactions, which need `member`.
+            topic_ids: of the topics, to tell them from later ones of the same name; ``None``: not told.
         """
         self._topics = list(topics)
         self._start = start
         self._keys = keys
         self._transactional = transactional
+        self._group = group
+        self._topic_ids = dict(topic_ids or {})
+        name = str(client.get("group.instance.id", ""))
+        self._watch = GroupWatch(client, topics, group, self._topic_ids, name) if topic_ids is not None else None
         self._headers = headers
         self._listener: SourceListener | None = None
         self._paused = False
         self._closing = False
         config = {**DEFAULTS, **client, **SAFETY, "group.id": group, "on_commit": self._committed_async}
+        self._config = config
         self._consumer: Any = opened(Consumer, config)
         self._failed_commits: list[TopicPartition] = []
         self._ends: dict[TopicPartition, int] = {}
@@ -91,9 +99,13 @@ class KafkaSource:
             self._consumer.subscribe(
                 self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
+        if self._watch is not None:
+            self._watch.start()
 
     def poll(self, max_rows: int, timeout_s: float) -> list[RecordRun]:
         """See `Source.poll`."""
+        if self._watch is not None and self._watch.problem is not None:
+            raise self._watch.problem
         self._raise_error()
         with translated():
             first = self._consumer.poll(timeout_s)
@@ -115,7 +127,7 @@ class KafkaSource:
         """See `Source.commit`."""
         if not positions:
             return
-        offsets = [ClientPartition(topic, partition, offset) for (topic, partition), offset in positions.items()]
+        offsets = marked(positions, self._topic_ids)
         with translated():
             if not wait:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
@@ -168,6 +180,8 @@ class KafkaSource:
     def close(self) -> None:
         """See `Source.close`."""
         self._closing = True
+        if self._watch is not None:
+            self._watch.stop()
         with translated():
             self._consumer.close()
 
@@ -187,13 +201,18 @@ class KafkaSource:
         if self.committed():
             return
         place = 0 if self._start == "earliest" else 1
-        offsets = [ClientPartition(*where, marks[place]) for where, marks in self.watermarks().items()]
+        offsets = marked({where: marks[place] for where, marks in self.watermarks().items()}, self._topic_ids)
+        # Not by the member itself: one with an identity counts as fenced, for good, when the group is active already.
+        config = {name: value for name, value in self._config.items() if name != "group.instance.id"}
+        nobody: Any = opened(Consumer, config)
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            nobody.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             # Another first member was quicker: the group is active, and has committed its start.
             if error.args[0].code() != KafkaError.UNKNOWN_MEMBER_ID:
                 raise
+        finally:
+            nobody.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
@@ -212,6 +231,8 @@ class KafkaSource:
                 with translated():
                     found = consumer.committed(partitions, timeout=_TIMEOUT_S)
                     for one in found:
+                        if one.metadata and one.metadata != self._topic_ids.get(one.topic, one.metadata):
+                            raise recreated(one.topic, self._group)
                         if one.offset == OFFSET_INVALID:
                             # A partition that came after the group began: all of it is new.
                             one.offset = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)[0]
@@ -276,6 +297,14 @@ class KafkaSource:
             size_bytes=sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys))),
             records=_Messages(messages),
         )
+
+
+def marked(positions: Positions, topic_ids: Mapping[str, str]) -> list[ClientPartition]:
+    """Positions as the client takes them; what they are positions in is committed with them (promise D7)."""
+    return [
+        ClientPartition(where.topic, where.partition, to, topic_ids.get(where.topic, ""))
+        for where, to in positions.items()
+    ]
 
 
 class _Messages:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.client import error_of, translated
 from streamml.adapters.kafka.sink import KafkaSink
+from streamml.adapters.kafka.source import marked
 from streamml.errors import SinkUnavailable
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import Positions
@@ -33,15 +33,23 @@ class KafkaTransactions(KafkaSink):
     is the generation of the group, which every commit names (KIP-447).
     """
 
-    def __init__(self, client: Mapping[str, Any], name: str, member: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        client: Mapping[str, Any],
+        name: str,
+        member: Callable[[], Any],
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> None:
         """
         Args:
             client: librdkafka properties, ``bootstrap.servers`` and ``transaction.timeout.ms`` at least.
             name: ``transactional.id``; of one worker at a time.
             member: this worker in its group as the client knows it, in its present generation.
+            topic_ids: of the source's topics, committed with the positions.
         """
         super().__init__({**client, "transactional.id": name})
         self._member = member
+        self._topic_ids = topic_ids or {}
         self._begun = False
         self._closing = False
         self._ending: _Ending | None = None
@@ -113,7 +121,7 @@ class KafkaTransactions(KafkaSink):
 
     def _committed(self, ending: _Ending, positions: Positions) -> bool:
         producer, member = self._producer, self._member()
-        offsets = [ClientPartition(*where, to) for where, to in positions.items()]
+        offsets = marked(positions, self._topic_ids)
         try:
             self._begin()
             while self._waiting and self._ending is ending and not self._closing:
