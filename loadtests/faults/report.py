@@ -14,6 +14,7 @@ Run = dict[str, Any]
 _WIDTH, _HEIGHT = 1000, 180
 _COLORS = {"produced": "#999999", "predicted": "#2166ac", "duplicated": "#d6604d", "dead_letters": "#8c6bb1"}
 _COUNTS = ("produced", "predicted", "dead_letters", "lost", "duplicated", "wrong", "out_of_order")
+_COLUMNS = ("strikes", "lasted s, median / most", "silence s, median / most", "duplicates, mean / most")
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; max-width: 1060px; margin: 2em auto; color: #222; }
 table { border-collapse: collapse; margin: .6em 0; } th, td { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: right; }
@@ -27,7 +28,7 @@ def table(runs: Sequence[Run]) -> Table:
     found = Table(
         title="Faults", caption="Silence: the longest time without a new prediction, from a strike to the next."
     )
-    for name in ("seed", "fault", "strikes", "silence s, median / most", "duplicates, mean / most"):
+    for name in ("seed", "fault", *_COLUMNS):
         found.add_column(name, justify="left" if name == "fault" else "right")
     for run in runs:
         for name, one in run["by_fault"].items():
@@ -37,9 +38,14 @@ def table(runs: Sequence[Run]) -> Table:
     return found
 
 
-def _cells(one: dict[str, Any]) -> tuple[str, str, str]:
-    silence, again = one["silence_s"], one["duplicates"]
-    return str(one["strikes"]), f"{silence['median']} / {silence['most']}", f"{again['mean']} / {again['most']}"
+def _cells(one: dict[str, Any]) -> tuple[str, str, str, str]:
+    lasted, silence, again = one["lasted_s"], one["silence_s"], one["duplicates"]
+    return (
+        str(one["strikes"]),
+        f"{lasted['median']} / {lasted['most']}",
+        f"{silence['median']} / {silence['most']}",
+        f"{again['mean']} / {again['most']}",
+    )
 
 
 def write_page(folder: Path) -> Path:
@@ -75,8 +81,7 @@ def _section(run: Run) -> str:
         f"<p class='note'>{run['date']}; {run['workers']} workers, {run['rate']:,.0f} events/s for {run['seconds']:.0f} s, "
         f"{run['guarantee'].replace('_', ' ')}; workers ended with {html.escape(json.dumps(run['exits']))}</p>\n"
         f"<table><tr>{heads}</tr><tr>{cells}</tr></table>\n{_plot(run)}\n"
-        "<table><tr><th>fault</th><th></th><th>strikes</th><th>silence s, median / most</th>"
-        f"<th>duplicates, mean / most</th></tr>{rows}</table>\n"
+        f"<table><tr><th>fault</th><th></th>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr>{rows}</table>\n"
         + "".join(f"<p class='bad'>{html.escape(note)}</p>\n" for note in notes)
     )
 

@@ -170,14 +170,19 @@ def _by_fault(marks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(mark["name"] for mark in marks):
         mine = [mark for mark in marks if mark["name"] == name]
-        silences, duplicates = [mark["silence_s"] for mark in mine], [mark["duplicates"] for mark in mine]
+        duplicates = [mark["duplicates"] for mark in mine]
         found[name] = {
             "strikes": len(mine),
-            "silence_s": {"median": round(float(np.median(silences)), 2), "most": max(silences)},
+            "lasted_s": _middle_and_most([mark["ended_s"] - mark["at_s"] for mark in mine]),
+            "silence_s": _middle_and_most([mark["silence_s"] for mark in mine]),
             "duplicates": {"mean": round(float(np.mean(duplicates)), 1), "most": max(duplicates)},
             "failed": sum("error" in mark for mark in mine),
         }
     return found
+
+
+def _middle_and_most(values: list[float]) -> dict[str, float]:
+    return {"median": round(float(np.median(values)), 2), "most": round(max(values), 2)}
 
 
 def _timeline(judge: Any, begun: float) -> dict[str, list[int]]:
