@@ -79,6 +79,11 @@ class Server:
     def __repr__(self) -> str:
         return f"Server({self.where})"
 
+    @property
+    def database(self) -> int:
+        """Number of the database."""
+        return int(self._arguments.get("db") or 0)
+
     def connect(self) -> Session:
         """A new connection; it is opened by its first command."""
         return Session(self._connection_class(**self._arguments), self)
@@ -100,8 +105,9 @@ class Server:
                 return f"refused the login of user {user!r}; check user name and password."
             case redis.ConnectionError():
                 return f"cannot be reached: {said}."
-            case NoPermissionError():
-                return f"does not permit this to user {user!r}: {said}; widen its ACL."
+            case redis.ResponseError() if isinstance(error, NoPermissionError) or "NOPERM" in said:
+                # In words only where a transaction was discarded for it.
+                return f"does not permit this to user {user!r}: {said}; widen its ACL to what `streamml acls` prints."
             case OutOfMemoryError():
                 return "is out of memory; raise its maxmemory, or run streamml features prune."
             case MasterDownError():
