@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -66,6 +67,7 @@ class Server:
             **(options or {}),
         }
         try:
+            _refuse_misread(url)
             pool = redis.ConnectionPool.from_url(url, **settings)
             # What the caller passes wins over the URL; redis-py lets the URL win.
             self._arguments: dict[str, Any] = {**pool.connection_kwargs, **(options or {})}
@@ -116,6 +118,13 @@ class Server:
                 return "is a node of a Redis Cluster, which is not supported; name a stand-alone server or a primary."
             case _:
                 return f"answered with an error: {said}."
+
+
+def _refuse_misread(url: str) -> None:
+    """A password with ``/``, ``?`` or ``#`` as they are ends the address early: its rest would be taken, and told, as a host."""
+    parts = urlsplit(url)
+    if parts.scheme in ("redis", "rediss") and "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise ValueError
 
 
 def _where(arguments: Mapping[str, Any]) -> str:
