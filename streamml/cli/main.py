@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "check": "List every problem of a topology.",
     "predict": "Try a topology on a file of events; no broker, no Redis.",
     "topics": "Make the topics of a topology.",
+    "acls": "Print the least rights on Kafka and Redis that a topology's worker needs.",
     "features": "Load feature sets into Redis; list, show, roll back and prune versions.",
     "dlq": "List and show dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",

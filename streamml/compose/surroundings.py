@@ -1,4 +1,4 @@
-"""What a topology finds around it: topics, features, records. Checked before a worker joins its group (promise L1)."""
+"""What a topology finds around it: topics, rights, features, records. Checked before a worker joins its group (promise L1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from streamml.adapters.codecs.json import json_decoder
-from streamml.adapters.kafka.admin import KafkaAdmin, TopicInfo
+from streamml.adapters.kafka.admin import USUAL_MESSAGE_BYTES, FoundTopics, KafkaAdmin, TopicInfo
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
@@ -88,8 +88,7 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     found = Findings(problems=list(parts.problems))
     broker = f"{settings.brokers}: "
     with found.collecting(broker):
-        found.topics = KafkaAdmin(settings.client()).topics(_names(topology))
-        found.problems += _topic_problems(topology, settings, found.topics)
+        found.topics = _topics(topology, settings, found.problems)
         found.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in found.topics.values()]
     # Records are decoded and features asked for as declared; topics are but names.
     if declared_problems(topology):
@@ -108,17 +107,62 @@ def _names(topology: Topology) -> tuple[str, ...]:
     return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic)
 
 
-def _topic_problems(topology: Topology, settings: Settings, found: Mapping[str, TopicInfo]) -> Iterator[str]:
+def _topics(topology: Topology, settings: Settings, problems: list[str]) -> dict[str, TopicInfo]:
+    """The topology's topics as the broker has them; what is wrong with them, or with this client's rights, joins ``problems``."""
+    admin = KafkaAdmin(settings.client())
+    found = admin.find_topics(_names(topology))
+    problems += [*_missing(topology, settings, found), *_small(topology, found.topics)]
+    problems += _forbidden(topology, found.topics)
+    rights = admin.group_rights(settings.group or topology.name)
+    if rights is not None and "READ" not in rights:
+        problems.append(_lacking("READ", f"consumer group {settings.group or topology.name!r}"))
+    return dict(found.topics)
+
+
+def _missing(topology: Topology, settings: Settings, found: FoundTopics) -> Iterator[str]:
     for name in _names(topology):
-        if name not in found:
+        if name in found.hidden:
+            yield (
+                f"The broker does not say whether there is a topic {name!r} on {settings.brokers}: this client lacks the "
+                "right DESCRIBE on it; `streamml acls` prints what a worker needs."
+            )
+        elif name not in found.topics:
             yield f"There is no topic {name!r} on {settings.brokers}; `streamml topics create` makes what a topology needs."
+
+
+def _small(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
+    """The dead-letter topic, if it is too small. What this client may not see is told and not judged."""
+    names = [name for name in (*topology.source.topics, topology.dead_letters.topic) if name in found]
+    unseen = [name for name in (*names, topology.sink.topic) if name in found and not found[name].configuration_shown]
+    if unseen:
+        _LOG.warning(
+            "This client may not see how %s is configured (right DESCRIBE_CONFIGS), so whether dead letters fit their topic "
+            "is not checked, and predictions may have %d bytes at most.",
+            ", ".join(unseen),
+            USUAL_MESSAGE_BYTES,
+        )
     letters = found.get(topology.dead_letters.topic)
+    if letters is None or any(name in unseen for name in names):
+        return
     largest = max((found[name].max_message_bytes for name in topology.source.topics if name in found), default=0)
-    if letters is not None and letters.max_message_bytes < largest + LETTER_OVERHEAD:
+    if letters.max_message_bytes < largest + LETTER_OVERHEAD:
         yield (
             f"The dead-letter topic {letters.name!r} takes {letters.max_message_bytes} bytes at most, and the input topic "
             f"{largest}: a dead letter is larger than its record. Set its max.message.bytes to {largest + LETTER_OVERHEAD} or more."
         )
+
+
+def _forbidden(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
+    """Rights that a worker needs and this client has not, as far as the broker says."""
+    reads = [(name, "READ") for name in topology.source.topics]
+    for name, right in (*reads, (topology.sink.topic, "WRITE"), (topology.dead_letters.topic, "WRITE")):
+        rights = found[name].rights if name in found else None
+        if rights is not None and right not in rights:
+            yield _lacking(right, f"topic {name!r}")
+
+
+def _lacking(right: str, what: str) -> str:
+    return f"This client lacks the right {right} on the {what}; grant it: `streamml acls` prints what a worker needs."
 
 
 def _feature_problems(topology: Topology, store: FeatureStore) -> list[str]:

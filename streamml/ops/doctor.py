@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from streamml.errors import ConfigError, StreamMLError
-from streamml.settings.settings import Settings
+from streamml.settings.settings import Settings, masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def examine(settings: Settings) -> list[Finding]:
         _java(),
         _state_folder(),
         _answers("Broker", settings.brokers, lambda: _ask_broker(settings)),
-        _answers("Redis", settings.redis.url.rpartition("@")[2], lambda: _ask_redis(settings)),
+        _answers("Redis", masked("redis.url", settings.redis.url).rpartition("@")[2], lambda: _ask_redis(settings)),
     ]
 
 

@@ -30,10 +30,14 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 """librdkafka properties that the promises rest on, and why each is not to be set."""
 
+# By what a name says rather than by a list: properties of libraries come and go, and masking one too many does no harm.
 _SECRET: Final = re.compile(
-    r"password|secret|token|(^|\.)key(\.pem)?$|jaas|oauthbearer\.config|credential", re.IGNORECASE
+    r"pass|pwd|secret|token|private|key([._](pem|data))?$|jaas|oauthbearer\.(config|extensions)|credential|assertion$",
+    re.IGNORECASE,
 )
-_URL_PASSWORD: Final = re.compile(r"(?<=://)([^/@]*):([^/@]*)@")
+# A password may hold every character, so it ends at the last @; redis-py also takes it as an argument behind the ``?``.
+_URL_PASSWORD: Final = re.compile(r"(?<=://)([^/:@]*):(.*)@")
+_URL_ARGUMENT: Final = re.compile(r"(?<=[?&])(\w*(?:pass|pwd|secret|token)\w*)=[^&\s]*", re.IGNORECASE)
 
 
 class _Section(BaseModel):
@@ -130,4 +134,6 @@ def masked(name: str, value: Any) -> Any:
     """``value`` as it may be shown: secrets by name, and passwords in URLs, are replaced."""
     if value is not None and _SECRET.search(name):
         return "****"
-    return _URL_PASSWORD.sub(r"\1:****@", value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return _URL_ARGUMENT.sub(r"\1=****", _URL_PASSWORD.sub(r"\1:****@", value))

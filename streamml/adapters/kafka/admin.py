@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
-from streamml.adapters.kafka.client import error_of, opened, translated
+from streamml.adapters.kafka.client import Trouble, error_of, list_topics, opened, translated
+from streamml.errors import FatalError
 
 _TIMEOUT_S: Final = 10.0
 _NO_ID: Final = str(Uuid(0, 0))
+_LISTEN_S: Final = 0.1
+# What Kafka's brokers take unless they are told otherwise.
+USUAL_MESSAGE_BYTES: Final = 1_048_588
+_HIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +28,10 @@ class TopicInfo:
     Args:
         id: the topic's id; its name where the broker has no ids.
         partitions: number of partitions.
-        max_message_bytes: largest batch that it takes, compressed.
-        cleanup_policy: ``delete``, ``compact`` or both.
+        max_message_bytes: largest batch that it takes, compressed; what is usual where the broker does not say.
+        cleanup_policy: ``delete``, ``compact`` or both; empty where the broker does not say.
+        configuration_shown: whether this client may see how the topic is configured.
+        rights: what this client may do, as ``READ``; ``None`` where the broker does not say.
     """
 
     name: str
@@ -31,6 +39,21 @@ class TopicInfo:
     partitions: int
     max_message_bytes: int
     cleanup_policy: str
+    configuration_shown: bool = True
+    rights: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTopics:
+    """Topics that were asked for.
+
+    Args:
+        topics: those that exist.
+        hidden: those of which the broker does not even say whether they exist, for want of the right DESCRIBE.
+    """
+
+    topics: Mapping[str, TopicInfo]
+    hidden: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +77,8 @@ class KafkaAdmin:
         Raises:
             SettingsError: a property is wrong.
         """
-        self._client: Any = opened(AdminClient, dict(client))
+        self._trouble = Trouble()
+        self._client: Any = opened(AdminClient, dict(client), self._trouble)
         self._brokers = str(client.get("bootstrap.servers"))
 
     def brokers(self) -> int:
@@ -62,32 +86,68 @@ class KafkaAdmin:
 
         Raises:
             SourceUnavailable: none answers.
+            FatalError: a broker refuses the login, or cannot be trusted.
         """
-        with translated(self._brokers):
-            return len(self._client.list_topics(timeout=_TIMEOUT_S / 2).brokers)
+        with translated(self._brokers, self._trouble):
+            return len(list_topics(self._client, self._trouble, _TIMEOUT_S / 2).brokers)
 
     def topics(self, names: Iterable[str]) -> dict[str, TopicInfo]:
         """Those of the topics that exist.
 
         Raises:
             SourceUnavailable: the broker does not answer.
+            FatalError: a broker refuses the login, or does not say whether a topic exists.
         """
-        with translated(self._brokers):
-            known = self._client.list_topics(timeout=_TIMEOUT_S).topics
-        wanted = [name for name in dict.fromkeys(names) if name in known]
-        if not wanted:
-            return {}
-        ids, configs = self._ids(wanted), self._configs(wanted)
-        return {
-            name: TopicInfo(
-                name,
-                ids.get(name, name),
-                len(known[name].partitions),
-                int(configs[name]["max.message.bytes"]),
-                configs[name]["cleanup.policy"],
+        found = self.find_topics(names)
+        if found.hidden:
+            raise FatalError(
+                f"The broker does not say whether there is a topic {', '.join(found.hidden)}; grant this client the right "
+                "DESCRIBE on it."
             )
-            for name in wanted
-        }
+        return dict(found.topics)
+
+    def find_topics(self, names: Iterable[str]) -> FoundTopics:
+        """What the broker says of topics to this client.
+
+        Raises:
+            SourceUnavailable: the broker does not answer.
+            FatalError: a broker refuses the login, or cannot be trusted.
+        """
+        wanted = list(dict.fromkeys(names))
+        asked = self._client.describe_topics(
+            TopicCollection(wanted), include_authorized_operations=True, request_timeout=_TIMEOUT_S
+        )
+        described: dict[str, Any] = {}
+        hidden: list[str] = []
+        for name, future in asked.items():
+            try:
+                described[name] = self._answer(future)
+            except KafkaException as error:
+                if error.args[0].code() in _HIDDEN:
+                    hidden.append(name)
+                elif error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise error_of(error.args[0], self._brokers) from error
+        configs = self._configs(list(described))
+        return FoundTopics({name: _info(one, configs.get(name)) for name, one in described.items()}, tuple(hidden))
+
+    def group_rights(self, group: str) -> frozenset[str] | None:
+        """What this client may do with a group, as ``READ``; ``None`` where the broker does not say.
+
+        Raises:
+            SourceUnavailable: the broker does not answer.
+            FatalError: a broker refuses the login, or cannot be trusted.
+        """
+        asked = self._client.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=_TIMEOUT_S
+        )
+        try:
+            return _rights(self._answer(asked[group]))
+        except KafkaException as error:
+            if error.args[0].code() in _HIDDEN:
+                return frozenset()
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return None
+            raise error_of(error.args[0], self._brokers) from error
 
     def group_is_stable(self, group: str) -> bool:
         """Whether a group has members and no rebalance is going on.
@@ -118,21 +178,45 @@ class KafkaAdmin:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise error_of(error.args[0], self._brokers) from error
 
-    def _ids(self, names: list[str]) -> dict[str, str]:
-        with translated(self._brokers):
-            futures = self._client.describe_topics(TopicCollection(names), request_timeout=_TIMEOUT_S)
-            described = {name: future.result() for name, future in futures.items()}
-        ids = {name: id_of(found.topic_id) for name, found in described.items()}
-        return {name: id for name, id in ids.items() if id is not None}
-
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
+        """By topic; those that this client may not see are left out."""
+        if not names:
+            return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        with translated(self._brokers):
-            futures = self._client.describe_configs(resources, request_timeout=_TIMEOUT_S)
-            return {
-                resource.name: {name: entry.value for name, entry in future.result().items()}
-                for resource, future in futures.items()
-            }
+        found: dict[str, dict[str, str]] = {}
+        for resource, future in self._client.describe_configs(resources, request_timeout=_TIMEOUT_S).items():
+            try:
+                found[resource.name] = {name: entry.value for name, entry in self._answer(future).items()}
+            except KafkaException as error:
+                if error.args[0].code() not in _HIDDEN:
+                    raise error_of(error.args[0], self._brokers) from error
+        return found
+
+    def _answer(self, future: Future[Any]) -> Any:
+        """What comes of a question. Meanwhile the client is listened to: a refused login ends in no answer at all."""
+        while True:
+            try:
+                return future.result(_LISTEN_S)
+            except TimeoutError:
+                self._client.poll(0)
+                self._trouble.check()
+
+
+def _info(described: Any, config: Mapping[str, str] | None) -> TopicInfo:
+    return TopicInfo(
+        described.name,
+        id_of(described.topic_id) or described.name,
+        len(described.partitions),
+        USUAL_MESSAGE_BYTES if config is None else int(config["max.message.bytes"]),
+        "" if config is None else config["cleanup.policy"],
+        config is not None,
+        _rights(described),
+    )
+
+
+def _rights(described: Any) -> frozenset[str] | None:
+    # A broker that does not know what it is asked for says nothing; who may do nothing at all is told so by an error.
+    return frozenset(one.name for one in described.authorized_operations or ()) or None
 
 
 def id_of(topic: Uuid | None) -> str | None:

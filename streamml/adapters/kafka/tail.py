@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import headers_of, opened, translated
-from streamml.errors import SourceUnavailable, TopologyError
+from streamml.adapters.kafka.client import Trouble, error_of, headers_of, list_topics, opened, translated
+from streamml.errors import FatalError, SourceUnavailable, TopologyError
 from streamml.ports.source import RawRecord, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
@@ -40,13 +40,15 @@ def read_topic(client: Mapping[str, Any], topic: str, *, last: int | None = None
     Raises:
         TopologyError: there is no such topic.
         SourceUnavailable: the broker does not answer.
+        FatalError: the broker refuses the login, or this client may not read the topic.
     """
-    consumer: Any = opened(Consumer, {**client, **_OWN})
+    trouble = Trouble()
+    consumer: Any = opened(Consumer, {**client, **_OWN}, trouble)
     try:
-        with translated(str(client.get("bootstrap.servers"))):
-            open_partitions = _assign(consumer, topic, last)
+        with translated(str(client.get("bootstrap.servers")), trouble):
+            open_partitions = _assign(consumer, trouble, topic, last)
         while open_partitions:
-            with translated():
+            with translated(trouble=trouble):
                 first = consumer.poll(_TIMEOUT_S)
                 if first is None:
                     raise SourceUnavailable(f"Reading {topic} stopped: the broker sent nothing for {_TIMEOUT_S:.0f} s.")
@@ -54,7 +56,7 @@ def read_topic(client: Mapping[str, Any], topic: str, *, last: int | None = None
                 messages = [first, *consumer.consume(1000, 0)]
             for message in messages:
                 if message.error() is not None:
-                    open_partitions.pop(message.partition(), None)
+                    _end_or_raise(message, open_partitions)
                 elif message.partition() in open_partitions:
                     yield _located(message)
                     if message.offset() + 1 >= open_partitions[message.partition()]:
@@ -63,9 +65,11 @@ def read_topic(client: Mapping[str, Any], topic: str, *, last: int | None = None
         consumer.close()
 
 
-def _assign(consumer: Any, topic: str, last: int | None) -> dict[int, int]:
+def _assign(consumer: Any, trouble: Trouble, topic: str, last: int | None) -> dict[int, int]:
     """Assign what is to be read; returns the end of each partition that has something."""
-    found = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+    found = list_topics(consumer, trouble, _TIMEOUT_S, topic).topics[topic]
+    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise _may_not_read(topic)
     if found.error is not None:
         raise TopologyError(f"The broker has no topic {topic!r}; `streamml topics create` makes those of a topology.")
     ends: dict[int, int] = {}
@@ -78,6 +82,25 @@ def _assign(consumer: Any, topic: str, last: int | None) -> dict[int, int]:
             starts.append(ClientPartition(topic, number, start))
     consumer.assign(starts)
     return ends
+
+
+def _end_or_raise(message: Any, open_partitions: dict[int, int]) -> None:
+    error = message.error()
+    if error.code() == KafkaError._PARTITION_EOF:
+        open_partitions.pop(message.partition(), None)
+    elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise _may_not_read(topic=message.topic())
+    elif message.topic() is not None:
+        raise error_of(error)
+    # The rest is about the client, although its partition reads 0: that it may not use the group, which nothing here does,
+    # or a connection that is lost; if it stays lost, nothing comes any more.
+
+
+def _may_not_read(topic: str) -> FatalError:
+    return FatalError(
+        f"The broker does not let this client see or read the topic {topic!r}; grant it the rights DESCRIBE and READ, as "
+        "`streamml acls` prints them."
+    )
 
 
 def _located(message: Any) -> Located:

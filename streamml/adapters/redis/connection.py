@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -66,6 +67,7 @@ class Server:
             **(options or {}),
         }
         try:
+            _refuse_misread(url)
             pool = redis.ConnectionPool.from_url(url, **settings)
             # What the caller passes wins over the URL; redis-py lets the URL win.
             self._arguments: dict[str, Any] = {**pool.connection_kwargs, **(options or {})}
@@ -78,6 +80,11 @@ class Server:
 
     def __repr__(self) -> str:
         return f"Server({self.where})"
+
+    @property
+    def database(self) -> int:
+        """Number of the database."""
+        return int(self._arguments.get("db") or 0)
 
     def connect(self) -> Session:
         """A new connection; it is opened by its first command."""
@@ -103,8 +110,9 @@ class Server:
                     f"cannot be reached: {said}. Name yours with --redis-url or STREAMML_REDIS_URL, or start one for "
                     "development with `streamml dev up`."
                 )
-            case NoPermissionError():
-                return f"does not permit this to user {user!r}: {said}; widen its ACL."
+            case redis.ResponseError() if isinstance(error, NoPermissionError) or "NOPERM" in said:
+                # In words only where a transaction was discarded for it.
+                return f"does not permit this to user {user!r}: {said}; widen its ACL to what `streamml acls` prints."
             case OutOfMemoryError():
                 return "is out of memory; raise its maxmemory, or run `streamml features prune`."
             case MasterDownError():
@@ -113,6 +121,13 @@ class Server:
                 return "is a node of a Redis Cluster, which is not supported; name a stand-alone server or a primary."
             case _:
                 return f"answered with an error: {said}."
+
+
+def _refuse_misread(url: str) -> None:
+    """A password with ``/``, ``?`` or ``#`` as they are ends the address early: its rest would be taken, and told, as a host."""
+    parts = urlsplit(url)
+    if parts.scheme in ("redis", "rediss") and "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise ValueError
 
 
 def _where(arguments: Mapping[str, Any]) -> str:

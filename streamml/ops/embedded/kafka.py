@@ -13,6 +13,7 @@ from typing import Any, Final
 from streamml.errors import ConfigError
 from streamml.ops.embedded.java import class_path, default_cache, java
 from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
+from streamml.ops.embedded.security import KafkaSecurity
 
 _CLUSTER: Final = "c3RyZWFtbWwtZGV2LTAwMQ"
 _READY_S: Final = 90.0
@@ -27,6 +28,7 @@ class EmbeddedKafka:
         port, controller_port: ``None`` picks free ones.
         progress: hears what takes long.
         outlive: whether the broker stays when this process ends.
+        security: secured listeners beside the plain one, and rights; ``None``: whoever comes may do everything.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class EmbeddedKafka:
         controller_port: int | None = None,
         progress: Callable[[str], None] = lambda text: None,
         outlive: bool = False,
+        security: KafkaSecurity | None = None,
     ) -> None:
         self._root = root
+        self._security = security
         self._progress = progress
         self._outlive = outlive
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,7 +71,8 @@ class EmbeddedKafka:
             ConfigError: a port is taken, the folder cannot be written, Java or Kafka is not to be had, or the broker ended;
                 each with what to do.
         """
-        for port in (self._port, self._controller_port):
+        secured = self._security.ports if self._security is not None else ()
+        for port in (self._port, self._controller_port, *secured):
             if listening(port):
                 raise ConfigError(f"Port {port} on 127.0.0.1 is taken; stop what listens there or choose another port.")
         writable(self._root)
@@ -127,6 +132,8 @@ class EmbeddedKafka:
             "broker.session.timeout.ms": "3000",
             "broker.heartbeat.interval.ms": "500",
         }
+        if self._security is not None:
+            settings = self._security.added_to(settings)
         path = self._root / "server.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         return path
@@ -136,6 +143,7 @@ class EmbeddedKafka:
             return
         quick = ["-Xshare:auto", "-XX:TieredStopAtLevel=1"]
         arguments = ["format", "-t", _CLUSTER, "-c", str(properties)]
+        arguments += self._security.format_arguments() if self._security is not None else []
         done = subprocess.run(
             [java(), *quick, "-cp", jars, "kafka.tools.StorageTool", *arguments],
             capture_output=True,

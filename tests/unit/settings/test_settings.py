@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamml.errors import SettingsError
-from streamml.settings.settings import REFUSED
+from streamml.settings.settings import REFUSED, masked
 from streamml.settings.sources import described, read_settings
 
 
@@ -86,6 +86,48 @@ def test_secrets_are_masked() -> None:
     shown = described(read_settings(environment=environment))
     assert "hunter2" not in repr(shown)
     assert any(one.value == "rediss://user:****@redis:6380/0" for one in shown)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kafka.sasl.password",
+        "kafka.ssl.key.password",
+        "kafka.ssl.key.pem",
+        "kafka.ssl.keystore.password",
+        "kafka.sasl.oauthbearer.client.secret",
+        "kafka.sasl.oauthbearer.assertion.private.key.passphrase",
+        "redis.options.password",
+        "redis.options.ssl_password",
+        "redis.options.ssl_key_passphrase",
+        "redis.options.passwd",
+        "redis.options.ssl_key_data",
+    ],
+)
+def test_what_is_called_like_a_secret_is_masked(name: str) -> None:
+    assert masked(name, "hunter2") == "****"
+
+
+@pytest.mark.parametrize("name", ["kafka.ssl.ca.location", "kafka.ssl.key.location", "kafka.sasl.username", "brokers"])
+def test_what_is_not_is_shown(name: str) -> None:
+    assert masked(name, "there") == "there"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:hunter2@h:1/0",
+        "redis://:hunter2@h:1/0",
+        "redis://u:x/hunter2@h:1/0",
+        "redis://u:x@hunter2@h:1/0",
+        "redis://u:x:hunter2@h:1/0",
+        "redis://h:1/0?username=u&password=hunter2&db=1",
+    ],
+)
+def test_a_password_in_a_url_is_masked_whatever_it_holds(url: str) -> None:
+    shown = masked("redis.url", url)
+    assert "hunter2" not in shown
+    assert "h:1/0" in shown
 
 
 def test_a_value_is_never_quoted_in_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""The commands that are really sent to Redis, and the least ACL rule for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+READING: Final = ("mget", "ping")
+"""What a worker sends: `streamml.adapters.redis.store`."""
+
+LOADING: Final = (
+    "exists",
+    "exec",
+    "get",
+    "hdel",
+    "hset",
+    "hvals",
+    "mget",
+    "mset",
+    "msetnx",
+    "multi",
+    "scan",
+    "set",
+    "unlink",
+    "watch",
+)
+"""What `streamml features` sends: loading, listing, showing, rolling back and pruning versions."""
+
+
+def least_rule(user: str, sets: Iterable[str], commands: Sequence[str], *, database: int = 0) -> str:
+    """The line for ``redis-cli`` that lets ``user`` send ``commands`` for the keys of these sets, and nothing else.
+
+    It is understood from Redis 6 on. Writing ``%R~`` instead of ``~`` (Redis 7) adds nothing where all commands only read.
+
+    Args:
+        database: number in the URL; another than 0 has to be chosen by a command.
+    """
+    # Names of sets have no characters that a pattern would take otherwise (`streamml.adapters.redis.layout`).
+    keys = [f"~streamml:{name}:*" for name in sets]
+    allowed = [f"+{command}" for command in (*commands, *(("select",) if database else ()))]
+    return " ".join(["ACL SETUSER", user, "reset on >PASSWORD", *keys, *allowed])

@@ -1,0 +1,125 @@
+"""The least rights on Kafka and Redis that a topology's worker needs, and those of the tools around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.rights import LOADING, READING, least_rule
+from streamml.settings.settings import Settings
+from streamml.topology.steps import FeatureLookup
+from streamml.topology.topology import Topology
+
+Resource = Literal["topic", "group", "cluster", "transactional-id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One ACL of Kafka that allows something.
+
+    Args:
+        principal: whom, as the broker spells it.
+        operation: what, as ``READ``.
+        resource, name: on what.
+        pattern: whether ``name`` is the whole name, or what names begin with.
+    """
+
+    principal: str
+    operation: str
+    resource: Resource
+    name: str
+    pattern: Literal["literal", "prefixed"] = "literal"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one purpose needs.
+
+    Args:
+        purpose: what for.
+        needed: whether a worker does not start without it.
+        why: for people.
+        kafka: the ACLs.
+        redis: the line for ``redis-cli``; ``None``: Redis has no part in it.
+    """
+
+    purpose: str
+    needed: bool
+    why: str
+    kafka: tuple[Right, ...] = ()
+    redis: str | None = None
+
+
+def least_rights(topology: Topology, settings: Settings, user: str | None = None) -> list[Rights]:
+    """The worker's rights first, then those that are only for some.
+
+    Args:
+        user: on Kafka and Redis; ``None``: the user name of SASL, or the topology's name.
+
+    Raises:
+        ConfigError: the URL of Redis is none.
+    """
+    name = user or str(settings.kafka.get("sasl.username") or topology.name)
+    grant = _Grant(f"User:{name}")
+    group = settings.group or topology.name
+    inputs, output, letters = topology.source.topics, topology.sink.topic, topology.dead_letters.topic
+    every = (*inputs, output, letters)
+    sets = list(dict.fromkeys(one.name for step in _lookups(topology) for one in step.sets))
+    database = Server(settings.redis.url, options=settings.redis.options).database if sets else 0
+    found = [
+        Rights(
+            "worker",
+            True,
+            "run, check --connect. Kafka derives DESCRIBE from READ and WRITE; it is listed for those that do not.",
+            (
+                *grant(inputs, "READ", "DESCRIBE"),
+                *grant([output, letters], "WRITE", "DESCRIBE"),
+                Right(grant.principal, "READ", "group", group),
+            ),
+            least_rule(name, sets, READING, database=database) if sets else None,
+        ),
+        Rights(
+            "start checks",
+            False,
+            "whether dead letters fit into their topic, and how large a prediction may be; without it a worker warns.",
+            tuple(grant(every, "DESCRIBE_CONFIGS")),
+        ),
+        Rights(
+            "old brokers",
+            False,
+            "brokers before Kafka 2.8 only; later ones let whoever may write a topic do so idempotently.",
+            (Right(grant.principal, "IDEMPOTENT_WRITE", "cluster", "kafka-cluster"),),
+        ),
+        Rights(
+            "exactly once",
+            False,
+            "a worker that writes in transactions; this version writes in none.",
+            tuple(Right(grant.principal, one, "transactional-id", group, "prefixed") for one in ("WRITE", "DESCRIBE")),
+        ),
+        Rights("dlq", False, "for people who look at dead letters.", tuple(grant([letters], "READ", "DESCRIBE"))),
+        Rights(
+            "topics create",
+            False,
+            "once, by whoever sets up; workers never make topics.",
+            tuple(grant(every, "CREATE", "DESCRIBE")),
+        ),
+    ]
+    if sets:
+        # A user of its own: the line begins with reset, and would take from the worker's user what that has.
+        rule = least_rule(f"{name}-loader", sets, LOADING, database=database)
+        found.append(Rights("features", False, "load, versions, show, rollback, prune.", (), rule))
+    return found
+
+
+def _lookups(topology: Topology) -> Iterator[FeatureLookup]:
+    return (step for step in topology.steps if isinstance(step, FeatureLookup))
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    principal: str
+
+    def __call__(self, topics: Iterable[str], *operations: str) -> Iterator[Right]:
+        return (Right(self.principal, one, "topic", topic) for topic in topics for one in operations)

@@ -1,0 +1,59 @@
+"""The least rights that are printed; whether they are enough, and none too many, is shown on real servers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from streamml.ops.acls import Rights, least_rights
+from streamml.settings.settings import RedisSettings, Settings
+from tests.integration.scoring import Job
+
+JOB = Job("b:1", "redis://r:1/0", Path(), name="pay")
+
+
+def rights(settings: Settings | None = None, user: str | None = None) -> dict[str, Rights]:
+    return {one.purpose: one for one in least_rights(JOB.topology, settings or Settings(), user)}
+
+
+def test_a_worker_reads_its_input_writes_its_output_and_is_in_its_group() -> None:
+    worker = rights(user="scorer")["worker"]
+    assert [(one.operation, one.resource, one.name) for one in worker.kafka] == [
+        ("READ", "topic", "pay.in"),
+        ("DESCRIBE", "topic", "pay.in"),
+        ("WRITE", "topic", "pay.out"),
+        ("DESCRIBE", "topic", "pay.out"),
+        ("WRITE", "topic", "pay.dlq"),
+        ("DESCRIBE", "topic", "pay.dlq"),
+        ("READ", "group", "pay"),
+    ]
+    assert {one.principal for one in worker.kafka} == {"User:scorer"}
+    assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* +mget +ping"
+
+
+def test_only_the_worker_is_needed_and_only_topics_create_makes_anything() -> None:
+    found = rights()
+    assert [one.purpose for one in found.values() if one.needed] == ["worker"]
+    assert [name for name, one in found.items() if any(right.operation == "CREATE" for right in one.kafka)] == [
+        "topics create"
+    ]
+    assert not {right.operation for one in found.values() for right in one.kafka} & {"ALL", "ALTER", "DELETE"}
+
+
+def test_settings_name_user_group_and_database() -> None:
+    settings = Settings(
+        group="g", kafka={"sasl.username": "sasl-user"}, redis=RedisSettings(url="redis://r:1/3", options={})
+    )
+    worker = rights(settings)["worker"]
+    assert worker.kafka[-1].name == "g"
+    assert worker.kafka[-1].principal == "User:sasl-user"
+    assert worker.redis is not None
+    assert worker.redis.endswith("+mget +ping +select")
+
+
+def test_a_topology_without_features_needs_no_redis() -> None:
+    bare = replace(JOB)
+    topology = bare.topology
+    object.__setattr__(topology, "steps", topology.steps[1:])
+    found = least_rights(topology, Settings(redis=RedisSettings(url="nonsense")))
+    assert [one.redis for one in found if one.redis is not None] == []
