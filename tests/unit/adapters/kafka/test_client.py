@@ -38,12 +38,14 @@ def test_a_connection_that_is_lost_in_a_handshake_is_no_refusal() -> None:
     trouble.check()
 
 
-def test_a_client_that_runs_warns_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("streamml"), "propagate", True)
+def test_a_client_that_runs_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger("streamml.login"), "handle", said.append)
     trouble = Trouble(warn=True)
     for _ in range(3):
         trouble(LOGIN)
-    assert caplog.text.count("refuses the login") == 1
+    assert [one.levelname for one in said] == ["WARNING"]
+    assert "refuses the login" in said[0].getMessage()
 
 
 def test_a_right_that_is_lacking_is_fatal_and_says_how_to_find_it() -> None:
