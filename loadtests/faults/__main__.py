@@ -16,6 +16,7 @@ from loadtests.faults.report import table, write_page
 from loadtests.faults.run import run
 from loadtests.faults.table import FAULTS
 from loadtests.faults.world import Shape
+from streamml.errors import StreamMLError
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -66,4 +67,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except StreamMLError as error:
+        sys.exit(f"Error: {error}")

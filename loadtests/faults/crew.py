@@ -46,6 +46,10 @@ class Slot:
             self.send(signal.SIGKILL)
             self.thread.join()
 
+    def last_words(self) -> str:
+        """The last lines of its log."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
+
     def _keep_filled(self) -> None:
         while not self._dismissed.is_set():
             with self._log.open("ab") as log:
@@ -108,8 +112,11 @@ class Crew:
             slot.join(patience_s)
 
     def check(self) -> None:
-        """Raises:
-        ConfigError: a worker ended because of its settings; it would do so for ever.
+        """Whether every worker can start at all.
+
+        Raises:
+            ConfigError: one ended because of its settings; it would do so for ever.
         """
-        if self.codes[2]:
-            raise ConfigError(f"A worker could not start; its log in {self._folder} says why.")
+        for slot in self.slots:
+            if slot.codes[2]:
+                raise ConfigError(f"A worker could not start: {slot.last_words()}")

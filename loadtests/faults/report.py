@@ -68,7 +68,7 @@ def _section(run: Run) -> str:
     cells = "".join(
         f"<td class='{'bad' if name in bad and verdict[name] else ''}'>{verdict[name]:,}</td>" for name in _COUNTS
     )
-    cells += f"<td>{run['kills']}</td><td>{run['duplicates_per_kill']}</td>"
+    cells += f"<td>{run['kills']}</td><td>{run['duplicates_per_kill'] or ''}</td>"
     rows = "".join(
         f"<tr><td>{name}</td><td style='text-align:left'>{html.escape(run['faults'][name])}</td>"
         + "".join(f"<td>{cell}</td>" for cell in _cells(one))

@@ -108,6 +108,7 @@ def _document(
     stop: str,
 ) -> dict[str, Any]:
     judge, codes = world.judge, world.crew.codes
+    kills = codes[-signal.SIGKILL]
     verdict = judge.verdict().document()
     verdict["unread"] = world.feeder.sent - unsent - judge.read
     ended = begun + seconds
@@ -127,8 +128,8 @@ def _document(
         "dropped": judge.dropped,
         "unsent": unsent,
         "uncommitted": sum(world.uncommitted().values()),
-        "kills": codes[-signal.SIGKILL],
-        "duplicates_per_kill": round(verdict["duplicated"] / max(1, codes[-signal.SIGKILL]), 1),
+        "kills": kills,
+        "duplicates_per_kill": round(verdict["duplicated"] / kills, 1) if kills else None,
         "exits": {str(code): count for code, count in sorted(codes.items())},
         "by_fault": _by_fault(marks),
         "settled_s": round(max([*judge.first_at, begun]) - ended, 1),
