@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loadtests.faults.report import table, write_page
+from loadtests.faults.report import counts, table, write_page
 from loadtests.faults.run import run
 from loadtests.faults.table import FAULTS
 from loadtests.faults.world import Shape
@@ -59,6 +59,7 @@ def main() -> int:
         runs.append(found)
     write_page(arguments.out)
     console.print(table(runs))
+    console.print(counts(runs))
     for remark in (remark for one in runs for remark in one["remarks"]):
         console.print(remark, highlight=False, markup=False)
     if arguments.json:

@@ -24,7 +24,7 @@ h2 { margin-top: 2em; } .note { color: #666; }
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """A line per fault of each run, and its counts behind them."""
+    """A line per fault of each run."""
     found = Table(
         title="Faults", caption="Silence: the longest time without a new prediction, from a strike to the next."
     )
@@ -33,8 +33,18 @@ def table(runs: Sequence[Run]) -> Table:
     for run in runs:
         for name, one in run["by_fault"].items():
             found.add_row(str(run["seed"]), name, *_cells(one))
-        counts = ", ".join(f"{name} {run['verdict'][name]:,}" for name in _COUNTS)
-        found.add_row(str(run["seed"]), f"[{'green' if run['passed'] else 'red'}]{counts}[/]", end_section=True)
+        found.add_section()
+    return found
+
+
+def counts(runs: Sequence[Run]) -> Table:
+    """A line per run: what went in and what came out."""
+    found = Table()
+    for name in ("seed", *_COUNTS, "kills"):
+        found.add_column(name.replace("_", " "), justify="right")
+    for run in runs:
+        numbers = [f"{run['verdict'][name]:,}" for name in _COUNTS]
+        found.add_row(str(run["seed"]), *numbers, str(run["kills"]), style="" if run["passed"] else "red")
     return found
 
 
