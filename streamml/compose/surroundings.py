@@ -90,11 +90,13 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     with found.collecting(broker):
         found.topics = _topics(topology, settings, found.problems)
         found.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in found.topics.values()]
+    topics_are_wrong = len(found.problems) > len(parts.problems)
     # Records are decoded and features asked for as declared; topics are but names.
     if declared_problems(topology):
         return found
-    with found.collecting(broker):
-        _sample(topology, settings, found)
+    if not topics_are_wrong:
+        with found.collecting(broker):
+            _sample(topology, settings, found)
     if parts.store is not None:
         with found.collecting():
             wrong = _feature_problems(topology, parts.store)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
@@ -286,7 +287,7 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
         shell.produce(500, first=500)
         while len(shell.scores(once=False)) < 1000:
             time.sleep(0)
-        served = urllib.request.urlopen(f"http://127.0.0.1:{port + 1}/metrics").read().decode()
+        served = page(f"http://127.0.0.1:{port + 1}/metrics")
         for metric in CATALOGUE:
             assert f"# TYPE {metric.name}" in served, metric.name
         process.send_signal(signal.SIGTERM)
@@ -301,6 +302,15 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
     assert f"Worker 1: Metrics: http://127.0.0.1:{port + 1}/metrics" in err
     assert json.loads(out)["workers"] >= 1
     assert shell.scores(once=False) == {f"p{number}": number + 0.5 for number in range(1000)}
+
+
+def page(url: str) -> str:
+    """What is served there, as soon as anything is; the test's own timeout bounds it."""
+    while True:
+        try:
+            return str(urllib.request.urlopen(url).read().decode())
+        except urllib.error.URLError:
+            time.sleep(0)
 
 
 def wait_for(shell: Shell, predictions: int) -> None:

@@ -100,7 +100,7 @@ def test_d1_d2_d4_broker_kill_9_and_restart_loses_nothing(own_kafka: EmbeddedKaf
     half = EVENTS // 2
     job.produce([event(n, n + 0.5) for n in range(half)])
     worker = job.worker()
-    thread = threading.Thread(target=worker.run)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     probe = KafkaSource([f"{job.name}.in"], job.name, "earliest", {"bootstrap.servers": job.servers})
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -108,9 +109,10 @@ class Job:
         stage = Stage(
             [Decode(decoder, "drop"), RunModel(scorer, {"amount": "amount"}, {"score": Output("score")}), encode]
         )
+        times = {"heartbeat.interval.ms": 300}
         static = {} if identity is None else {"group.instance.id": f"{self.name}/{identity}"}
         source = KafkaSource(
-            [f"{self.name}.in"], self.name, "earliest", {**client, **static}, transactional=self.exactly_once
+            [f"{self.name}.in"], self.name, "earliest", {**client, **times, **static}, transactional=self.exactly_once
         )
         producer = {"batch.size": LARGEST, **client}
         sink = KafkaSink(producer)
@@ -216,31 +218,36 @@ def test_d4_predictions_of_a_source_partition_keep_their_order(job: Job) -> None
 
 
 def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(job: Job) -> None:
-    def careful(inputs: Columns) -> Columns:
-        pause.wait(0.02)
+    def slow(inputs: Columns) -> Columns:
+        never.wait(0.02)
         return {"score": np.asarray(inputs["amount"])}
 
     # Slow enough that rows are in flight whenever partitions come and go.
-    pause = threading.Event()
-    job.produce([event(n, 2.0) for n in range(6_000)])
-    leaving, staying = job.worker(careful), job.worker(careful)
-    joined = threading.Event()
-    thread = threading.Thread(
-        target=leaving.run, kwargs={"until": lambda engine: engine.statistics.predictions > 0 and joined.set()}
-    )
-    thread.start()
-    assert joined.wait(30)
-    other = threading.Thread(target=job.run_until_committed, args=(staying, 6_000))
-    other.start()
-    while not staying._engine.statistics.polled:
-        assert other.is_alive()
+    never, over = threading.Event(), threading.Event()
+    leaving, staying = job.worker(slow), job.worker(slow)
+    threads = [threading.Thread(target=leaving.run, daemon=True)]
+    threads += [threading.Thread(target=staying.run, kwargs={"until": lambda _: over.is_set()}, daemon=True)]
+    total = 0
+    for worker, thread in zip((leaving, staying), threads, strict=True):
+        thread.start()
+        while not worker._engine.statistics.predictions:
+            assert thread.is_alive()
+            job.produce([event(n, 2.0) for n in range(total, total + 500)])
+            total += 500
     leaving.request_stop()
-    for one in (thread, other):
-        one.join(timeout=60)
-        assert not one.is_alive()
-    assert leaving._engine.statistics.predictions + staying._engine.statistics.predictions == 6_000
+    threads[0].join(timeout=30)
+    assert not threads[0].is_alive()
+    probe = KafkaSource([f"{job.name}.in"], job.name, "earliest", {"bootstrap.servers": job.servers})
+    end = time.monotonic() + 60
+    while sum(probe.committed().values()) < total:
+        assert time.monotonic() < end
+        assert threads[1].is_alive()
+    probe.close()
+    over.set()
+    threads[1].join(timeout=30)
+    assert leaving._engine.statistics.predictions + staying._engine.statistics.predictions == total
     seen = Counter(json.loads(one.value())["id"] for one in job.read("out"))
-    assert set(seen) == {f"e{n}" for n in range(6_000)}
+    assert set(seen) == {f"e{n}" for n in range(total)}
     assert max(seen.values()) == 1
 
 

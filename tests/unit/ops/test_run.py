@@ -71,7 +71,7 @@ def silent_broker(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     class Silent:
         def __init__(self, client: object) -> None: ...
 
-        def topics(self, names: Iterable[str]) -> dict[str, Any]:
+        def find_topics(self, names: Iterable[str]) -> dict[str, Any]:
             asked.append(len(asked))
             raise SourceUnavailable("It did not answer.")
 
