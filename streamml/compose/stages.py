@@ -1,4 +1,4 @@
-"""A topology's steps as stages, and what the engine decides by. No adapter is chosen here."""
+"""A topology's steps as stages, and what the engine decides by."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def engine_config(
     """What the engine decides by."""
     letters = topology.dead_letters
     return EngineConfig(
-        stages=tuple(BatchPolicy(stage.max_rows) for stage in plan_of(topology, models).stages),
+        stages=tuple(
+            BatchPolicy(stage.max_rows, any(isinstance(step, Explode) for step in stage.steps))
+            for stage in plan_of(topology, models).stages
+        ),
         prediction_topic=topology.sink.topic,
         dead_letter_topic=letters.topic,
         dead_letter_limit=DeadLetterLimit(letters.max_ratio, letters.min_sample),

@@ -24,19 +24,26 @@ class Flush(enum.Enum):
 class BatchPolicy:
     """Size of a batch as a function of what waits. No timer: a free stage takes what is queued (promise M1).
 
+    What a latency budget and the measured cost of a batch allow is not looked at yet; the place for it is `decide`.
+
     Args:
         max_rows: most rows of a batch.
+        explodes: whether the stage makes many rows of one; then its first batch is small, as nobody knows how many.
     """
 
     max_rows: int
+    explodes: bool = False
 
-    def decide(self, queued_rows: int) -> tuple[int, Flush] | None:
-        """Rows to dispatch now that the stage is free, and why; ``None`` while nothing waits."""
+    def decide(self, queued_rows: int, growth: float = 1.0) -> tuple[int, Flush] | None:
+        """Rows to dispatch now that the stage is free, and why; ``None`` while nothing waits.
+
+        Args:
+            growth: rows that the stage makes of one; a batch is so small that it makes ``max_rows`` of them (promise B2).
+        """
         if not queued_rows:
             return None
-        if queued_rows >= self.max_rows:
-            return self.max_rows, Flush.FULL
-        return queued_rows, Flush.FREE
+        most = max(1, int(self.max_rows / growth))
+        return (most, Flush.FULL) if queued_rows >= most else (queued_rows, Flush.FREE)
 
 
 class Batcher:
@@ -53,14 +60,15 @@ class Batcher:
         return self._rows
 
     def put(self, batch: MicroBatch) -> None:
-        """Queue rows; what bounds them is the worker's budget, see `streamml.engine.backpressure`."""
+        """Queue rows. What bounds them is the worker's budget (`streamml.engine.backpressure`), and for rows that a stage
+        has made of others, that it rests while more than two batches wait after it."""
         if len(batch):
             self._parts.append(batch)
             self._rows += len(batch)
 
-    def take(self) -> tuple[MicroBatch, Flush] | None:
-        """The next batch, or ``None`` while nothing waits."""
-        decision = self._policy.decide(self._rows)
+    def take(self, growth: float = 1.0) -> tuple[MicroBatch, Flush] | None:
+        """The next batch, or ``None`` while nothing waits; ``growth`` as in `BatchPolicy.decide`."""
+        decision = self._policy.decide(self._rows, growth)
         if decision is None:
             return None
         wanted, reason = decision

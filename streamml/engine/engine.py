@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -50,6 +51,8 @@ from streamml.engine.rows import check_conservation, rows_of, split_by_slot
 from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import TopicPartition
+
+_FIRST_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class _Job:
 class _Stage:
     batcher: Batcher
     max_rows: int
+    growth: float
     busy: bool = False
 
 
@@ -125,7 +129,10 @@ class Engine:
         self._config = config
         self._names = names
         self._assignment = Assignment(names, ordered=config.ordered)
-        self._stages = [_Stage(Batcher(policy), policy.max_rows) for policy in config.stages]
+        self._stages = [
+            _Stage(Batcher(policy), policy.max_rows, policy.max_rows / _FIRST_ROWS if policy.explodes else 1.0)
+            for policy in config.stages
+        ]
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
         self._closes = 0
@@ -244,6 +251,8 @@ class Engine:
         job = self._jobs.pop(event.job)
         self._stages[job.stage].busy = False
         result = event.result
+        made = len(result.batch) + sum(map(len, result.outcomes))
+        self._stages[job.stage].growth = max(1.0, made / len(job.batch))
         check_conservation(job.batch, result.batch, result.outcomes)
         if len(result.batch):
             if job.stage + 1 == len(self._stages):
@@ -365,7 +374,7 @@ class Engine:
             stage = self._stages[index]
             if stage.busy or self._crowded(index + 1):
                 continue
-            taken = stage.batcher.take()
+            taken = stage.batcher.take(stage.growth)
             if taken is None:
                 continue
             batch, reason = taken
