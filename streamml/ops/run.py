@@ -20,6 +20,7 @@ from streamml.engine.engine import Engine
 from streamml.engine.retry import Backoff
 from streamml.errors import SourceUnavailable, StreamMLError, TransientError
 from streamml.ports.source import Positions
+from streamml.runtime.pulse import watched
 from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
 from streamml.telemetry.observer import Observer
@@ -90,7 +91,8 @@ def run(
         with composed:
             started(composed.engine, observer)
             stop.bind(composed.worker)
-            with _catching_up(topology, settings, options) as caught_up:
+            patience_s = settings.worker.stuck_after_ms / 1000
+            with watched(composed.worker.pulse, patience_s), _catching_up(topology, settings, options) as caught_up:
                 composed.worker.run(until=lambda engine: caught_up.is_set())
             reached_end = caught_up.is_set() if options.until_caught_up else None
             return summary(composed.engine, observer, time.monotonic() - begun, caught_up=reached_end)

@@ -13,6 +13,7 @@ from streamml.clock import Clock
 from streamml.engine.events import RunStage, StageDone, StageFailed, StepTiming
 from streamml.errors import FatalError, StreamMLError, TransientError
 from streamml.runtime.inbox import Crash, Inbox
+from streamml.runtime.pulse import Pulse
 from streamml.stages.stage import Stage
 
 _LOG: Final = logging.getLogger("streamml.worker")
@@ -28,10 +29,12 @@ class Lane:
     with two lanes on threads, 109,000 without).
     """
 
-    def __init__(self, name: str, stage: Stage, clock: Clock, inbox: Inbox) -> None:
+    def __init__(self, name: str, stage: Stage, clock: Clock, inbox: Inbox, pulse: Pulse) -> None:
         self._stage = stage
         self._clock = clock
         self._inbox = inbox
+        self._pulse = pulse
+        self._what = f"the stage {stage.name}"
         self.quick = False
         self._jobs: queue.SimpleQueue[RunStage | None] = queue.SimpleQueue()
         # A daemon, as a model that hangs must not keep the process alive past its shutdown budget.
@@ -54,7 +57,8 @@ class Lane:
         """Run a job here and now."""
         self.quick = False
         try:
-            result = self._stage.run(job.batch, self._clock.now(), job.attempt)
+            with self._pulse.at(self._what):
+                result = self._stage.run(job.batch, self._clock.now(), job.attempt)
         except StreamMLError as error:
             if isinstance(error, TransientError):
                 _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)

@@ -16,6 +16,7 @@ from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, TransientError
 from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
 from streamml.runtime.inbox import Crash, Inbox, Polls
+from streamml.runtime.pulse import Pulse
 
 _LOG: Final = logging.getLogger("streamml.worker")
 
@@ -40,11 +41,12 @@ class WorkerConfig:
 class Reader:
     """The source thread, and the listener of its rebalances."""
 
-    def __init__(self, source: Source, clock: Clock, config: WorkerConfig, inbox: Inbox) -> None:
+    def __init__(self, source: Source, clock: Clock, config: WorkerConfig, inbox: Inbox, pulse: Pulse) -> None:
         self._source = source
         self._clock = clock
         self._config = config
         self._inbox = inbox
+        self._pulse = pulse
         # Guards `_filling` and `_untaken`. What is polled and not taken is at most one poll, so that it stays bounded (B2);
         # the worker's thread takes all that has come when it is free for it, so that nothing waits for a turn in between.
         self._room = threading.Condition()
@@ -116,7 +118,8 @@ class Reader:
         try:
             self._open()
             while not self._stopping.is_set():
-                self._turn()
+                with self._pulse.at("the source's thread"):
+                    self._turn()
         except Exception as error:
             self._inbox.put(Crash.of(error, "the source's thread"))
             self._stopping.wait()

@@ -49,6 +49,7 @@ from streamml.ports.sink import Sink, TransactionalSink, TransactionEnded
 from streamml.ports.source import Source
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
 from streamml.runtime.lane import Lane
+from streamml.runtime.pulse import Pulse
 from streamml.runtime.reader import Reader, WorkerConfig
 from streamml.stages.stage import Stage
 from streamml.telemetry.observer import Observer
@@ -77,8 +78,11 @@ class Worker:
         self._config = config
         self._observer = observer or Observer()
         self._inbox: Inbox = queue.SimpleQueue()
-        self._lanes = [Lane(f"streamml-stage-{n}", stage, clock, self._inbox) for n, stage in enumerate(stages)]
-        self._reader = Reader(source, clock, config, self._inbox)
+        self.pulse = Pulse()
+        self._lanes = [
+            Lane(f"streamml-stage-{n}", stage, clock, self._inbox, self.pulse) for n, stage in enumerate(stages)
+        ]
+        self._reader = Reader(source, clock, config, self._inbox, self.pulse)
         # What quick stages answered. It waits for its turn: an event is heard of only when all that the one before it asked
         # for has been done.
         self._answers: deque[Event] = deque()

@@ -82,6 +82,11 @@ class WorkerSettings(_Section):
         description="`exactly_once`: predictions, dead letters and offsets in one transaction; readers use read_committed.",
     )
     commit_interval_ms: int = Field(default=200, ge=10, le=60_000, description="How often offsets are committed.")
+    stuck_after_ms: int = Field(
+        default=600_000,
+        ge=1000,
+        description="A step that takes longer ends the worker with exit code 3 and all stacks.",
+    )
     drain_ms: int = Field(default=5000, ge=100, le=600_000, description="Time that a revoke or a shutdown may take.")
 
 

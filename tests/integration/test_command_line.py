@@ -304,6 +304,23 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
     assert shell.scores(once=False) == {f"p{number}": number + 0.5 for number in range(1000)}
 
 
+def test_l2_a_step_that_does_not_come_back_ends_the_worker_with_the_stacks_of_its_threads(shell: Shell) -> None:
+    shell.type("topics", "create", "payments.py")
+    load_features(shell)
+    written = (shell.folder / "payments.py").read_text()
+    hanging = "import threading\n\ndef to_matrix(columns):\n    threading.Event().wait()"
+    (shell.folder / "stuck.py").write_text(written.replace("def to_matrix(columns):", hanging))
+    shell.environment["STREAMML_WORKER_STUCK_AFTER_MS"] = "2000"
+    shell.produce(10)
+    process = shell.start("run", "stuck.py")
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 3, err
+    assert "stuck" in err
+    assert "in to_matrix" in err
+    assert err.count("Thread 0x") > 2
+    assert shell.scores() == {}
+
+
 def page(url: str) -> str:
     """What is served there, as soon as anything is; the test's own timeout bounds it."""
     while True:

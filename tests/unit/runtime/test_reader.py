@@ -13,6 +13,7 @@ from streamml.clock import SystemClock
 from streamml.engine.events import Assigned, Lost, Released, Revoking
 from streamml.ports.source import Positions, SourceListener, TopicPartition
 from streamml.runtime.inbox import Inbox, Message
+from streamml.runtime.pulse import Pulse
 from streamml.runtime.reader import Reader, WorkerConfig
 
 DEADLINE_S = 10.0
@@ -39,7 +40,7 @@ class Case:
         self.broker.create_topic("events", partitions=2)
         self.inbox: Inbox = queue.SimpleQueue()
         self.source = MemorySource(self.broker, ["events"], "group", "earliest")
-        self.reader = Reader(self.source, SystemClock(), WorkerConfig(), self.inbox)
+        self.reader = Reader(self.source, SystemClock(), WorkerConfig(), self.inbox, Pulse())
         self.reader.start()
         self.hear(Assigned)
 

@@ -1,0 +1,69 @@
+"""Whether threads come back from what they do (promise L2)."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_LOG: Final = logging.getLogger("streamml.worker")
+_LOOK_S: Final = 0.5
+
+
+class Pulse:
+    """What each thread of a worker is at, and since when. Each key is of one thread."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    @contextmanager
+    def at(self, what: str) -> Iterator[None]:
+        """Something that has to end."""
+        self._since[what] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._since[what]
+
+    def longest(self) -> tuple[str, float]:
+        """What has been under way for longest, and for how many seconds."""
+        now = time.monotonic()
+        return max(
+            ((what, now - since) for what, since in list(self._since.items())),
+            key=lambda one: one[1],
+            default=("", 0.0),
+        )
+
+
+@contextmanager
+def watched(pulse: Pulse, patience_s: float) -> Iterator[None]:
+    """End the process with exit code 3 and the stacks of all threads when one of them does not come back in ``patience_s``.
+
+    Nobody inside can end a thread that hangs, and a worker that hangs keeps its partitions: it goes on polling. Waiting for a
+    broker or a store is no hanging: that ends and begins again.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_S):
+            what, seconds = pulse.longest()
+            if seconds > patience_s:
+                _LOG.error(
+                    "This worker is stuck: %s has not come back for %.0f s. It ends; nothing is lost.", what, seconds
+                )
+                faulthandler.dump_traceback(sys.__stderr__ or 2)
+                os._exit(3)
+
+    thread = threading.Thread(target=watch, name="streamml-watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
