@@ -21,12 +21,12 @@ def tls_relay(to_port: int, certificate: Certificate) -> Iterator[int]:
     loop = asyncio.new_event_loop()
     relay = _Relay(to_port)
     server = loop.run_until_complete(asyncio.start_server(relay.serve, "127.0.0.1", 0, ssl=context))
-    thread = threading.Thread(target=loop.run_forever, name="tls-relay")
+    thread = threading.Thread(target=loop.run_forever, name="tls-relay", daemon=True)
     thread.start()
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        server.close()
+        loop.call_soon_threadsafe(server.close)
         asyncio.run_coroutine_threadsafe(relay.end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import os
 import sys
 from typing import Any, Final
 
@@ -20,7 +22,7 @@ COMMANDS: Final = {
     "topics": "Make the topics of a topology.",
     "acls": "Print the least rights on Kafka and Redis that a topology's worker needs.",
     "features": "Load feature sets into Redis; list, show, roll back and prune versions.",
-    "dlq": "List and show dead letters.",
+    "dlq": "List, show, export and purge dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",
     "bench": "Measure speed against a bare client loop.",
     "config": "Show the settings that hold.",
@@ -59,8 +61,18 @@ def cli(verbose: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; ends the process."""
-    sys.exit(exit_code_of(arguments))
+    """Run the command line; ends the process.
+
+    At once: the interpreter's own way out waits for clients, and one that does not come back must not keep a command that
+    has done its work.
+    """
+    code = exit_code_of(arguments)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
+    os._exit(code)
 
 
 def exit_code_of(arguments: list[str] | None = None) -> int:

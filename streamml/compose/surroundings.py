@@ -90,13 +90,11 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     with found.collecting(broker):
         found.topics = _topics(topology, settings, found.problems)
         found.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in found.topics.values()]
-    topics_are_wrong = len(found.problems) > len(parts.problems)
     # Records are decoded and features asked for as declared; topics are but names.
     if declared_problems(topology):
         return found
-    if not topics_are_wrong:
-        with found.collecting(broker):
-            _sample(topology, settings, found)
+    with found.collecting(broker):
+        _sample(topology, settings, found)
     if parts.store is not None:
         with found.collecting():
             wrong = _feature_problems(topology, parts.store)
@@ -158,9 +156,13 @@ def _forbidden(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[s
     """Rights that a worker needs and this client has not, as far as the broker says."""
     reads = [(name, "READ") for name in topology.source.topics]
     for name, right in (*reads, (topology.sink.topic, "WRITE"), (topology.dead_letters.topic, "WRITE")):
-        rights = found[name].rights if name in found else None
-        if rights is not None and right not in rights:
+        if name in found and not _may(found[name], right):
             yield _lacking(right, f"topic {name!r}")
+
+
+def _may(topic: TopicInfo, right: str) -> bool:
+    """Whether this client has a right on a topic, or the broker does not say."""
+    return topic.rights is None or right in topic.rights
 
 
 def _lacking(right: str, what: str) -> str:
@@ -192,7 +194,7 @@ def _sample(topology: Topology, settings: Settings, found: Findings) -> None:
     """Hold the latest records of the input against the contract; a few bad ones are no problem."""
     decoder = _decoder(topology.source)
     for topic in topology.source.topics:
-        if topic not in found.topics:
+        if topic not in found.topics or not _may(found.topics[topic], "READ"):
             continue
         try:
             records = [one.record.value for one in read_topic(settings.client(), topic, last=_SAMPLE)]

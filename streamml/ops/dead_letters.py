@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
 
+from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.tail import Located, read_topic
+from streamml.clock import SystemClock
 from streamml.engine.dead_letters import DeadLetter, read_letter
-from streamml.errors import ConfigError
+from streamml.errors import ConfigError, FatalError, SourceUnavailable
+from streamml.ports.sink import Delivered, OutboundRecords
 from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
+
+HIDDEN: Final = "•••"
+_PURGE_S: Final = 30.0
 
 
 def read_dead_letters(topology: Topology, settings: Settings) -> Iterator[DeadLetter]:
@@ -58,7 +66,70 @@ def _record_of(letter: DeadLetter) -> str:
     return f"{letter.partition}/{letter.offset}"
 
 
-def by_reason(letters: list[DeadLetter]) -> list[tuple[str, str, int]]:
-    """Step, error and count, the most frequent first."""
-    counts = Counter((letter.step, letter.error) for letter in letters)
-    return [(step, error, count) for (step, error), count in counts.most_common()]
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Dead letters of one step and error: how many, and when the first and the last were written (ms since 1970 UTC)."""
+
+    step: str
+    error: str
+    count: int
+    first_ms: int
+    last_ms: int
+
+
+def by_reason(letters: Iterable[DeadLetter]) -> list[Reason]:
+    """The most frequent reason first."""
+    times: dict[tuple[str, str], list[int]] = {}
+    for letter in letters:
+        times.setdefault((letter.step, letter.error), []).append(letter.time_ms)
+    found = [Reason(step, error, len(each), min(each), max(each)) for (step, error), each in times.items()]
+    return sorted(found, key=lambda one: -one.count)
+
+
+def redacted(letter: DeadLetter, topology: Topology) -> DeadLetter:
+    """The letter as it may be shown: without the values of the source's secret fields (promise E5).
+
+    Of a value that is no JSON object nobody can say where the secret is, so nothing of it is shown; nor of its headers and its
+    key, which often repeat a field.
+    """
+    secret = topology.source.secret
+    if not secret or letter.value is None:
+        return letter
+    try:
+        fields = json.loads(letter.value)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        shown: bytes = HIDDEN.encode()
+    else:
+        shown = json.dumps({name: HIDDEN if name in secret else value for name, value in fields.items()}).encode()
+    key = None if letter.key is None else HIDDEN.encode()
+    headers = tuple((name, None if value is None else HIDDEN.encode()) for name, value in letter.headers)
+    return replace(letter, value=shown, key=key, headers=headers)
+
+
+def purge(topology: Topology, settings: Settings, letters: Iterable[DeadLetter]) -> int:
+    """Take dead letters out of their topic, each by a tombstone; how many.
+
+    Compaction removes them later; `read_dead_letters` leaves them out at once.
+
+    Raises:
+        FatalError: this client may not write to the topic.
+        SourceUnavailable: the broker does not answer.
+    """
+    keys = [letter.id.encode() for letter in letters]
+    if not keys:
+        return 0
+    sink = KafkaSink(settings.producer())
+    sink.open()
+    now_ms, count = int(SystemClock().now() * 1000), len(keys)
+    records = OutboundRecords(topology.dead_letters.topic, keys, [None] * count, [[]] * count, [now_ms] * count)
+    sink.send(1, [records])
+    if sink.close(_PURGE_S):
+        raise SourceUnavailable(f"The broker did not take all tombstones within {_PURGE_S:.0f} s; purge again.")
+    for ended in sink.completions():
+        if isinstance(ended, Delivered) and ended.refusals:
+            raise FatalError(
+                f"The broker refuses tombstones: {ended.refusals[0].message}. The dead-letter topic has to be compacted."
+            )
+    return count

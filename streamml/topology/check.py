@@ -142,6 +142,9 @@ def _source_problems(source: Source) -> Iterator[str]:
         return
     if source.parsing == "strict":
         yield from contract.problems
+    for name in source.secret:
+        if name not in source.schema.model_fields:
+            yield f"The source's secret field {name!r} is no field of {source.schema.__name__}; name one that is."
     if source.event_time is None:
         return
     declared = contract.columns.get(source.event_time)

@@ -26,6 +26,7 @@ class Source:
         duplicate_keys: what a record with a repeated JSON key is: a dead letter, or the last one counts.
         on_tombstone: what a record without a value is: dropped and counted, passed on as a tombstone, or a dead letter.
         max_record_bytes: a larger record becomes a dead letter.
+        secret: fields whose values are not shown or exported with dead letters; in the topics they stay as they are.
     """
 
     topics: tuple[str, ...]
@@ -36,6 +37,7 @@ class Source:
     duplicate_keys: Literal["reject", "last"]
     on_tombstone: Literal["drop", "forward", "dead_letter"]
     max_record_bytes: int
+    secret: tuple[str, ...]
 
     def __init__(
         self,
@@ -47,7 +49,9 @@ class Source:
         duplicate_keys: Literal["reject", "last"] = "reject",
         on_tombstone: Literal["drop", "forward", "dead_letter"] = "drop",
         max_record_bytes: int = 1_000_000,
+        secret: Sequence[str] = (),
     ) -> None:
+        secret = tuple(secret)
         for field, value in locals().items():
             if field != "self":
                 object.__setattr__(self, field, value)

@@ -196,6 +196,7 @@ def test_one_worker_identity_is_for_one_process(job: Job) -> None:
     stop = StopSignal()
     started = threading.Event()
     first = threading.Thread(
+        daemon=True,
         target=run,
         args=(job.located, settings, RunOptions(), stop),
         kwargs={"started": lambda engine, observer: started.set()},
@@ -246,9 +247,10 @@ def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
     stop = StopSignal()
     running: list[object] = []
     worker = threading.Thread(
+        daemon=True,
         target=lambda: run(
             job.located, job.settings, RunOptions(), stop, started=lambda engine, _: running.append(engine)
-        )
+        ),
     )
     worker.start()
     try:

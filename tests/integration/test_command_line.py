@@ -244,6 +244,36 @@ def test_dead_letters_can_be_listed_named_and_looked_at_whatever_was_written_int
     assert "There is no dead letter '0/7'" in shell.refused("dlq", "show", "payments.py", "0/7")
 
 
+def test_e5_dead_letters_are_exported_and_shown_without_secrets_and_purged_for_good(shell: Shell) -> None:
+    written = (shell.folder / "payments.py").read_text()
+    (shell.folder / "payments.py").write_text(
+        written.replace('start="earliest"', 'start="earliest", secret=("account",)')
+    )
+    shell.type("topics", "create", "payments.py", "--partitions", "1")
+    load_features(shell)
+    shell.produce(3)
+    producer = Producer({"bootstrap.servers": shell.brokers})
+    for value in (b'{"id": "bad", "account": "a7-hunter2"}', b"hunter2 is no JSON"):
+        producer.produce(f"{shell.name}.in", value, b"hunter2", headers=[("card", b"hunter2")])
+    assert producer.flush(30) == 0
+    assert shell.type("run", "payments.py", "--until-caught-up", "--json")["dead_letters"] == 2
+
+    (reason,) = shell.type("dlq", "list", "payments.py", "--json")["reasons"]
+    assert (reason["count"], reason["first"] <= reason["last"]) == (2, True)
+    shell.type("dlq", "export", "payments.py", "letters.jsonl")
+    exported = (shell.folder / "letters.jsonl").read_text()
+    letters = [json.loads(line) for line in exported.splitlines()]
+    assert json.loads(letters[0]["value"]) == {"id": "bad", "account": "•••"}
+    assert letters[1]["value"] == "•••"
+    assert "hunter2" not in exported + shell.type("dlq", "show", "payments.py", "0/3")
+
+    assert "There is no dead letter '0/9'" in shell.refused("dlq", "purge", "payments.py", "0/9", "--yes")
+    assert shell.type("dlq", "purge", "payments.py", "0/3", "--yes", "--json") == {"purged": 1}
+    assert [one["offset"] for one in shell.type("dlq", "list", "payments.py", "--json")["dead_letters"]] == [4]
+    assert shell.type("dlq", "purge", "payments.py", "--error", "DecodeError", "--yes", "--json") == {"purged": 1}
+    assert "no dead letters" in shell.type("dlq", "list", "payments.py")
+
+
 def test_the_lines_of_the_readme_publish_an_event_and_read_predictions(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

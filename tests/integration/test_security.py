@@ -124,7 +124,7 @@ def test_a_right_that_is_taken_from_a_running_worker_stops_it_and_nothing_is_los
         except StreamMLError as error:
             errors.append(error)
 
-    thread = threading.Thread(target=work_on)
+    thread = threading.Thread(target=work_on, daemon=True)
     thread.start()
     assert running.wait(30)
     while not all_is_well(job):
