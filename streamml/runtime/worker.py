@@ -57,6 +57,8 @@ from streamml.telemetry.observer import Observer
 _LOG: Final = logging.getLogger("streamml.worker")
 _ACK_WAIT_S: Final = 0.002
 _IDLE_WAIT_S: Final = 0.1
+# A batch's way through quick stages costs one look at everything else, a backlog of them does not keep the worker from it.
+_ANSWERS_A_STEP: Final = 8
 
 
 class Worker:
@@ -147,7 +149,9 @@ class Worker:
             else:
                 self._tell(event, now)
             self._take_polled(now)
-        if self._answers:
+        for _ in range(_ANSWERS_A_STEP):
+            if not self._answers:
+                break
             self._tell(self._answers.popleft(), now)
         for ended in self._sink.completions():
             # Of a transaction that was taken back, not everything is reported.

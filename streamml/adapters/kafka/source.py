@@ -86,6 +86,7 @@ class KafkaSource:
         self._consumer: Any = opened(Consumer, config)
         self._failed_commits: list[TopicPartition] = []
         self._ends: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}
         self._member: Any = None
         self._member_at = 0.0
         # Comes with the next poll: the client counts the records that came with it as delivered.
@@ -219,6 +220,7 @@ class KafkaSource:
         self._renew_member(now=True)
         # While the client leaves, nothing answers it any more.
         found = [] if self._closing else self._starts(consumer, partitions)
+        self._next.update({TopicPartition(one.topic, one.partition): one.offset for one in found})
         self._listener.assigned({TopicPartition(one.topic, one.partition): one.offset for one in found})
         consumer.incremental_assign(found)
         if self._paused and found:
@@ -263,18 +265,24 @@ class KafkaSource:
         ]
 
     def _without_events(self, messages: list[Any]) -> list[Any]:
-        """The records among what the client gave; notes the ends and the first error."""
+        """The records among what the client gave; notes the first error, and ends that lie behind hidden records."""
         errors = list(map(Message.error, messages))
         if not any(errors):
             return messages
+        reached: list[tuple[TopicPartition, int]] = []
         for error, message in zip(errors, messages, strict=True):
             if error is None:
                 continue
             if error.code() == KafkaError._PARTITION_EOF:
-                self._ends[TopicPartition(message.topic(), message.partition())] = message.offset()
+                reached.append((TopicPartition(message.topic(), message.partition()), message.offset()))
             elif self._error is None and not _passes(error):
                 self._error = error_of(error)
-        return [message for error, message in zip(errors, messages, strict=True) if error is None]
+        records = [message for error, message in zip(errors, messages, strict=True) if error is None]
+        if reached:
+            read = dict(self._next)
+            read.update({TopicPartition(one.topic(), one.partition()): one.offset() + 1 for one in records})
+            self._ends.update({where: end for where, end in reached if end > read.get(where, -1)})
+        return records
 
     def _runs(self, messages: list[Any]) -> list[RecordRun]:
         where: list[Any] = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
@@ -285,6 +293,8 @@ class KafkaSource:
 
     def _run(self, partition: TopicPartition, messages: list[Message]) -> RecordRun:
         count = len(messages)
+        last: Any = messages[-1]
+        self._next[partition] = last.offset() + 1
         values = list(map(Message.value, messages))
         keys = list(map(Message.key, messages)) if self._keys else []
         return RecordRun(
