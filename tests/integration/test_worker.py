@@ -109,7 +109,7 @@ class Job:
         stage = Stage(
             [Decode(decoder, "drop"), RunModel(scorer, {"amount": "amount"}, {"score": Output("score")}), encode]
         )
-        times = {"heartbeat.interval.ms": 300}
+        times = {"heartbeat.interval.ms": 300, "session.timeout.ms": 6_000, "max.poll.interval.ms": 6_000}
         static = {} if identity is None else {"group.instance.id": f"{self.name}/{identity}"}
         source = KafkaSource(
             [f"{self.name}.in"], self.name, "earliest", {**client, **times, **static}, transactional=self.exactly_once
@@ -249,6 +249,24 @@ def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(jo
     seen = Counter(json.loads(one.value())["id"] for one in job.read("out"))
     assert set(seen) == {f"e{n}" for n in range(total)}
     assert max(seen.values()) == 1
+
+
+def test_b1_a_batch_longer_than_the_poll_interval_costs_no_membership_and_scores_each_row_once(job: Job) -> None:
+    calls: list[int] = []
+
+    def long_once(inputs: Columns) -> Columns:
+        calls.append(len(inputs["amount"]))
+        if len(calls) == 3:
+            threading.Event().wait(1.2 * 6.0)
+        return {"score": np.asarray(inputs["amount"])}
+
+    job.produce([event(n, 2.0) for n in range(3_000)])
+    worker = job.worker(long_once)
+    job.run_until_committed(worker, 3_000)
+    assert worker._engine.statistics.dropped_stale == 0
+    assert sum(calls) == 3_000
+    seen = Counter(json.loads(one.value())["id"] for one in job.read("out"))
+    assert (len(seen), max(seen.values())) == (3_000, 1)
 
 
 def test_b2_a_slow_model_fills_the_budget_and_no_more(job: Job) -> None:
