@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -93,19 +93,24 @@ def redacted(letter: DeadLetter, topology: Topology) -> DeadLetter:
     key, which often repeat a field.
     """
     secret = topology.source.secret
-    if not secret or letter.value is None:
+    if not secret:
         return letter
+    headers = tuple((name, _hidden(value)) for name, value in letter.headers)
+    return replace(letter, value=_without(secret, letter.value), key=_hidden(letter.key), headers=headers)
+
+
+def _hidden(data: bytes | None) -> bytes | None:
+    return None if data is None else HIDDEN.encode()
+
+
+def _without(secret: Sequence[str], value: bytes | None) -> bytes | None:
     try:
-        fields = json.loads(letter.value)
+        fields = json.loads(value or b"")
     except (ValueError, RecursionError):
-        fields = None
+        return _hidden(value)
     if not isinstance(fields, dict):
-        shown: bytes = HIDDEN.encode()
-    else:
-        shown = json.dumps({name: HIDDEN if name in secret else value for name, value in fields.items()}).encode()
-    key = None if letter.key is None else HIDDEN.encode()
-    headers = tuple((name, None if value is None else HIDDEN.encode()) for name, value in letter.headers)
-    return replace(letter, value=shown, key=key, headers=headers)
+        return _hidden(value)
+    return json.dumps({name: HIDDEN if name in secret else field for name, field in fields.items()}).encode()
 
 
 def purge(topology: Topology, settings: Settings, letters: Iterable[DeadLetter]) -> int:

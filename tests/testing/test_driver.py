@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -246,12 +247,7 @@ def test_d2_a_prediction_that_the_broker_refuses_is_a_dead_letter() -> None:
 
 
 def test_e4_too_many_dead_letters_stop_the_worker() -> None:
-    topology = payments()
-    letters = sm.DeadLetterQueue("payments.dlq", max_ratio=0.1, min_sample=10)
-    strict = sm.Topology(
-        "payments", source=topology.source, steps=topology.steps, sink=topology.sink, dead_letters=letters
-    )
-    run = driver(strict)
+    run = driver(replace(payments(), dead_letters=sm.DeadLetterQueue("payments.dlq", max_ratio=0.1, min_sample=10)))
     for number in range(30):
         run.send(payment(number))
     run.settle()
@@ -265,12 +261,7 @@ def test_e4_too_many_dead_letters_stop_the_worker() -> None:
 
 
 def test_e4_a_few_dead_letters_at_the_end_are_committed() -> None:
-    topology = payments()
-    letters = sm.DeadLetterQueue("payments.dlq", max_ratio=0.1, min_sample=100)
-    lenient = sm.Topology(
-        "payments", source=topology.source, steps=topology.steps, sink=topology.sink, dead_letters=letters
-    )
-    run = driver(lenient)
+    run = driver(replace(payments(), dead_letters=sm.DeadLetterQueue("payments.dlq", max_ratio=0.1, min_sample=100)))
     for _ in range(20):
         run.send(b"poison")
     run.settle()
@@ -278,13 +269,7 @@ def test_e4_a_few_dead_letters_at_the_end_are_committed() -> None:
 
 
 def test_latest_begins_with_what_is_sent_after_the_driver_was_made() -> None:
-    topology = payments()
-    source = sm.Source("payments", schema=Payment, start="latest")
-    run = driver(
-        sm.Topology(
-            "payments", source=source, steps=topology.steps, sink=topology.sink, dead_letters=topology.dead_letters
-        )
-    )
+    run = driver(replace(payments(), source=sm.Source("payments", schema=Payment, start="latest")))
     run.send(payment(1))
     run.settle()
     assert values(run) == ["p1"]
