@@ -10,6 +10,8 @@ import pytest
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 
+pytest_plugins = ["pytester", "tests.swallowed"]
+
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:

@@ -33,7 +33,7 @@ def isolate(
             passed.append((part, call(part)))
         except FatalError:
             raise
-        except Exception as error:
+        except Exception as error:  # The rows that it is about end with it.
             if isinstance(error, TransientError) and (len(part) == 1 or not isinstance(error, ModelBusy)):
                 raise
             if len(part) == 1:

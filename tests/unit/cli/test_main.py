@@ -166,6 +166,7 @@ def test_a_worker_id_from_anywhere_names_one_worker(
     assert f"worker_id in {place} names one worker" in capsys.readouterr().err
 
 
+@pytest.mark.logs_errors("out of order")
 def test_an_error_of_our_own_is_one_sentence_and_exit_code_3(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(settings: object) -> None:
         raise RuntimeError("out of order\nwith a second line")
