@@ -49,6 +49,7 @@ def test_kafka_open_says_that_the_broker_is_away(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.integration
 def test_kafka_the_end_of_a_partition_lies_behind_what_nobody_is_shown(kafka: EmbeddedKafka) -> None:
+    """D1.5."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 1)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": ground.topic})
@@ -91,6 +92,7 @@ def _made_anew(ground: KafkaGround, admin: AdminClient, partitions: int) -> None
 
 @pytest.mark.integration
 def test_kafka_d7_a_topic_that_is_made_anew_is_told_while_running_and_at_the_next_start(kafka: EmbeddedKafka) -> None:
+    """D7.3."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 2)
     client = {"bootstrap.servers": kafka.bootstrap_servers}
@@ -113,6 +115,7 @@ def test_kafka_d7_a_topic_that_is_made_anew_is_told_while_running_and_at_the_nex
 
 @pytest.mark.integration
 def test_kafka_d6_partitions_that_a_killed_static_member_left_to_nobody_are_shared_anew(kafka: EmbeddedKafka) -> None:
+    """D6.4."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 4)
     client = {"bootstrap.servers": kafka.bootstrap_servers}

@@ -166,6 +166,7 @@ def event(number: int, amount: float) -> bytes:
 
 
 def test_d1_d3_every_record_ends_once_and_poison_alone_is_a_dead_letter(job: Job) -> None:
+    """D1.2, D3.1, D3.3, L4.1."""
     values: list[bytes | None] = [event(n, 1.5) for n in range(5_000)]
     poison: dict[int, bytes] = {
         10: b"not json",
@@ -196,6 +197,7 @@ def test_d1_d3_every_record_ends_once_and_poison_alone_is_a_dead_letter(job: Job
 
 
 def test_d2_e3_a_prediction_that_the_broker_refuses_is_a_dead_letter_and_its_neighbours_are_not(job: Job) -> None:
+    """D2.3, E3.5."""
     noise = Random(1).randbytes(LARGEST).hex()
     large = json.dumps({"id": noise, "amount": 1.0}).encode()
     job.produce([event(n, float(n)) for n in range(100, 160)] + [large] + [event(n, float(n)) for n in range(160, 200)])
@@ -208,6 +210,7 @@ def test_d2_e3_a_prediction_that_the_broker_refuses_is_a_dead_letter_and_its_nei
 
 
 def test_d4_predictions_of_a_source_partition_keep_their_order(job: Job) -> None:
+    """D4.1."""
     job.produce([event(n, float(n)) if n % 50 else b"poison" for n in range(3_000)])
     job.run_until_committed(job.worker(), 3_000)
     by_key: dict[tuple[str, int], list[int]] = {}
@@ -218,6 +221,8 @@ def test_d4_predictions_of_a_source_partition_keep_their_order(job: Job) -> None
 
 
 def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(job: Job) -> None:
+    """D5.1, D5.2."""
+
     def slow(inputs: Columns) -> Columns:
         never.wait(0.02)
         return {"score": np.asarray(inputs["amount"])}
@@ -252,6 +257,7 @@ def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(jo
 
 
 def test_b1_a_batch_longer_than_the_poll_interval_costs_no_membership_and_scores_each_row_once(job: Job) -> None:
+    """B1.1."""
     calls: list[int] = []
 
     def long_once(inputs: Columns) -> Columns:
@@ -270,6 +276,7 @@ def test_b1_a_batch_longer_than_the_poll_interval_costs_no_membership_and_scores
 
 
 def test_b2_a_slow_model_fills_the_budget_and_no_more(job: Job) -> None:
+    """B2.1."""
     gate = threading.Event()
 
     def slow(inputs: Columns) -> Columns:

@@ -171,6 +171,7 @@ def run_world(seed: int, records: int) -> World:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 150))
 def test_d1_d4_d6_everything_ends_in_order_and_is_committed(seed: int, records: int) -> None:
+    """D1.1, D4.1, D5.1, D6.1."""
     world = run_world(seed, records)
     assert world.committed == dict.fromkeys(PARTITIONS, records)
     assert world.stopped is not None
@@ -181,6 +182,7 @@ def test_d1_d4_d6_everything_ends_in_order_and_is_committed(seed: int, records: 
 
 
 def test_b2_the_budget_bounds_what_is_in_flight_exactly() -> None:
+    """B2.1."""
     world = World(1, 1000)
     world.assign(PARTITIONS[0])
     while world.gate:
@@ -189,6 +191,7 @@ def test_b2_the_budget_bounds_what_is_in_flight_exactly() -> None:
 
 
 def test_d6_results_of_a_lost_assignment_are_never_sent() -> None:
+    """D6.1."""
     world = World(3, 1000)
     world.assign(PARTITIONS[0])
     world.poll()

@@ -96,6 +96,7 @@ class Transactions(World):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 120))
 def test_d2_every_record_ends_once_and_positions_are_its_cut(seed: int, records: int) -> None:
+    """D2.1, D2.3."""
     world = Transactions(seed, records)
     for partition in PARTITIONS:
         world.assign(partition)

@@ -17,6 +17,7 @@ ROW = st.tuples(st.floats(width=32), st.floats(), I8, st.tuples(*[st.floats(widt
 
 @given(st.lists(ROW, min_size=1, max_size=20), st.data())
 def test_f1_values_round_trip_and_damaged_ones_are_not_present(rows: list[tuple], data: st.DataObject) -> None:
+    """F1.3."""
     delay, share, flights, vector, times = (np.array(column) for column in zip(*rows, strict=True))
     columns = {"delay": delay.astype("f4"), "share": share, "flights": flights, "vector": vector.astype("f4")}
     values: list[bytes | None] = list(LAYOUT.encode(columns, times.astype("i8"), 5))
@@ -42,5 +43,6 @@ def test_f1_values_round_trip_and_damaged_ones_are_not_present(rows: list[tuple]
 
 @given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4)), unique=True, min_size=1))
 def test_f1_distinct_entities_have_distinct_keys(entities: list[tuple[bytes, bytes]]) -> None:
+    """F1.4."""
     keys = entity_keys(b"p:", entities)
     assert len(set(keys)) == len(entities)

@@ -83,6 +83,7 @@ def silent_broker(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_l1_models_are_loaded_once_however_often_the_broker_is_asked(
     tmp_path: Path, open_models: list[str], silent_broker: list[int]
 ) -> None:
+    """L1.3."""
     store(tmp_path / "models", identity())
     stop = StopSignal()
     waits = iter(range(5))
@@ -109,6 +110,7 @@ def test_l1_models_are_closed_when_patience_ends(tmp_path: Path, open_models: li
 
 @pytest.mark.usefixtures("silent_broker")
 def test_l1_a_wrong_model_and_a_silent_broker_are_told_together(tmp_path: Path, open_models: list[str]) -> None:
+    """L1.2."""
     store(tmp_path / "models", identity())
     with pytest.raises(TopologyError) as wrong:
         run(Located(topology("test", "missing"), tmp_path), Settings(), RunOptions(), StopSignal())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from streamml.adapters.memory.source import MemorySource
 from streamml.clock import SystemClock
 from streamml.engine.events import Assigned, Lost, Released, Revoking
 from streamml.ports.source import Positions, SourceListener, TopicPartition
-from streamml.runtime.inbox import Inbox, Message
+from streamml.runtime.inbox import Inbox, Message, Polls
 from streamml.runtime.pulse import Pulse
 from streamml.runtime.reader import Reader, WorkerConfig
 
@@ -66,6 +67,7 @@ def case() -> Iterator[Case]:
 
 
 def test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_owner_back(case: Case) -> None:
+    """D6.2."""
     other = Other(case.broker)
     going = case.hear(Revoking)
     assert isinstance(going, Revoking)
@@ -80,6 +82,7 @@ def test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_o
 
 
 def test_d6_nothing_is_committed_for_a_partition_that_was_lost(case: Case) -> None:
+    """D6.2."""
     case.commits_pass(FIRST, 5)
     case.broker.expel(case.source)
     case.hear(Lost)
@@ -93,5 +96,23 @@ def test_d6_nothing_is_committed_for_a_partition_that_was_lost(case: Case) -> No
 
 
 def test_l3_leaving_commits_the_last_positions_of_what_is_still_ours(case: Case) -> None:
+    """L3.1."""
     case.reader.stop({FIRST: 3, SECOND: 4, TopicPartition("events", 9): 5})
     assert case.broker.committed("group") == {FIRST: 3, SECOND: 4}
+
+
+def test_b2_partitions_are_paused_only_after_a_second_without_room_and_read_on_as_soon_as_there_is_some(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B2.2, B2.3."""
+    told: queue.SimpleQueue[float] = queue.SimpleQueue()
+    pause = case.source.pause
+    monkeypatch.setattr(case.source, "pause", lambda: (pause(), told.put(time.monotonic())))
+    closed = time.monotonic()
+    case.reader.gate(False)
+    case.broker.append("events", b"x")
+    assert told.get(timeout=DEADLINE_S) - closed >= 0.9 * WorkerConfig().room_wait_s
+    assert WorkerConfig().room_wait_s == 1.0
+    case.reader.gate(True)
+    polls = case.hear(Polls)
+    assert isinstance(polls, Polls)

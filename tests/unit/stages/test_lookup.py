@@ -68,6 +68,7 @@ def flags(batch: MicroBatch) -> list[str]:
 
 
 def test_f1_one_call_for_all_sets_with_each_entity_once() -> None:
+    """F1.1."""
     store = Stored()
     lookup = LookUp("lookup", [accounts(), accounts(name="others", key=("country", "account"))], store, None)
     batch, ended = lookup.apply(rows([1, 1, 1]), 0.0)
@@ -78,12 +79,14 @@ def test_f1_one_call_for_all_sets_with_each_entity_once() -> None:
 
 
 def test_f2_f3_missing_stale_and_future_values_become_defaults_and_say_so() -> None:
+    """F2.1, F2.2, F3.1."""
     batch, _ = LookUp("lookup", [accounts()], Stored(), None).apply(rows([1, 2, 3, 4]), 0.0)
     assert batch.columns["accounts.mean"].tolist() == [1.0, -1.0, -1.0, -1.0]
     assert flags(batch) == ["accounts@v7", "accounts@v7:stale", "accounts@v7:from_future", "accounts@v7:missing"]
 
 
 def test_f2_dead_letters_by_policy() -> None:
+    """F2.1, F2.2."""
     lookup = LookUp("lookup", [accounts(if_missing="dead_letter", if_stale="dead_letter")], Stored(), None)
     batch, ended = lookup.apply(rows([1, 2, 9]), 0.0)
     assert len(batch) == 1
@@ -92,11 +95,13 @@ def test_f2_dead_letters_by_policy() -> None:
 
 
 def test_f2_fail_by_policy_stops_the_worker() -> None:
+    """F2.1."""
     with pytest.raises(FatalError, match="offset 1"):
         LookUp("lookup", [accounts(if_missing="fail")], Stored(), None).apply(rows([1, 9]), 0.0)
 
 
 def test_f2_the_age_counts_from_the_event_time_where_there_is_one() -> None:
+    """F2.3."""
     batch = rows([1])
     late = np.array([NOW_US + 20 * HOUR_US], np.int64).view("<M8[us]")
     looked, _ = LookUp("lookup", [accounts()], Stored(), "at").apply(batch.with_columns({"at": late}), 0.0)
@@ -109,6 +114,7 @@ def test_a_null_in_the_key_is_a_missing_entity() -> None:
 
 
 def test_f2_an_unavailable_set_waits_or_defaults_by_policy() -> None:
+    """F2.4."""
     store = Stored()
     store.down = {"optional"}
     sets = [accounts(), accounts(name="optional", if_unavailable="default")]
@@ -135,6 +141,7 @@ def test_a_set_that_was_unavailable_is_asked_again_after_a_second() -> None:
 
 
 def test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way() -> None:
+    """F3.2, F3.3."""
     store = Stored()
     lookup = LookUp("lookup", [accounts(max_default_ratio=0.5)], store, None)
     lookup.apply(rows([1] * 900), 0.0)
