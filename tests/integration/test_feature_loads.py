@@ -74,7 +74,7 @@ def accounts(redis_server: EmbeddedRedis) -> Iterator[Accounts]:
 def test_f4_while_100_000_rows_are_loaded_lookups_see_the_version_before_and_then_all_of_the_new_one(
     accounts: Accounts,
 ) -> None:
-    """F4.1."""
+    """F1.2, F4.1."""
     everyone, some = range(100_000), range(0, 100_000, 97)
     first = accounts.load(accounts.batch(everyone, 1.0))
     seen: list[tuple[int, str]] = []

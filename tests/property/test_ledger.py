@@ -55,6 +55,16 @@ def test_d1_settling_twice_is_a_violation() -> None:
         ledger.settle(np.array([1], np.int64))
 
 
+def test_d1_settling_twice_is_a_violation_also_behind_records_that_are_not_settled() -> None:
+    """D1.7."""
+    ledger = Ledger(0)
+    ledger.open(run_of([0]))
+    ledger.open(run_of([1, 2]))
+    ledger.settle(np.array([1, 2], np.int64))
+    with pytest.raises(LedgerViolation, match="twice"):
+        ledger.settle(np.array([2], np.int64))
+
+
 def test_d1_what_is_shown_to_nobody_needs_no_settling() -> None:
     """D1.5."""
     ledger = Ledger(3)

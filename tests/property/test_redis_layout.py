@@ -46,3 +46,10 @@ def test_f1_distinct_entities_have_distinct_keys(entities: list[tuple[bytes, byt
     """F1.4."""
     keys = entity_keys(b"p:", entities)
     assert len(set(keys)) == len(entities)
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_f1_one_text_cut_at_different_places_gives_different_keys(text: bytes) -> None:
+    """F1.4."""
+    cuts = [(text[:place], text[place:]) for place in range(len(text) + 1)]
+    assert len(set(entity_keys(b"p:", cuts))) == len(cuts)

@@ -12,8 +12,9 @@ from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.source import MemorySource
 from streamml.clock import SystemClock
 from streamml.engine.events import Assigned, Lost, Released, Revoking
+from streamml.errors import FatalError
 from streamml.ports.source import Positions, SourceListener, TopicPartition
-from streamml.runtime.inbox import Inbox, Message, Polls
+from streamml.runtime.inbox import Crash, Inbox, Message, Polls
 from streamml.runtime.pulse import Pulse
 from streamml.runtime.reader import Reader, WorkerConfig
 
@@ -99,6 +100,14 @@ def test_l3_leaving_commits_the_last_positions_of_what_is_still_ours(case: Case)
     """L3.1."""
     case.reader.stop({FIRST: 3, SECOND: 4, TopicPartition("events", 9): 5})
     assert case.broker.committed("group") == {FIRST: 3, SECOND: 4}
+
+
+@pytest.mark.logs_errors("Unexpected ZeroDivisionError in the source's thread")
+def test_what_the_source_raises_is_heard_of(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case.source, "poll", lambda rows, timeout_s: 1 / 0)
+    crash = case.hear(Crash)
+    assert isinstance(crash, Crash)
+    assert isinstance(crash.error, FatalError)
 
 
 def test_b2_partitions_are_paused_only_after_a_second_without_room_and_read_on_as_soon_as_there_is_some(

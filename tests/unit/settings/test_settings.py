@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from streamml.adapters.kafka import sink, source
 from streamml.errors import SettingsError
 from streamml.settings.settings import REFUSED, masked
 from streamml.settings.sources import described, read_settings
@@ -77,6 +78,12 @@ def test_properties_that_the_promises_rest_on_are_refused(name: str, tmp_path: P
     """D7.1."""
     with pytest.raises(SettingsError, match="refused"):
         read_settings(environment={}, file=toml(tmp_path, f'[kafka]\n"{name}" = "x"\n'))
+
+
+def test_what_adapters_hold_fixed_no_setting_may_change() -> None:
+    """D7.1."""
+    assert (source.SAFETY.keys() | sink.SAFETY.keys()) <= REFUSED.keys()
+    assert {source.SAFETY["enable.auto.commit"], source.SAFETY["enable.auto.offset.store"]} == {False}
 
 
 def test_secrets_are_masked() -> None:

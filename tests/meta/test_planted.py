@@ -1,0 +1,28 @@
+"""The planted mistakes can be planted: their texts are there once, and so are their tests. ``make mistakes`` plants them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.planted.mistakes import MISTAKES, Mistake
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: str(mistake.name))
+def test_a_mistake_has_its_place_and_its_tests(mistake: Mistake) -> None:
+    text = (ROOT / mistake.file).read_text()
+    assert text.count(mistake.right) == 1
+    ast.parse(text.replace(mistake.right, mistake.wrong))
+    for test in mistake.tests:
+        file, *_, name = test.split("::")
+        files = [ROOT / file, *(ROOT / file).parent.glob("*_behaviours.py")]
+        named = {node.name for one in files for node in ast.walk(ast.parse(one.read_text())) if hasattr(node, "name")}
+        assert {name, *test.split("::")[1:-1]} <= named
+
+
+def test_names_of_mistakes_are_distinct() -> None:
+    assert len({one.name for one in MISTAKES}) == len(MISTAKES) >= 15
