@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
 
+from streamml.batch.column import concatenate
 from streamml.batch.microbatch import Int, MicroBatch
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Assignment, Slot, SlotNames
@@ -50,9 +52,10 @@ from streamml.engine.retry import Backoff
 from streamml.engine.rows import check_conservation, rows_of, split_by_slot
 from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
-from streamml.ports.source import TopicPartition
+from streamml.ports.source import RecordRun, TopicPartition
 
 _FIRST_ROWS: Final = 64
+_by_partition: Final = attrgetter("partition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,17 +234,18 @@ class Engine:
     # -- what happened -----------------------------------------------------------------------------------------------
 
     def _polled(self, event: Polled) -> None:
-        parts: list[MicroBatch] = []
-        for run in event.runs:
+        ours: list[tuple[RecordRun, Slot]] = []
+        # By partition, so that the rows of a slot lie together all the way.
+        for run in sorted(event.runs, key=_by_partition):
             slot = self._assignment.of(run.partition)
             if slot is None:
                 self.statistics.dropped_stale += len(run)
                 continue
-            parts.append(rows_of(run, slot))
+            ours.append((run, slot))
             self._gauge.add(len(run), run.size_bytes)
             self.statistics.polled += len(run)
-        if parts:
-            self._stages[0].batcher.put(MicroBatch.join(parts))
+        if ours:
+            self._stages[0].batcher.put(rows_of(ours))
         for partition, position in event.ends.items():
             slot = self._assignment.of(partition)
             if slot is not None:
@@ -321,13 +325,14 @@ class Engine:
         ordinals: dict[int, list[Int]] = {}
         rows = letters = 0
         for block in outcomes:
-            for number, piece in split_by_slot(block):
-                ordinals.setdefault(number, []).append(piece.origin.ordinal)
+            # What the sequencer released is of one slot a block.
+            if len(block):
+                ordinals.setdefault(int(block.origin.slot[0]), []).append(block.origin.ordinal)
         exploded = any(block.origin.child is not None for block in outcomes)
         for number, parts in ordinals.items():
             slot = self._assignment.by_number(number)
             if slot is not None:
-                joined = np.concatenate(parts)
+                joined = concatenate(parts)
                 left = slot.ledger.settle(np.unique(joined) if exploded else joined)
                 self._gauge.add(-left[0], -left[1])
         for block in outcomes:
