@@ -349,8 +349,13 @@ class Engine:
             )
 
     def _count(self, block: Outcomes) -> None:
-        name = {Kind.PREDICTION: "predictions", Kind.DEAD_LETTER: "dead_letters", Kind.FILTERED: "filtered"}[block.kind]
-        setattr(self.statistics, name, getattr(self.statistics, name) + len(block))
+        match block.kind:
+            case Kind.PREDICTION:
+                self.statistics.predictions += len(block)
+            case Kind.DEAD_LETTER:
+                self.statistics.dead_letters += len(block)
+            case Kind.FILTERED:
+                self.statistics.filtered += len(block)
 
     # -- what follows ------------------------------------------------------------------------------------------------
 
@@ -377,7 +382,7 @@ class Engine:
     def _dispatch(self, actions: list[Action]) -> None:
         for index in reversed(range(len(self._stages))):
             stage = self._stages[index]
-            if stage.busy or self._crowded(index + 1):
+            if stage.busy or not stage.batcher.rows or self._crowded(index + 1):
                 continue
             taken = stage.batcher.take(stage.growth)
             if taken is None:
