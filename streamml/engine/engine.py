@@ -192,8 +192,8 @@ class Engine:
             times.append(send_at)
         if self._stop is not None:
             times.append(self._stop.deadline)
-        if not self._config.exactly_once and any(
-            slot.committed != self._position(slot) for slot in self._assignment.slots()
+        if not (self._config.exactly_once or self._weighed) and any(
+            slot.committed != slot.ledger.position for slot in self._assignment.slots()
         ):
             times.append(self._commit_at)
         return min(times, default=None)
@@ -224,8 +224,11 @@ class Engine:
 
     def _position(self, slot: Slot) -> int:
         """How far a slot may be committed; not at all further while what looks like a storm of dead letters is weighed."""
-        weighed = self._meter.over or (self._meter.looming and not self.idle)
-        return slot.committed if weighed else slot.ledger.position
+        return slot.committed if self._weighed else slot.ledger.position
+
+    @property
+    def _weighed(self) -> bool:
+        return self._meter.over or (self._meter.looming and not self.idle)
 
     def queued_rows(self) -> list[int]:
         """Rows that wait, per stage."""

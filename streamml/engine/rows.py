@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from streamml.batch.column import Array, concatenate
+from streamml.batch.column import Array
 from streamml.batch.microbatch import HEADERS, KEY, VALUE, MicroBatch, Origin
 from streamml.batch.outcome import Outcomes
 from streamml.engine.assignment import Slot
@@ -22,17 +22,16 @@ def rows_of(polled: Sequence[tuple[RecordRun, Slot]]) -> MicroBatch:
     firsts = [slot.ledger.open(run) for run, slot in polled]
     origin = Origin(
         slot=np.repeat([slot.number for _, slot in polled], counts),
-        ordinal=concatenate(
-            [np.arange(first, first + count, dtype=np.int64) for first, count in zip(firsts, counts, strict=True)]
-        ),
-        offset=concatenate([run.offsets for run in runs]),
-        timestamp=concatenate([run.timestamps for run in runs]),
+        ordinal=np.concatenate([np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)]),
+        offset=np.concatenate([run.offsets for run in runs]),
+        timestamp=np.concatenate([run.timestamps for run in runs]),
         flags=np.zeros(sum(counts), np.int64),
     )
-    columns = {VALUE: concatenate([run.values for run in runs])}
-    for name, parts in ((KEY, [run.keys for run in runs]), (HEADERS, [run.headers for run in runs])):
-        if parts[0] is not None:
-            columns[name] = concatenate([part for part in parts if part is not None])
+    columns = {VALUE: np.concatenate([run.values for run in runs])}
+    if runs[0].keys is not None:
+        columns[KEY] = np.concatenate([run.keys for run in runs if run.keys is not None])
+    if runs[0].headers is not None:
+        columns[HEADERS] = np.concatenate([run.headers for run in runs if run.headers is not None])
     return MicroBatch(origin, columns)
 
 
