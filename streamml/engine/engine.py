@@ -20,7 +20,6 @@ from typing import Final
 
 import numpy as np
 
-from streamml.batch.column import concatenate
 from streamml.batch.microbatch import Int, MicroBatch
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Assignment, Slot, SlotNames
@@ -335,8 +334,7 @@ class Engine:
         for number, parts in ordinals.items():
             slot = self._assignment.by_number(number)
             if slot is not None:
-                joined = concatenate(parts)
-                left = slot.ledger.settle(np.unique(joined) if exploded else joined)
+                left = slot.ledger.settle(_ascending(parts, once=exploded))
                 self._gauge.add(-left[0], -left[1])
         for block in outcomes:
             rows += len(block)
@@ -468,3 +466,10 @@ class Engine:
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+
+def _ascending(parts: list[Int], *, once: bool) -> Int:
+    """All of these ordinals, each of the parts ascending; ``once``: one that is there again counts once."""
+    if once:
+        return np.unique(np.concatenate(parts))
+    return parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))

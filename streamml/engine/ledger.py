@@ -73,7 +73,7 @@ class Ledger:
         return entry.end if place >= len(entry.run) else int(entry.run.offsets[place - 1]) + 1
 
     def settle(self, ordinals: Int) -> tuple[int, int]:
-        """Settle the records at ``ordinals``, each exactly once over the life of the slot.
+        """Settle the records at ``ordinals``, ascending, each exactly once over the life of the slot.
 
         Returns:
             Records and bytes of the runs that left the ledger because they and all before them are settled.
@@ -82,7 +82,7 @@ class Ledger:
             LedgerViolation: an ordinal was never opened, or was settled before.
         """
         first = self._starts[0] if self._starts else self._next_ordinal
-        if len(ordinals) and not (first <= ordinals.min() and ordinals.max() < self._next_ordinal):
+        if len(ordinals) and not (first <= ordinals[0] and ordinals[-1] < self._next_ordinal):
             raise LedgerViolation("A record was settled that is not open: settled twice, or never polled.")
         for index, count in enumerate(self._counts(ordinals)):
             if count:
