@@ -43,7 +43,12 @@ class Subject:
 
 def memory(name: str) -> Subject:
     store = MemoryFeatureStore()
-    return Subject(store, lambda schema, rows, at: store.load(schema, dict(rows), at), store.rollback, name)
+    return Subject(
+        store,
+        lambda schema, rows, at: store.load(schema, dict[Any, Any](rows), at),
+        store.rollback,
+        name,
+    )
 
 
 def real(name: str, url: str) -> Subject:

@@ -95,7 +95,7 @@ def test_kafka_d7_a_topic_that_is_made_anew_is_told_while_running_and_at_the_nex
     """D7.3."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 2)
-    client = {"bootstrap.servers": kafka.bootstrap_servers}
+    client: dict[str, str | int | float | bool] = {"bootstrap.servers": kafka.bootstrap_servers}
 
     def source() -> KafkaSource:
         ids = {ground.topic: KafkaAdmin(client).topics([ground.topic])[ground.topic].id}

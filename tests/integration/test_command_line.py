@@ -228,7 +228,7 @@ def test_dead_letters_can_be_listed_named_and_looked_at_whatever_was_written_int
     }
     whole = {**forged, "model": "", "attempts": "1", "worker": "w", "time_ms": "9" * 30}
     for headers in (forged, {**whole, "offset": "second"}, whole):
-        own = [(f"streamml.dlq.{name}", value) for name, value in headers.items()]
+        own: list[tuple[str, str | bytes | None]] = [(f"streamml.dlq.{name}", value) for name, value in headers.items()]
         producer.produce(f"{shell.name}.dlq", b"x", f"forged/{len(headers)}/{headers['offset']}", headers=own)
     producer.flush(10)
     assert shell.type("run", "payments.py", "--until-caught-up", "--json")["caught_up"] is True

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from pydantic import BaseModel
 
 from streamml.adapters.codecs.json import json_decoder
@@ -83,7 +83,7 @@ class Job:
         for created in admin.create_topics(topics).values():
             created.result()
 
-    def produce(self, values: list[bytes | None]) -> None:
+    def produce(self, values: Sequence[bytes | None]) -> None:
         producer = Producer({"bootstrap.servers": self.servers})
         for index, value in enumerate(values):
             producer.produce(f"{self.name}.in", value, str(index % 50), partition=index % PARTITIONS)
@@ -145,11 +145,13 @@ class Job:
         while len(ended) < PARTITIONS:
             message = consumer.poll(10)
             assert message is not None, f"{part} ended early, after {len(records)} records"
-            if message.error() is None:
+            error, partition = message.error(), message.partition()
+            if error is None:
                 records.append(message)
             else:
-                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
-                ended.add(message.partition())
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                assert partition is not None
+                ended.add(partition)
         consumer.close()
         return records
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: str(mistake.name))
 def test_a_mistake_has_its_place_and_its_tests(mistake: Mistake) -> None:
     text = (ROOT / mistake.file).read_text()
-    assert text.count(mistake.right) == 1
+    found = text.count(mistake.right)
+    assert found == 1, f"{mistake.right!r} is {found} times in {mistake.file}: let the mistake be one in today's code."
     ast.parse(text.replace(mistake.right, mistake.wrong))
     for test in mistake.tests:
         file, *_, name = test.split("::")

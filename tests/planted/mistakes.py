@@ -32,8 +32,8 @@ MISTAKES: Final = (
     Mistake(
         "an offset is committed before there is a result",
         _ENGINE,
-        "return slot.committed if weighed else slot.ledger.position",
-        "return slot.committed if weighed else slot.ledger.position_at(2**62)",
+        "return slot.committed if self._weighed else slot.ledger.position",
+        "return slot.committed if self._weighed else slot.ledger.position_at(2**62)",
         (f"{_DRIVER}::test_d1_nothing_is_committed_before_it_has_ended",),
     ),
     Mistake(

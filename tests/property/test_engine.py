@@ -37,7 +37,7 @@ from streamml.engine.events import (
 )
 from streamml.errors import FeaturesUnavailable
 from streamml.ports.sink import Delivered, Refusal
-from streamml.ports.source import TopicPartition
+from streamml.ports.source import Positions, TopicPartition
 from tests.records import letters_of, predictions_of, run_of
 
 PARTITIONS = [TopicPartition("events", 0), TopicPartition("events", 1)]
@@ -113,7 +113,7 @@ class World:
         for slot, offset in zip(outcomes.origin.slot.tolist(), outcomes.origin.offset.tolist(), strict=True):
             self.topics[topic, slot].append(offset)
 
-    def check_commit(self, positions: dict[TopicPartition, int]) -> None:
+    def check_commit(self, positions: Positions) -> None:
         self.committed.update(positions)
 
     def step(self) -> None:

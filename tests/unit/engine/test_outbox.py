@@ -36,7 +36,7 @@ def test_d2_a_transaction_with_a_refused_record_is_tried_again_with_its_dead_let
     assignment = Assignment(SlotNames(), ordered=True)
     slot = assignment.open(PARTITION, 0)
     outbox = ExactlyOnce(_records, 1_000, 0.2, Backoff())
-    outbox.put((predictions_of(rows_of(run_of([0, 1, 2]), slot)),))
+    outbox.put((predictions_of(rows_of([(run_of([0, 1, 2]), slot)])),))
 
     first = _sent(outbox.go_on([slot], 1.0, urgent=False))
     assert _offsets(first) == {"PREDICTION": [0, 1, 2]}

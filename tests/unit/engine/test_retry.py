@@ -13,4 +13,4 @@ def test_e1_a_pause_doubles_up_to_a_bound_and_half_of_it_is_chance(attempt: int,
     """E1.2."""
     whole = min(5.0, 0.1 * 2.0 ** min(attempt - 1, 100))
     assert Backoff().delay(attempt, 0.0) == whole / 2
-    assert whole / 2 <= Backoff().delay(attempt, random) < whole
+    assert whole / 2 <= Backoff().delay(attempt, random) <= whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -32,6 +32,11 @@ class Other(SourceListener):
 
     def assigned(self, positions: Positions) -> None:
         self.starts.update(positions)
+
+    def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
+        return {}
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None: ...
 
 
 class Case:
@@ -76,7 +81,7 @@ def test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_o
     (kept,) = {FIRST, SECOND} - {gone}
     case.reader.commit({gone: 10})
     case.reader.released(Released((gone,), {gone: 12}))
-    case.broker.wait_for(lambda: other.source.poll(1, 0.0) or other.starts, DEADLINE_S)
+    case.broker.wait_for(lambda: bool(other.source.poll(1, 0.0) or other.starts), DEADLINE_S)
     assert other.starts == {gone: 12}
     case.commits_pass(kept, 1)
     assert case.broker.committed("group") == {gone: 12, kept: 1}
@@ -116,7 +121,12 @@ def test_b2_partitions_are_paused_only_after_a_second_without_room_and_read_on_a
     """B2.2, B2.3."""
     told: queue.SimpleQueue[float] = queue.SimpleQueue()
     pause = case.source.pause
-    monkeypatch.setattr(case.source, "pause", lambda: (pause(), told.put(time.monotonic())))
+
+    def paused() -> None:
+        pause()
+        told.put(time.monotonic())
+
+    monkeypatch.setattr(case.source, "pause", paused)
     closed = time.monotonic()
     case.reader.gate(False)
     case.broker.append("events", b"x")

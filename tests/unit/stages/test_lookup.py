@@ -16,6 +16,7 @@ from streamml.batch.outcome import Kind
 from streamml.errors import FatalError, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest
 from streamml.stages.lookup import LookUp
+from tests.records import failures
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_000 * HOUR_US
@@ -91,7 +92,7 @@ def test_f2_dead_letters_by_policy() -> None:
     batch, ended = lookup.apply(rows([1, 2, 9]), 0.0)
     assert len(batch) == 1
     assert all(piece.kind is Kind.DEAD_LETTER for piece in ended)
-    assert sorted(failure.error for piece in ended for failure in piece.values) == ["FeatureMissing", "FeatureStale"]
+    assert sorted(failure.error for piece in ended for failure in failures(piece)) == ["FeatureMissing", "FeatureStale"]
 
 
 def test_f2_fail_by_policy_stops_the_worker() -> None:

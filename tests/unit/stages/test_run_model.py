@@ -14,6 +14,7 @@ from streamml.errors import ModelBusy, ModelFault, ModelRejected
 from streamml.ports.model import Signature, Tensor
 from streamml.stages.model import RunModel
 from streamml.topology.steps import Output
+from tests.records import failures
 
 Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -30,7 +31,7 @@ def apply(function: Function, amounts: list[float]) -> tuple[list[float], dict[i
     reasons = {
         int(offset): failure.error
         for piece in ended
-        for offset, failure in zip(piece.origin.offset, piece.values, strict=True)
+        for offset, failure in zip(piece.origin.offset, failures(piece), strict=True)
     }
     return batch.columns["score"].tolist() if len(batch) else [], reasons
 
@@ -77,7 +78,7 @@ def test_what_an_exception_says_of_the_values_is_not_told(error: Exception, told
     step = RunModel(Raising(error), {"amount": "amount"}, {"score": Output("score")})
     batch = MicroBatch(Origin(zeros, zeros, zeros, zeros, zeros), {"amount": np.array([4929.0])})
     ((piece,),) = [step.apply(batch, 0.0)[1]]
-    assert [failure.message for failure in piece.values] == [told]
+    assert [failure.message for failure in failures(piece)] == [told]
 
 
 def test_rows_whose_answer_is_not_finite_are_dead_letters() -> None:
