@@ -46,6 +46,12 @@ def nothing_is_swallowed(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail(f"These errors were expected in the log and did not come: {', '.join(unheard)}", pytrace=False)
 
 
+def assert_nothing_swallowed(said: str) -> None:
+    """The same of another process, by what it wrote to stderr."""
+    found = re.search(r"Traceback \(most recent|Exception ignored|was never awaited|--- Logging error ---", said)
+    assert found is None, said
+
+
 def _text(record: logging.LogRecord) -> str:
     raised = record.exc_info[1] if record.exc_info else None
     cause = f" ({type(raised).__name__}: {raised})" if raised is not None else ""

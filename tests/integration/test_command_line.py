@@ -28,6 +28,7 @@ from streamml.ops.embedded.process import free_port
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.telemetry.catalogue import CATALOGUE
 from tests.integration.scoring import model
+from tests.swallowed import assert_nothing_swallowed
 
 pytestmark = pytest.mark.integration
 
@@ -90,6 +91,7 @@ class Shell:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=60)
         assert process.returncode == code, err
+        assert_nothing_swallowed(err)
         return json.loads(out) if out.startswith(("{", "[")) else out
 
     def refused(self, *arguments: str) -> str:
@@ -97,6 +99,7 @@ class Shell:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (2, ""), err
+        assert_nothing_swallowed(err)
         return err
 
     def produce(self, count: int, first: int = 0) -> None:
@@ -329,6 +332,7 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
         process.kill()
         process.wait()
     assert process.returncode == 0, err
+    assert_nothing_swallowed(err)
     assert "starting it again" in err
     # Worker 0 may have been killed before it could say so.
     assert f"Worker 1: Running {shell.name}." in err

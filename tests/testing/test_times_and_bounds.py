@@ -43,6 +43,20 @@ def test_b3_a_backlog_and_an_outage_of_an_hour_fill_the_budget_and_no_more() -> 
     assert run.statistics.predictions == 1_000
 
 
+def test_b2_the_budget_bounds_bytes_too() -> None:
+    """B2.1."""
+    run = driver(
+        settings=WorkerSettings(max_in_flight_mb=1, max_poll_rows=40), service_time={"fraud": lambda rows: 1.0}
+    )
+    for number in range(500):
+        run.send(payment(number, account="a" * 10_000))
+    run.advance("100ms")
+    # Some hundred bytes of each record are not the account.
+    assert 1_000_000 / 10_200 <= run.statistics.polled < 1_000_000 / 10_000 + 40
+    run.settle()
+    assert run.statistics.predictions == 500
+
+
 @pytest.mark.parametrize(("counted", "late"), [("record", [False, True]), ("event", [True, False])])
 def test_m2_the_budget_counts_from_the_record_or_by_choice_from_the_event(
     counted: Literal["record", "event"], late: list[bool]

@@ -34,6 +34,7 @@ def test_d6_l3_a_crash_is_borne_for_a_while_and_a_mistake_or_a_fence_not_at_all(
             started=lambda number, pid: started.append(number),
         )
     assert type(raised.value) is error
+    assert raised.value.exit_code == (code or 3)
     assert started == [0] * starts
     assert stop.is_set()
 
