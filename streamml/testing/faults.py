@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 from zlib import crc32
@@ -225,14 +226,14 @@ class _Scene:
             service_time=dict.fromkeys(self.models, lambda rows: sum(slow)),
             settings=WorkerSettings(processing_guarantee=self.guarantee),
         )
-        refused = self._chosen(sum(fault.share for fault in self.faults if isinstance(fault, RefusedRecords)))
-
-        def refusal_of(topic: str, record: RawRecord) -> str | None:
-            mine = topic == self.topology.sink.topic and refused(read_prediction(record).id.encode())
-            return "It is refused on purpose." if mine else None
-
-        driver.broker.refuse(refusal_of)
+        share = sum(fault.share for fault in self.faults if isinstance(fault, RefusedRecords))
+        if share:
+            driver.broker.refuse(partial(self._refusal_of, self._chosen(share)))
         return driver
+
+    def _refusal_of(self, refused: Callable[[bytes], bool], topic: str, record: RawRecord) -> str | None:
+        mine = topic == self.topology.sink.topic and refused(read_prediction(record).id.encode())
+        return "It is refused on purpose." if mine else None
 
     def _chosen(self, share: float) -> Callable[[bytes], bool]:
         return lambda text: crc32(text, self.seed & 0xFFFFFFFF) < share * 2**32

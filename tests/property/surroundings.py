@@ -127,8 +127,8 @@ class Surroundings(RuleBasedStateMachine):
         explodes=st.booleans(),
         rows=st.tuples(st.integers(1, 8), st.integers(1, 8)),
         budget=st.integers(10, 40),
-        outbound=st.integers(2, 20),
-        interval_s=st.sampled_from([0.0, 0.2]),
+        outbound=st.integers(2, 40),
+        interval_s=st.sampled_from([0.0, 0.2, 2.0]),
         ordered=st.booleans(),
         backlog=fates,
     )
@@ -454,6 +454,22 @@ class Surroundings(RuleBasedStateMachine):
             found = self.next_things()
             if found:
                 found[pick % len(found)]()
+
+    @precondition(lambda self: self.may_rebalance())
+    @rule(picks=st.lists(some, min_size=1, max_size=15), strike=st.sampled_from(["lose", "again", "revoke", "crash"]))
+    def something_strikes_in_the_middle(self, picks: list[int], strike: str) -> None:
+        self.things_happen_in_any_order(picks)
+        if self.may_rebalance():
+            first, most = picks[0], 1 + picks[-1] % MOST_PARTITIONS
+            match strike:
+                case "lose":
+                    self.lose(first, most)
+                case "again":
+                    self.assign_again_without_a_word_of_the_loss(first, most)
+                case "revoke":
+                    self.revoke(first, most, 0.3)
+                case "crash":
+                    self.crash(first)
 
     @rule(steps=st.integers(1, 30))
     def all_goes_well(self, steps: int) -> None:

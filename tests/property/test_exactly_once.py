@@ -12,7 +12,7 @@ from hypothesis.stateful import precondition, rule
 from streamml.engine.events import AbortTransaction, Action, CommitTransaction, Send
 from streamml.ports.sink import Delivered, TransactionEnded
 from streamml.ports.source import Positions
-from tests.property.surroundings import Log, Row, Surroundings, some
+from tests.property.surroundings import FATES, Log, Row, Surroundings, some
 
 
 class ExactlyOnce(Surroundings):
@@ -122,3 +122,19 @@ class ExactlyOnce(Surroundings):
 
 class TestD2ExactlyOnce(ExactlyOnce.TestCase):  # type: ignore[misc, name-defined]
     """D2, D4, D5, D6: whatever happens in whatever order, every record is seen once, and positions are its cut."""
+
+
+def test_d2_d6_a_partition_that_is_lost_is_in_no_transaction_and_in_none_that_is_sent_anew() -> None:
+    world = ExactlyOnce()
+    backlog = [FATES[0]] * 3
+    world.begin(2, False, (8, 8), budget=15, outbound=20, interval_s=0.2, ordered=True, backlog=backlog)
+    while any(log.committed < log.end for log in world.logs):
+        world.go_on()
+    for place in (0, 1):
+        world.produce(place, backlog, 0)
+    while {row.partition for _, row in world.open} != {0, 1}:
+        world.go_on()
+    assert world.ending is None
+    world.lose(0, 1)
+    assert isinstance(world.ending, AbortTransaction)
+    world.teardown()
