@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted.mistakes import MISTAKES, Mistake
+from tests.planted.mistake import Mistake
+from tests.planted.mistakes import MISTAKES
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,8 @@ def test_a_mistake_has_its_place_and_its_tests(mistake: Mistake) -> None:
         file, *_, name = test.split("::")
         files = [ROOT / file, *(ROOT / file).parent.glob("*_behaviours.py")]
         named = {node.name for one in files for node in ast.walk(ast.parse(one.read_text())) if hasattr(node, "name")}
-        assert {name, *test.split("::")[1:-1]} <= named
+        # The one method of a state machine's test is inherited.
+        assert {name, *test.split("::")[1:-1]} - {"runTest"} <= named
 
 
 def test_names_of_mistakes_are_distinct() -> None:

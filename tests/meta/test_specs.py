@@ -35,13 +35,21 @@ HOLDS = {number: text for page in PAGES for number, text in sentences(page)[0].i
 NOT_YET = {number: text for page in PAGES for number, text in sentences(page)[1].items()}
 
 
-def _functions(path: Path) -> Iterator[ast.FunctionDef]:
-    """Test functions of a file; of one with behaviours only those of classes that a test file has collected."""
+def _tests(path: Path) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Test functions and state machines of a file; of one with behaviours only those that a test file has collected."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):
+            yield from _if_test(node)
+        elif isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith(".TestCase") for base in node.bases):
             yield node
         elif isinstance(node, ast.ClassDef) and (path.name.startswith("test_") or node.name in _inherited()):
-            yield from (one for one in node.body if isinstance(one, ast.FunctionDef))
+            for one in node.body:
+                yield from _if_test(one)
+
+
+def _if_test(node: ast.stmt) -> Iterator[ast.FunctionDef]:
+    if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+        yield node
 
 
 @cache
@@ -61,9 +69,7 @@ def claims() -> dict[str, list[str]]:
         path for path in (ROOT / "tests").rglob("*.py") if path.name.startswith("test_") or "behaviours" in path.name
     ]
     for path in sorted(files):
-        for test in _functions(path):
-            if not test.name.startswith("test_"):
-                continue
+        for test in _tests(path):
             words = {word.upper() for word in test.name.split("_")}
             for id, rest in _NAMED.findall(ast.get_docstring(test) or ""):
                 words |= {id, id + rest}
@@ -115,7 +121,7 @@ def test_what_tests_name_is_on_a_page() -> None:
     named = {
         id + rest
         for path in (ROOT / "tests").rglob("*.py")
-        for test in _functions(path)
+        for test in _tests(path)
         for id, rest in re.findall(r"\b([DBMFEL]\d)(\.\d+)\b", ast.get_docstring(test) or "")
     }
     assert named <= HOLDS.keys()

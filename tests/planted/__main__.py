@@ -16,7 +16,8 @@ from pathlib import Path
 
 import click
 
-from tests.planted.mistakes import MISTAKES, Mistake
+from tests.planted.mistake import Mistake
+from tests.planted.mistakes import MISTAKES
 
 ROOT = Path(__file__).parents[2]
 _FAILED, _PATIENCE_S = 1, 300
