@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 
 pytest_plugins = ["pytester", "tests.swallowed"]
+
+# For planted mistakes: that there is an example is enough, nobody reads the smallest one.
+settings.register_profile("planted", phases=[Phase.explicit, Phase.generate], database=None, deadline=None)
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,9 @@ _DRIVER: Final = "tests/testing/test_driver.py"
 MISTAKES: Final = (
     Mistake(
         "an offset is committed before there is a result",
-        _ENGINE,
-        "return slot.committed if self._weighed else slot.ledger.position",
-        "return slot.committed if self._weighed else slot.ledger.position_at(2**62)",
+        "streamml/engine/ledger.py",
+        "        return self._position\n\n    @property\n    def unsettled",
+        "        return self._entries[-1].end if self._entries else self._position\n\n    @property\n    def unsettled",
         (f"{_DRIVER}::test_d1_nothing_is_committed_before_it_has_ended",),
     ),
     Mistake(
