@@ -14,13 +14,6 @@ _EXACTLY_ONCE: Final = "tests/property/test_exactly_once.py::TestD2ExactlyOnce::
 
 MISTAKES: Final = (
     Mistake(
-        "an offset is committed before there is a result",
-        _ENGINE,
-        "return slot.committed if self._weighed else slot.ledger.position",
-        "return slot.committed if self._weighed else slot.ledger.position_at(2**62)",
-        ("tests/testing/test_driver.py::test_d1_nothing_is_committed_before_it_has_ended",),
-    ),
-    Mistake(
         "a position moves past a record that is not settled",
         _LEDGER,
         "            if entry.unsettled:\n                break\n",
@@ -102,11 +95,11 @@ MISTAKES: Final = (
         ("tests/testing/test_driver.py::test_m1_a_slow_model_makes_larger_batches_and_none_waits_for_a_timer",),
     ),
     Mistake(
-        "a position is that of what was polled, not of what is settled",
+        "an offset is committed before there is a result",
         _LEDGER,
         "        return self._position\n\n    @property\n    def unsettled",
         "        return self._entries[-1].end if self._entries else self._position\n\n    @property\n    def unsettled",
-        (_AT_LEAST_ONCE,),
+        ("tests/testing/test_driver.py::test_d1_nothing_is_committed_before_it_has_ended", _AT_LEAST_ONCE),
     ),
     Mistake(
         "the hidden end of a partition is committed with records open before it",
