@@ -48,7 +48,8 @@ from streamml.engine.events import (
 from streamml.engine.outbound import Letters, prediction_records
 from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox
 from streamml.engine.retry import Backoff
-from streamml.engine.rows import check_conservation, rows_of, split_by_slot
+from streamml.engine.rows import check_conservation, rows_of, split_by_slot, stretches
+from streamml.engine.sequencer import Sequencer
 from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import RecordRun, TopicPartition
@@ -298,11 +299,14 @@ class Engine:
 
     def _end(self, outcomes: Iterable[Outcomes], now: float, actions: list[Action]) -> None:
         """Put outcomes in order and send what may go."""
+        released: list[Outcomes] = []
         by_slot: dict[int, list[Outcomes]] = {}
-        for piece in outcomes:
+        for piece in filter(len, outcomes):
+            if self._passes(piece):
+                released.append(piece)
+                continue
             for number, rows in split_by_slot(piece):
                 by_slot.setdefault(number, []).append(rows)
-        released: list[Outcomes] = []
         for number, pieces in by_slot.items():
             slot = self._assignment.by_number(number)
             if slot is None:
@@ -311,6 +315,20 @@ class Engine:
                 released.extend(slot.sequencer.offer(pieces))
         if released:
             self._send(tuple(released), actions)
+
+    def _passes(self, piece: Outcomes) -> bool:
+        """Whether all of ``piece`` may go out as it is, because in each of its slots these are the next records."""
+        if piece.origin.child is not None:
+            return False
+        following: list[tuple[Sequencer, int]] = []
+        for number, start, end in stretches(piece.origin):
+            slot = self._assignment.by_number(number)
+            if slot is None or not slot.sequencer.follows(piece.origin.ordinal[start:end]):
+                return False
+            following.append((slot.sequencer, end - start))
+        for sequencer, records in following:
+            sequencer.passed(records)
+        return True
 
     def _send(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
         settled = self._outbox.put(outcomes)
@@ -327,9 +345,8 @@ class Engine:
         ordinals: dict[int, list[Int]] = {}
         rows = letters = 0
         for block in outcomes:
-            # What the sequencer released is of one slot a block.
-            if len(block):
-                ordinals.setdefault(int(block.origin.slot[0]), []).append(block.origin.ordinal)
+            for number, start, end in stretches(block.origin):
+                ordinals.setdefault(number, []).append(block.origin.ordinal[start:end])
         exploded = any(block.origin.child is not None for block in outcomes)
         for number, parts in ordinals.items():
             slot = self._assignment.by_number(number)

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Protocol
 
+import numpy as np
+
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Slot
 from streamml.engine.events import AbortTransaction, Action, CommitTransaction, Send
 from streamml.engine.outbound import refused_as_letters, without_parents_of
 from streamml.engine.retry import Backoff
+from streamml.engine.rows import stretches
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 
 Rows = tuple[Outcomes, ...]
@@ -187,9 +190,9 @@ class ExactlyOnce:
             self._sent[token] = going + _filtered(rows)
             self._rows += sum(map(len, rows))
             for block in rows:
-                # What the sequencer releases is of one slot a block, ordinals ascending.
-                number = int(block.origin.slot[0])
-                self._cut[number] = max(self._cut.get(number, 0), int(block.origin.ordinal[-1]) + 1)
+                # What the sequencer releases has its ordinals ascending in each slot.
+                for number, _, end in stretches(block.origin):
+                    self._cut[number] = max(self._cut.get(number, 0), int(block.origin.ordinal[end - 1]) + 1)
             if going:
                 yield Send(token, tuple(self._compose(block, now) for block in going), going)
 
@@ -229,7 +232,7 @@ class ExactlyOnce:
         """See `Outbox.forget`."""
         self._held = deque(kept for rows in self._held if (kept := _without(rows, slots)))
         self._closed |= slots
-        if any(len(_without(rows, slots)) < len(rows) for rows in self._sent.values()):
+        if any(np.isin(block.origin.slot, list(slots)).any() for rows in self._sent.values() for block in rows):
             # Rows of a partition that has gone must not be committed; if that is under way already, the broker decides.
             self._broken = True
         for number in slots:
@@ -252,4 +255,5 @@ def _filtered(rows: Iterable[Outcomes]) -> Rows:
 
 
 def _without(rows: Rows, slots: set[int]) -> Rows:
-    return tuple(block for block in rows if int(block.origin.slot[0]) not in slots)
+    kept = (block.take(~np.isin(block.origin.slot, list(slots))) for block in rows)
+    return tuple(block for block in kept if len(block))
