@@ -37,6 +37,8 @@ class LookUp:
         self._store = store
         self._event_time = event_time
         self._rested_at = float("-inf")
+        # By the versions of all sets; writing the text anew costs a small batch more than looking it up.
+        self._fresh_codes: dict[tuple[str, ...], int] = {}
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
@@ -109,7 +111,7 @@ class LookUp:
 
     def _flagged(self, batch: MicroBatch, found: list[Array | None], replies: list[FeatureReply | None]) -> MicroBatch:
         if _all_fresh(found):
-            codes = np.full(len(batch), FLAGS.code(self._text(State.FRESH, replies)), np.int64)
+            codes = np.full(len(batch), self._fresh_code(replies), np.int64)
             return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
         mixed = np.zeros(len(batch), np.int64)
         for state in found:
@@ -118,6 +120,12 @@ class LookUp:
         texts = [self._text(int(kind), replies) for kind in kinds]
         codes = np.array([FLAGS.code(text) for text in texts], np.int64)[inverse]
         return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
+
+    def _fresh_code(self, replies: list[FeatureReply | None]) -> int:
+        versions = tuple(reply.version for reply in replies if reply is not None)
+        if versions not in self._fresh_codes:
+            self._fresh_codes[versions] = FLAGS.code(self._text(State.FRESH, replies))
+        return self._fresh_codes[versions]
 
     def _text(self, kind: int, replies: list[FeatureReply | None]) -> str:
         parts: list[str] = []
@@ -216,10 +224,11 @@ class _Set:
     def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array | None) -> dict[str, Array]:
         """The set's columns per row, read-only; defaults where a row has no fresh value."""
         stored = None if reply is None or not len(reply.present) else reply.columns
+        index = asked.index
         columns: dict[str, Array] = {}
         for name, output, declared in self._columns:
             if stored is not None:
-                column = stored[name][asked.index]
+                column = stored[name][index]
             else:
                 column = np.zeros((asked.rows, *declared.shape), declared.dtype)
             if state is not None and declared.default is not None:

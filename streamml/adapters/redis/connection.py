@@ -134,6 +134,19 @@ def _where(arguments: Mapping[str, Any]) -> str:
     return str(arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}")
 
 
+class _Process:
+    """Which process this is, without asking the kernel: that costs as much as the rest of a small lookup."""
+
+    forks = 0
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.forks += 1
+
+
+os.register_at_fork(after_in_child=_Process.forked)
+
+
 class Session:
     """One connection, for one thread at a time. After an error it is closed and of no more use."""
 
@@ -141,7 +154,7 @@ class Session:
         self._connection = connection
         self._server = server
         self._used_at = float("-inf")
-        self._pid = os.getpid()
+        self._forks = _Process.forks
 
     def call(self, *command: bytes | str | int) -> Reply:
         """Send one command and wait for its reply.
@@ -180,7 +193,7 @@ class Session:
 
         One that was just used is taken on trust: looking costs as much as a small lookup.
         """
-        if time.monotonic() - self._used_at < _TRUST_S and self._pid == os.getpid():
+        if time.monotonic() - self._used_at < _TRUST_S and self._forks == _Process.forks:
             return True
         try:
             # A socket shared with the parent process would mix up the replies of both.
