@@ -25,7 +25,7 @@ class Failure:
 
     Args:
         step: name of the step that failed it.
-        error: class name of the `streamml.errors.RowError`.
+        error: class name of the `streamml.errors.RowError`, or ``ModelOutOfMemory`` of a row that does not fit alone.
         message: one sentence without any of the record's values.
         model: ``name@version`` where a model failed it, else empty.
         attempts: number of the try that failed it; over 1 where something that its stage needs did not answer before.

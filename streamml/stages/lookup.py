@@ -24,6 +24,7 @@ class LookUp:
     """Joins feature sets. What happened to each row goes into its flags: ``set@version`` and, if not fresh, its state."""
 
     outside = True
+    too_large = 0
 
     def __init__(self, name: str, sets: Sequence[FeatureSet], store: FeatureStore, event_time: str | None) -> None:
         """

@@ -21,6 +21,7 @@ class StepCost:
     batches: int = 0
     rows: int = 0
     seconds: float = 0.0
+    too_large: int = 0
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ class Observer:
             cost.batches += 1
             cost.rows += timing.rows
             cost.seconds += timing.seconds
+            cost.too_large = timing.too_large
 
     def _count_flags(self, flags: Int) -> None:
         counts = np.bincount(flags)

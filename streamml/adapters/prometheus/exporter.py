@@ -59,6 +59,7 @@ class WorkerCollector(Collector):
         steps = dict(watched.steps)
         yield _counter(catalogue.STEP_ROWS, {(name,): cost.rows for name, cost in steps.items()})
         yield _counter(catalogue.STEP_SECONDS, {(name,): cost.seconds for name, cost in steps.items()})
+        yield _counter(catalogue.TOO_LARGE, {(name,): cost.too_large for name, cost in steps.items()})
         yield _gauge(catalogue.IN_FLIGHT, {(): self._engine.gauge.rows})
         yield _gauge(catalogue.IN_FLIGHT_BYTES, {(): self._engine.gauge.size_bytes})
         yield _gauge(catalogue.QUEUED, {(str(n),): rows for n, rows in enumerate(self._engine.queued_rows())})
