@@ -46,7 +46,7 @@ from streamml.engine.events import (
 )
 from streamml.engine.outbound import Letters, prediction_records
 from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox
-from streamml.engine.retry import Backoff
+from streamml.engine.retry import Backoff, RetryBudget
 from streamml.engine.rows import check_conservation, rows_of, split_by_slot
 from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
@@ -145,6 +145,7 @@ class Engine:
         self._meter = DeadLetterMeter(config.dead_letter_limit)
         self._gate_open = True
         self._commit_at = 0.0
+        self._retries = RetryBudget()
         self._drains: list[_Drain] = []
         self._stop: Stop | None = None
         self.statistics = EngineStatistics()
@@ -265,7 +266,12 @@ class Engine:
         if not isinstance(event.error, TransientError):
             actions.append(Fail(event.error))
             return
-        job.retry_at = now + self._config.backoff.delay(job.attempt, event.random)
+        if event.error.retry_in_s is not None:
+            # Turned away by a breaker: nobody was asked, so it was no try.
+            job.retry_at, job.attempt = now + event.error.retry_in_s, job.attempt - 1
+            return
+        pause = max(self._config.backoff.delay(job.attempt, event.random), self._retries.spend(now))
+        job.retry_at = now + pause
         self.statistics.retries += 1
 
     def _delivered(self, event: Delivered, actions: list[Action]) -> None:
@@ -381,6 +387,7 @@ class Engine:
             number = self._number()
             self._jobs[number] = _Job(index, batch, self._closes)
             stage.busy = True
+            self._retries.earn()
             self.statistics.flushes[index, reason] = self.statistics.flushes.get((index, reason), 0) + 1
             actions.append(RunStage(number, index, batch))
 

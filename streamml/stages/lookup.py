@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +11,11 @@ from streamml.batch.column import Array, no_unicode, sealed
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int, Mask, MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
-from streamml.errors import FatalError, FeaturesUnavailable
+from streamml.errors import FatalError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema, FeatureStore
 from streamml.stages.freshness import DefaultsMeter, State, states
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
-
-_REST_S: Final = 1.0
 
 
 class LookUp:
@@ -35,7 +33,6 @@ class LookUp:
         self._sets = [_Set(one) for one in sets]
         self._store = store
         self._event_time = event_time
-        self._rested_at = float("-inf")
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
@@ -48,7 +45,7 @@ class LookUp:
             entities = [one.entities(batch) for one in self._sets]
         else:
             broken = []
-        replies = self._replies([one.request for one in entities], now)
+        replies = self._replies([one.request for one in entities])
         row_time = self._row_time(batch)
         columns: dict[str, Array] = {}
         found: list[Array] = []
@@ -79,32 +76,30 @@ class LookUp:
             return batch.origin.timestamp * 1000
         return np.asarray(batch.columns[self._event_time]).view(np.int64)
 
-    def _replies(self, requests: list[FeatureRequest], now: float) -> list[FeatureReply | None]:
+    def _replies(self, requests: list[FeatureRequest]) -> Sequence[FeatureReply | None]:
         """A reply per set; ``None`` for one that is unavailable and may be."""
-        if now < self._rested_at + _REST_S:
-            return self._one_by_one(requests, resting=True)
+        may_default = [one.declared.if_unavailable == "default" for one in self._sets]
         try:
-            return list(self._store.lookup(requests))
+            return self._store.lookup(requests)
+        except FeatureStoreDown:
+            # No batch may pay for the store's timeout more than once.
+            if all(may_default):
+                return [None] * len(requests)
+            raise
         except FeaturesUnavailable:
-            if all(one.declared.if_unavailable == "wait" for one in self._sets):
+            if not any(may_default):
                 raise
-        # Not every batch may pay for the store's timeout.
-        self._rested_at = now
-        return self._one_by_one(requests, resting=False)
+        return [self._reply(request, may) for request, may in zip(requests, may_default, strict=True)]
 
-    def _one_by_one(self, requests: list[FeatureRequest], *, resting: bool) -> list[FeatureReply | None]:
-        replies: list[FeatureReply | None] = []
-        for one, request in zip(self._sets, requests, strict=True):
-            optional = one.declared.if_unavailable == "default"
-            try:
-                replies.append(None if optional and resting else self._store.lookup([request])[0])
-            except FeaturesUnavailable:
-                if not optional:
-                    raise
-                replies.append(None)
-        return replies
+    def _reply(self, request: FeatureRequest, may_default: bool) -> FeatureReply | None:
+        try:
+            return self._store.lookup([request])[0]
+        except FeaturesUnavailable:
+            if not may_default:
+                raise
+            return None
 
-    def _flagged(self, batch: MicroBatch, found: list[Array], replies: list[FeatureReply | None]) -> MicroBatch:
+    def _flagged(self, batch: MicroBatch, found: list[Array], replies: Sequence[FeatureReply | None]) -> MicroBatch:
         if not any(state.any() for state in found):
             codes = np.full(len(batch), FLAGS.code(self._text(State.FRESH, replies)), np.int64)
             return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
@@ -116,7 +111,7 @@ class LookUp:
         codes = np.array([FLAGS.code(text) for text in texts], np.int64)[inverse]
         return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
 
-    def _text(self, kind: int, replies: list[FeatureReply | None]) -> str:
+    def _text(self, kind: int, replies: Sequence[FeatureReply | None]) -> str:
         parts: list[str] = []
         for one, reply in zip(reversed(self._sets), reversed(replies), strict=True):
             kind, state = divmod(kind, len(State))

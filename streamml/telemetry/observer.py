@@ -11,6 +11,7 @@ from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int, Origin
 from streamml.batch.outcome import Kind
 from streamml.engine.events import Settled, StageResult
+from streamml.stages.guard import Guard
 from streamml.telemetry.latency import LatencyHistogram
 
 
@@ -33,12 +34,14 @@ class Observer:
         steps: cost by name of the step.
         flags: predictions by flag, ``route@v7:missing`` for example.
         dead_letters: rows by step and error.
+        guards: the breakers before what the worker depends on.
     """
 
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     steps: dict[str, StepCost] = field(default_factory=dict)
     flags: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[tuple[str, str]] = field(default_factory=Counter)
+    guards: list[Guard] = field(default_factory=list)
 
     def settled(self, settled: Settled, now: float) -> None:
         """Rows reached their end; ``now`` in seconds since 1970."""

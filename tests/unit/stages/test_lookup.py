@@ -13,7 +13,7 @@ from streamml.batch.column import object_array
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import MicroBatch, Origin
 from streamml.batch.outcome import Kind
-from streamml.errors import FatalError, FeaturesUnavailable
+from streamml.errors import FatalError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest
 from streamml.stages.lookup import LookUp
 
@@ -120,18 +120,23 @@ def test_f2_an_unavailable_set_waits_or_defaults_by_policy() -> None:
         LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
 
 
-def test_a_set_that_was_unavailable_is_asked_again_after_a_second() -> None:
-    store = Stored()
-    store.down = {"accounts"}
-    lookup = LookUp("lookup", [accounts(if_unavailable="default")], store, None)
-    lookup.apply(rows([1]), 10.0)
-    calls = len(store.asked)
-    store.down = set()
-    resting, _ = lookup.apply(rows([1]), 10.5)
-    assert len(store.asked) == calls
-    assert flags(resting) == ["accounts:unavailable"]
-    back, _ = lookup.apply(rows([1]), 11.5)
-    assert flags(back) == ["accounts@v7"]
+class Down(Stored):
+    """A store that does not answer."""
+
+    def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
+        self.asked.append(list(requests))
+        raise FeatureStoreDown("Redis is away.")
+
+
+def test_f2_a_batch_pays_for_the_timeout_of_the_store_once_however_many_sets_it_has() -> None:
+    store = Down()
+    sets = [accounts(name=name, if_unavailable="default") for name in "abc"]
+    batch, _ = LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
+    assert flags(batch) == ["a:unavailable,b:unavailable,c:unavailable"]
+    assert len(store.asked) == 1
+    with pytest.raises(FeatureStoreDown):
+        LookUp("lookup", [*sets, accounts()], store, None).apply(rows([1]), 0.0)
+    assert len(store.asked) == 2
 
 
 def test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way() -> None:
