@@ -64,6 +64,14 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self.origin.slot)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the keys and values of predictions; 0 for other kinds, whose records are counted where they came in."""
+        if self.kind is not Kind.PREDICTION:
+            return 0
+        columns = [column.tolist() for column in (self.values, self.keys) if column is not None]
+        return sum(sum(map(len, filter(None, column))) for column in columns)
+
     def take(self, index: Array | slice) -> Outcomes:
         """The rows at ``index``."""
         return Outcomes(

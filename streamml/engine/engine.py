@@ -67,7 +67,7 @@ class EngineConfig:
         exactly_once: send and commit in transactions (promise D2), which needs ``ordered``.
         ordered: keep the order of each source partition.
         commit_interval_s: how often positions are committed; at a crash, as much may be scored twice.
-        max_outbound_rows: most records handed to the sink and not acknowledged.
+        max_outbound_rows, max_outbound_bytes: bound on what is handed to the sink and not acknowledged.
         backoff: pause between tries of a stage whose dependency is down.
         worker: this worker's name, for dead letters.
     """
@@ -81,6 +81,7 @@ class EngineConfig:
     ordered: bool = True
     commit_interval_s: float = 0.2
     max_outbound_rows: int = 100_000
+    max_outbound_bytes: int = 64_000_000
     backoff: Backoff = field(default_factory=Backoff)
     worker: str = ""
 
@@ -136,10 +137,11 @@ class Engine:
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
         self._closes = 0
+        outbound = Budget(config.max_outbound_rows, config.max_outbound_bytes)
         self._outbox: Outbox = (
-            ExactlyOnce(self._records, config.max_outbound_rows, config.commit_interval_s, config.backoff)
+            ExactlyOnce(self._records, outbound, config.commit_interval_s, config.backoff)
             if config.exactly_once
-            else AtLeastOnce(self._records, config.max_outbound_rows)
+            else AtLeastOnce(self._records, outbound)
         )
         self._gauge = Gauge(config.budget)
         self._meter = DeadLetterMeter(config.dead_letter_limit)
@@ -206,6 +208,11 @@ class Engine:
         """What is on its way, and the most that ever was."""
         return self._gauge
 
+    @property
+    def outbound(self) -> Gauge:
+        """What the sink has and the broker has not acknowledged, and the most that ever was."""
+        return self._outbox.gauge
+
     def positions(self) -> dict[TopicPartition, int]:
         """Next offset to commit for each partition that is ours; transactions have committed theirs."""
         return self._positions(self._assignment.slots())
@@ -252,13 +259,16 @@ class Engine:
         job = self._jobs.pop(event.job)
         self._stages[job.stage].busy = False
         result = event.result
+        size = result.batch.size_bytes if job.stage + 1 < len(self._stages) else 0
         made = len(result.batch) + sum(map(len, result.outcomes))
-        self._stages[job.stage].growth = max(1.0, made / len(job.batch))
+        # What a batch makes is bounded in rows by the largest batch, and in bytes by the budget.
+        heavy = size / self._config.budget.size_bytes * self._stages[job.stage].max_rows
+        self._stages[job.stage].growth = max(1.0, made / len(job.batch), heavy / len(job.batch))
         check_conservation(job.batch, result.batch, result.outcomes)
         if len(result.batch):
             if job.stage + 1 == len(self._stages):
                 raise LedgerViolation(f"{len(result.batch)} rows left the last stage without an end.")
-            self._stages[job.stage + 1].batcher.put(self._still_ours(result.batch, job.closes))
+            self._stages[job.stage + 1].batcher.put(self._still_ours(result.batch, job.closes), size)
         self._end(result.outcomes, now, actions)
 
     def _stage_failed(self, event: StageFailed, now: float, actions: list[Action]) -> None:
@@ -395,7 +405,8 @@ class Engine:
         """Whether a stage has enough to do for now; past the last one, whether the sink has."""
         if index == len(self._stages):
             return self._outbox.crowded
-        return self._stages[index].batcher.rows >= 2 * self._stages[index].max_rows
+        batcher, most = self._stages[index].batcher, self._stages[index].max_rows
+        return batcher.rows >= 2 * most or batcher.size_bytes >= self._config.budget.size_bytes
 
     def _commit(self, now: float, actions: list[Action]) -> None:
         if self._config.exactly_once or now < self._commit_at:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamml.clock import Clock
+from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.events import Assigned, CommitFailed, Lost, Polled, Released, Revoking
 from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, TransientError
@@ -27,12 +28,14 @@ class WorkerConfig:
 
     Args:
         max_poll_rows: most records taken by one poll.
+        max_untaken_bytes: bytes polled and not taken by the engine, from which nothing more is polled.
         drain_s: time that a revoke or a shutdown may take (promise D5).
         room_wait_s: time without room after which partitions are paused; pausing purges the client's prefetch.
         poll_wait_s: longest wait of one poll for records; a commit waits as long.
     """
 
     max_poll_rows: int = 4096
+    max_untaken_bytes: int = 32_000_000
     drain_s: float = 5.0
     room_wait_s: float = 1.0
     poll_wait_s: float = 0.05
@@ -51,7 +54,7 @@ class Reader:
         # the worker's thread takes all that has come when it is free for it, so that nothing waits for a turn in between.
         self._room = threading.Condition()
         self._filling: Polls | None = None
-        self._untaken = 0
+        self._untaken = Gauge(Budget(config.max_poll_rows, config.max_untaken_bytes))
         self._offered: list[Polls] = []
         self._gate_open = True
         self._waited_s = 0.0
@@ -87,7 +90,7 @@ class Reader:
             if self._filling in self._offered:
                 self._filling = None
             self._offered.clear()
-            self._untaken -= sum(map(len, runs))
+            self._untaken.add(-sum(map(len, runs)), -_bytes(runs))
             self._room.notify()
         return Polled(runs, ends)
 
@@ -95,10 +98,10 @@ class Reader:
         """Drop what is offered of these partitions: whoever gets them next reads it again. Called by the worker's thread."""
         with self._room:
             for polls in self._offered:
-                before = polls.rows()
+                gone = [run for run in polls.runs if run.partition in partitions]
                 polls.runs = [run for run in polls.runs if run.partition not in partitions]
                 polls.ends = {where: end for where, end in polls.ends.items() if where not in partitions}
-                self._untaken -= before - polls.rows()
+                self._untaken.add(-sum(map(len, gone)), -_bytes(gone))
 
     def commit(self, positions: Positions) -> None:
         """Commit between two polls: the client lets one call in at a time, and a poll is nearly always inside."""
@@ -161,7 +164,7 @@ class Reader:
                 self._inbox.put(polls)
             polls.runs += runs
             polls.ends.update(ends)
-            self._untaken += sum(map(len, runs))
+            self._untaken.add(sum(map(len, runs)), _bytes(runs))
 
     def _wait_for_room(self) -> int:
         """Rows that may be polled now. Past ``room_wait_s`` without room partitions are paused, and polls bring nothing."""
@@ -179,7 +182,8 @@ class Reader:
         return free
 
     def _rows_free(self) -> int:
-        return max(0, self._config.max_poll_rows - self._untaken) if self._gate_open else 0
+        room = self._gate_open and self._untaken.room
+        return self._config.max_poll_rows - self._untaken.rows if room else 0
 
     def _commit_asked(self) -> None:
         while not self._commits.empty():
@@ -242,3 +246,7 @@ class Reader:
         with self._room:
             self._filling = None
             self._inbox.put(change)
+
+
+def _bytes(runs: Sequence[RecordRun]) -> int:
+    return sum(run.size_bytes for run in runs)
