@@ -19,8 +19,13 @@ def peak_mb() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) // 1000
 
 
+def tell(engine: Engine) -> None:
+    sys.stdout.write(f"{peak_mb()} {engine.gauge.most_rows}\n")
+    sys.stdout.flush()
+
+
 def main(servers: str, name: str, records: int) -> None:
-    """Prints its peak before the first record, when it has stood still for a while, and when all is scored."""
+    """Tells its peak before the first record, when it has stood still for a while, and when all is scored."""
     go_on = threading.Event()
     asked = 0
 
@@ -34,14 +39,14 @@ def main(servers: str, name: str, records: int) -> None:
         asked += 0 if engine.gauge.room else 1
         if asked == 25:
             asked += 1
-            print(peak_mb(), engine.gauge.most_rows, flush=True)
+            tell(engine)
             threading.Thread(target=lambda: go_on.set() if sys.stdin.readline() else None, daemon=True).start()
         return engine.statistics.predictions == records
 
     worker = Job(servers, name).worker(model, budget_bytes=16_000_000, max_record_bytes=10_000_000)
-    print(peak_mb(), 0, flush=True)
+    tell(worker._engine)
     worker.run(until=enough)
-    print(peak_mb(), worker._engine.gauge.most_rows, flush=True)
+    tell(worker._engine)
 
 
 if __name__ == "__main__":
