@@ -192,25 +192,29 @@ class _Set:
         if asked.absent is not None:
             present &= ~asked.absent
         found = states(present, row_time, reply.event_time[asked.index], self._ttl_us)
-        if found is None:
-            self._meter.share(asked.rows, 0)
-        else:
-            self._weigh(found, reply.version)
+        self._weigh(found, asked, reply.version)
         return found
 
-    def _weigh(self, found: Array, version: str) -> None:
+    def _weigh(self, found: Array | None, asked: _Entities, version: str) -> None:
+        defaulted = None if found is None else self._defaulted(found)
+        entities = _without_value(asked, defaulted) if self._meter.young(version) else None
+        count = 0 if defaulted is None else int(np.count_nonzero(defaulted))
+        share = self._meter.share(version, asked.rows, count, entities)
+        if share is not None:
+            raise FeaturesUnavailable(
+                f"{share:.0%} of the latest entities or rows have no usable value in version {version} of feature set "
+                f"{self.declared.name}, more than max_default_ratio allows ({self.declared.max_default_ratio:.0%}). "
+                "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
+            )
+
+    def _defaulted(self, found: Array) -> Mask:
+        """Which rows get defaults for want of a value, given the state of each."""
         defaulted = np.zeros(len(found), bool)
         if self.declared.if_missing == "default":
             defaulted |= found == State.MISSING
         if self.declared.if_stale == "default":
             defaulted |= (found == State.STALE) | (found == State.FROM_FUTURE)
-        share = self._meter.share(len(found), int(np.count_nonzero(defaulted)))
-        if share is not None:
-            raise FeaturesUnavailable(
-                f"{share:.0%} of the latest rows have no usable value in version {version} of feature set "
-                f"{self.declared.name}, more than max_default_ratio allows ({self.declared.max_default_ratio:.0%}). "
-                "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
-            )
+        return defaulted
 
     def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array | None) -> dict[str, Array]:
         """The set's columns per row, read-only; defaults where a row has no fresh value."""
@@ -254,6 +258,16 @@ class _Set:
             if policy == "dead_letter" and concerned.any():
                 found.append((concerned, Failure(step, error, f"For this row feature set {name} {what}.")))
         return found
+
+
+def _without_value(asked: _Entities, defaulted: Mask | None) -> dict[tuple[bytes, ...], bool]:
+    """Each entity, and whether it has no usable value for one of its rows at least."""
+    entities = asked.request.entities
+    lacking = np.zeros(len(entities), bool)
+    if defaulted is not None:
+        about = defaulted if asked.absent is None else defaulted & ~asked.absent
+        lacking[np.arange(len(entities))[asked.index][about]] = True
+    return dict(zip(entities, lacking.tolist(), strict=True))
 
 
 def _all_fresh(found: Sequence[Array | None]) -> bool:
