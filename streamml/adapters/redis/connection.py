@@ -26,7 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.errors import ConfigError, FeatureStoreDown
 
 Reply = Any
 _READ_BYTES: Final = 1 << 20
@@ -90,9 +90,9 @@ class Server:
         """A new connection; it is opened by its first command."""
         return Session(self._connection_class(**self._arguments), self)
 
-    def unavailable(self, error: Exception) -> FeaturesUnavailable:
+    def unavailable(self, error: Exception) -> FeatureStoreDown:
         """What went wrong, in a sentence without secrets."""
-        return FeaturesUnavailable(f"Redis at {self.where} {self._what(error)}")
+        return FeatureStoreDown(f"Redis at {self.where} {self._what(error)}")
 
     def _what(self, error: Exception) -> str:
         # A server that does not know a command, AUTH too, repeats its arguments.
@@ -160,7 +160,7 @@ class Session:
         """Send one command and wait for its reply.
 
         Raises:
-            FeaturesUnavailable: the server does not answer, or answers with an error.
+            FeatureStoreDown: the server does not answer, or answers with an error.
         """
         with self._translated():
             self._connection.send_packed_command([pack(*command)])
@@ -172,7 +172,7 @@ class Session:
         """Send packed commands without waiting.
 
         Raises:
-            FeaturesUnavailable: the server cannot be reached.
+            FeatureStoreDown: the server cannot be reached.
         """
         with self._translated():
             self._connection.send_packed_command([packed])
@@ -181,7 +181,7 @@ class Session:
         """The next reply, texts as bytes.
 
         Raises:
-            FeaturesUnavailable: the server does not answer, or answers with an error.
+            FeatureStoreDown: the server does not answer, or answers with an error.
         """
         with self._translated():
             reply = self._connection.read_response(disable_decoding=True)
