@@ -345,8 +345,9 @@ def test_d3_the_id_of_a_record_that_was_never_exploded_is_the_same_beside_those_
     run = TopologyDriver(words(), models={"length": lengths}, service_time={"length": lambda rows: 0.1})
     run.send({"id": 1, "texts": ["a", "bad"]})
     run.send(b"not json")
+    run.send({"id": 3, "texts": ["bad"]})
     run.settle()
-    assert [one.id for one in run.dead_letters()] == ["texts/0/0#1", "texts/0/1"]
+    assert [one.id for one in run.dead_letters()] == ["texts/0/0#1", "texts/0/1", "texts/0/2#0"]
 
 
 def test_a_model_with_its_own_signature_and_a_store_that_is_loaded_already() -> None:
