@@ -26,6 +26,7 @@ from streamml.ports.feature_store import FeatureSchema
 from streamml.ports.model import Model
 from streamml.ports.source import Headers, TopicPartition
 from streamml.settings.settings import WorkerSettings
+from streamml.stages.guard import GuardedStore, feature_store_guard
 from streamml.testing.guest import Guest
 from streamml.testing.models import StandIn, models_of
 from streamml.testing.results import Prediction, read_prediction
@@ -214,6 +215,7 @@ class TopologyDriver:
 
     def _begin(self) -> None:
         topology, names = self._topology, SlotNames()
+        store = GuardedStore(self.store, feature_store_guard(self.clock))
         self._engine = Engine(engine_config(topology, self._models, self._settings, "driver"), names)
         self._source = MemorySource(
             self.broker,
@@ -226,7 +228,7 @@ class TopologyDriver:
         self._worker = VirtualWorker(
             self._engine,
             self._source,
-            build_stages(topology, self._models, self.store, names.prefixes),
+            build_stages(topology, self._models, store, names.prefixes),
             self._sink(),
             self.clock,
             max_poll_rows=self._settings.max_poll_rows,
