@@ -42,12 +42,12 @@ class Other(SourceListener):
 class Case:
     """A reader whose worker is the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: WorkerConfig | None = None) -> None:
         self.broker = MemoryBroker()
         self.broker.create_topic("events", partitions=2)
         self.inbox: Inbox = queue.SimpleQueue()
         self.source = MemorySource(self.broker, ["events"], "group", "earliest")
-        self.reader = Reader(self.source, SystemClock(), WorkerConfig(), self.inbox, Pulse())
+        self.reader = Reader(self.source, SystemClock(), config or WorkerConfig(), self.inbox, Pulse())
         self.reader.start()
         self.hear(Assigned)
 
@@ -135,3 +135,28 @@ def test_b2_partitions_are_paused_only_after_a_second_without_room_and_read_on_a
     case.reader.gate(True)
     polls = case.hear(Polls)
     assert isinstance(polls, Polls)
+
+
+def test_b2_what_is_polled_and_not_taken_is_bounded_in_bytes() -> None:
+    """B2.7."""
+    case = Case(WorkerConfig(max_poll_bytes=100))
+    reader, polled = case.reader, case.reader._untaken
+    try:
+        for number in range(1, 6):
+            case.broker.append("events", bytes(60), partition=0)
+            # What is there when a turn begins is polled in it, if anything is; commits pass at the beginning of turns.
+            case.commits_pass(SECOND, 2 * number)
+            case.commits_pass(SECOND, 2 * number + 1)
+            assert polled.rows == min(number, 2)
+        polls = case.inbox.get(timeout=DEADLINE_S)
+        assert isinstance(polls, Polls)
+        reader.offer(polls)
+        taken = reader.take()
+        assert taken is not None
+        assert sum(map(len, taken.runs)) == 2
+        case.commits_pass(SECOND, 20)
+        case.commits_pass(SECOND, 21)
+        # A poll asks for as many records of the usual size as there is room for, so the bound is overshot by less than one.
+        assert (polled.rows, polled.most_bytes) == (2, 120)
+    finally:
+        reader.stop({})
