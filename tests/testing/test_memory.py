@@ -56,7 +56,7 @@ def blocks(sizes: list[int]) -> list[Outcomes]:
     """One prediction each, of so many bytes."""
     found = []
     for ordinal, size in enumerate(sizes):
-        values, keys, headers = (object_array([one], 1) for one in (bytes(size), None, []))
+        values, keys, headers = object_array([bytes(size)], 1), object_array([None], 1), object_array([[]], 1)
         found.append(Outcomes(Kind.PREDICTION, origin_of([ordinal]), values, keys, headers))
     return found
 
