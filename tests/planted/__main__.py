@@ -103,8 +103,11 @@ def _run(tree: Path, command: Sequence[str]) -> subprocess.CompletedProcess[str]
 
 
 def _first_line(output: str) -> str:
-    found = re.search(r"^E +(\S.*)$", output, re.MULTILINE)
-    return found[1] if found else output.strip().splitlines()[-1]
+    """What the failure says; the assertion itself where it says nothing."""
+    found = re.search(r"^ {4}(\S.*)\n(?:^ +\^+\n)?^E +(\S.*)$", output, re.MULTILINE)
+    if found is None:
+        return output.strip().splitlines()[-1]
+    return found[1] if found[2] == "AssertionError" else found[2]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ MISTAKES: Final = (
         "if where in self._ours and to >= self._ours[where]}",
         "}",
         (
-            "tests/unit/runtime/test_reader.py::test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_owner_back",
+            "tests/unit/runtime/test_reader.py"
+            "::test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_owner_back",
         ),
     ),
     Mistake(
@@ -54,16 +55,32 @@ MISTAKES: Final = (
     Mistake(
         "bisection drops the neighbours of a failing row",
         "streamml/stages/isolate.py",
-        "waiting += [part.take(slice(half, None)), part.take(slice(0, half))]",
-        "waiting += [part.take(slice(0, half))]",
+        "waiting += [range(half, rows.stop), range(rows.start, half)]",
+        "waiting += [range(rows.start, half)]",
         ("tests/unit/stages/test_run_model.py::test_e2_only_the_rows_that_it_raises_for_are_dead_letters",),
     ),
     Mistake(
-        "too little memory fails the rows of a batch instead of halving it",
+        "a batch for which there is too little memory is tried again as it was",
         "streamml/stages/isolate.py",
-        "(len(part) == 1 or not isinstance(error, ModelBusy))",
-        "True",
+        "return isinstance(error, ModelOutOfMemory) or not isinstance(",
+        "return not isinstance(",
         ("tests/unit/stages/test_run_model.py::test_m5_out_of_memory_halves_the_batch",),
+    ),
+    Mistake(
+        "an open breaker lets everybody through",
+        "streamml/engine/breaker.py",
+        "            return wait\n",
+        "            return 0.0\n",
+        (
+            "tests/property/test_breaker.py::test_e1_an_open_breaker_lets_one_through_per_interval_and_closes_on_success",
+        ),
+    ),
+    Mistake(
+        "retries have no budget",
+        "streamml/engine/retry.py",
+        "return max(0.0, -self._saved / self._free_per_s)",
+        "return 0.0",
+        ("tests/unit/engine/test_retries.py::test_e1_retries_of_a_worker_are_a_share_of_its_first_tries",),
     ),
     Mistake(
         "versions of a feature set share their keys, so that a reply mixes two while one is loaded",
@@ -71,7 +88,8 @@ MISTAKES: Final = (
         'return f"streamml:{set_name}:{version}:".encode()',
         'return f"streamml:{set_name}:all:".encode()',
         (
-            "tests/integration/test_feature_loads.py::test_f4_while_100_000_rows_are_loaded_lookups_see_the_version_before_and_then_all_of_the_new_one",
+            "tests/integration/test_feature_loads.py"
+            "::test_f4_while_100_000_rows_are_loaded_lookups_see_the_version_before_and_then_all_of_the_new_one",
         ),
     ),
     Mistake(
@@ -94,7 +112,8 @@ MISTAKES: Final = (
         "if seen >= self.window and without > self.max_ratio * seen:",
         "if False:",
         (
-            "tests/unit/stages/test_lookup.py::test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way",
+            "tests/unit/stages/test_lookup.py"
+            "::test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way",
         ),
     ),
     Mistake(

@@ -185,15 +185,15 @@ MISTAKES: Final = (
     Mistake(
         "room in the outbox is never given back",
         _OUTBOX,
-        "        self._rows -= sum(map(len, _going(rows)))\n",
-        "",
+        "        self.gauge.add(-count, -size)\n        if not event.refusals:",
+        "        if not event.refusals:",
         (_AT_LEAST_ONCE,),
     ),
     Mistake(
         "filtered rows are never settled",
         _OUTBOX,
-        "            self._sent[token] = going + _filtered(rows)\n            self._rows += sum(map(len, going))",
-        "            self._sent[token] = going\n            self._rows += sum(map(len, going))",
+        "self._sent[token], self._sizes[token] = going + _filtered(rows), _size(going)",
+        "self._sent[token], self._sizes[token] = going, _size(going)",
         (_AT_LEAST_ONCE,),
     ),
     Mistake(

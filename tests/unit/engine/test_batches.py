@@ -64,6 +64,7 @@ def test_b2_what_a_stage_makes_of_its_rows_is_bounded_by_what_the_next_one_takes
 
 
 def test_b2_what_a_stage_makes_of_its_rows_is_bounded_in_bytes() -> None:
+    """B2.5."""
     wide = np.zeros((4096, 1000), np.float64)
     made = engine(BatchPolicy(4096), BatchPolicy(100_000))
     job = only(made.handle(Polled([run_of(list(range(100)))]), 1.0), 0)

@@ -6,6 +6,7 @@ import numpy as np
 
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Assignment, SlotNames
+from streamml.engine.backpressure import Budget
 from streamml.engine.events import AbortTransaction, Action, CommitTransaction, Send
 from streamml.engine.outbound import prediction_records
 from streamml.engine.outbox import ExactlyOnce
@@ -35,7 +36,7 @@ def test_d2_a_transaction_with_a_refused_record_is_tried_again_with_its_dead_let
     """D2.3."""
     assignment = Assignment(SlotNames(), ordered=True)
     slot = assignment.open(PARTITION, 0)
-    outbox = ExactlyOnce(_records, 1_000, 0.2, Backoff())
+    outbox = ExactlyOnce(_records, Budget(1_000, 1_000_000), 0.2, Backoff())
     outbox.put((predictions_of(rows_of([(run_of([0, 1, 2]), slot)])),))
 
     first = _sent(outbox.go_on([slot], 1.0, urgent=False))

@@ -11,8 +11,11 @@ from streamml.engine.batcher import BatchPolicy
 from streamml.engine.engine import Engine
 from streamml.engine.events import Action, Assigned, Lost, Polled, RunStage, Send, Settled, StageDone, StageResult
 from streamml.ports.sink import Delivered
-from tests.property.test_engine import CONFIG, PARTITIONS
+from streamml.ports.source import TopicPartition
+from tests.property.test_engine import CONFIG
 from tests.records import letters_of, predictions_of, run_of
+
+PARTITIONS = [TopicPartition("events", 0), TopicPartition("events", 1)]
 
 FIRST, SECOND = PARTITIONS
 Place = tuple[int, int]
@@ -51,6 +54,7 @@ def sent(actions: list[Action]) -> list[list[Place]]:
 
 
 def test_d4_a_batch_that_is_next_in_all_its_partitions_goes_out_as_one_block_and_settles_in_each() -> None:
+    """D4.1."""
     engine, job = started()
     actions = engine.handle(scored(job), 1.0)
     assert sent(actions) == [[(0, 0), (0, 1), (1, 0), (1, 1)]]
@@ -61,6 +65,7 @@ def test_d4_a_batch_that_is_next_in_all_its_partitions_goes_out_as_one_block_and
 
 
 def test_d4_a_dead_letter_between_predictions_splits_only_its_own_partition() -> None:
+    """D4.1."""
     engine, job = started()
     bad, good = job.batch.take(slice(0, 1)), job.batch.take(slice(1, 4))
     actions = engine.handle(scored(job, predictions_of(good), letters_of(bad)), 1.0)
@@ -71,6 +76,7 @@ def test_d4_a_dead_letter_between_predictions_splits_only_its_own_partition() ->
 
 
 def test_d6_of_a_batch_one_of_whose_partitions_went_only_the_rest_goes_out() -> None:
+    """D6.1."""
     engine, job = started()
     engine.handle(Lost((FIRST,)), 1.0)
     actions = engine.handle(scored(job), 1.0)
@@ -79,6 +85,7 @@ def test_d6_of_a_batch_one_of_whose_partitions_went_only_the_rest_goes_out() -> 
 
 
 def test_d6_a_block_that_waits_for_the_sink_loses_only_the_rows_of_the_partition_that_goes() -> None:
+    """D6.1."""
     engine, first = started(max_outbound_rows=1)
     assert jobs(engine.handle(two_of_each(2), 1.0)) == []
     actions = engine.handle(scored(first), 1.0)

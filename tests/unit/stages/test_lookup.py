@@ -137,6 +137,7 @@ class Down(Stored):
 
 
 def test_f2_a_batch_pays_for_the_timeout_of_the_store_once_however_many_sets_it_has() -> None:
+    """F2.4."""
     store = Down()
     sets = [accounts(name=name, if_unavailable="default") for name in "abc"]
     batch, _ = LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
@@ -171,6 +172,7 @@ def scored_before_it_waits(lookup: LookUp, keys: list[int]) -> int:
 
 
 def test_f3_a_restart_with_a_bad_load_does_not_score_another_window_of_defaults() -> None:
+    """F3.4."""
     store = Stored()
     store.times = {}
     for _ in range(3):
@@ -182,6 +184,7 @@ def test_f3_a_restart_with_a_bad_load_does_not_score_another_window_of_defaults(
 
 
 def test_f3_a_new_bad_load_is_found_as_soon_however_long_the_one_before_was_good() -> None:
+    """F3.4."""
     store = Stored()
     store.times = {str(n).encode(): NOW_US for n in range(5_000)}
     lookup = LookUp("lookup", [accounts()], store, None)
