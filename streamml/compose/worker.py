@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.sink import KafkaSink
-from streamml.adapters.kafka.source import DEFAULTS, KafkaSource
+from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.clock import SystemClock
 from streamml.compose.identity import Identity, claim
@@ -61,7 +62,9 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         engine = Engine(engine_config(topology, parts.models, settings.worker, identity.name), names)
         largest = topics[topology.sink.topic].max_message_bytes
         stages = build_stages(topology, parts.models, parts.store, names.prefixes, max_prediction_bytes=largest)
-        member = {"group.instance.id": f"{group}/{identity.name}"} if identity.stable else {}
+        # A static member of the new protocol cannot come back before its session has ended; a dynamic one can.
+        static = identity.stable and settings.worker.group_protocol == "classic"
+        member = {"group.instance.id": f"{group}/{identity.name}"} if static else {}
         source = KafkaSource(
             topology.source.topics,
             group,
@@ -71,6 +74,7 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
             headers=bool(topology.sink.headers),
             transactional=settings.worker.processing_guarantee == "exactly_once",
             topic_ids=names.topic_ids,
+            partitions_added=topology.source.partitions_added,
         )
         undo.callback(source.close)
         config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
@@ -98,6 +102,6 @@ def _sink(
             'order of each partition. Set Sink(order="partition"), or process at least once.'
         )
     # No longer than the session: whoever takes the partitions of a dead worker over waits for its transaction to end.
-    session = settings.consumer().get("session.timeout.ms", DEFAULTS["session.timeout.ms"])
+    session = settings.consumer().get("session.timeout.ms", SESSION_MS)
     own = {"transaction.timeout.ms": session, **producer}
     return KafkaTransactions(own, name, source.member, topic_ids)

@@ -11,8 +11,8 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 
 from streamml.adapters.kafka.client import error_of, translated
+from streamml.adapters.kafka.positions import marked
 from streamml.adapters.kafka.sink import KafkaSink
-from streamml.adapters.kafka.source import marked
 from streamml.errors import SinkUnavailable
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import Positions

@@ -126,6 +126,12 @@ class EmbeddedKafka:
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # With the new protocol the broker decides; its own 45 s would be the time until a dead worker is replaced, and a
+            # rebalance takes a heartbeat or two.
+            "group.consumer.session.timeout.ms": "10000",
+            "group.consumer.min.session.timeout.ms": "1000",
+            "group.consumer.heartbeat.interval.ms": "1000",
+            "group.consumer.min.heartbeat.interval.ms": "100",
             # By their records' time, which events that are fed in from the past carry: they would be gone in minutes.
             "log.retention.ms": "-1",
             # A broker that was killed may register again when its old session has ended; the default is 9 s.
