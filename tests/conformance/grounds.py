@@ -215,10 +215,11 @@ class KafkaGround:
             self._hurry()
 
     def _hurry(self) -> None:
-        """With the new protocol a heartbeat's interval is the group's, on the broker."""
-        quick = ConfigEntry("consumer.heartbeat.interval.ms", "100", incremental_operation=AlterConfigOpType.SET)
-        wanted = ConfigResource(ResourceType.GROUP, self.group, incremental_configs=[quick])
-        self._admin.incremental_alter_configs([wanted])[wanted].result()
+        """With the new protocol the times of a session are the group's, on the broker."""
+        times = {"consumer.heartbeat.interval.ms": "100", "consumer.session.timeout.ms": "2000"}
+        wanted = [ConfigEntry(name, to, incremental_operation=AlterConfigOpType.SET) for name, to in times.items()]
+        group = ConfigResource(ResourceType.GROUP, self.group, incremental_configs=wanted)
+        self._admin.incremental_alter_configs([group])[group].result()
 
     def create(self, topic: str, partitions: int, max_bytes: int = 1_000_000) -> None:
         KafkaAdmin(self.client).create([NewTopicPlan(topic, partitions, 1, {"max.message.bytes": str(max_bytes)})])
@@ -273,11 +274,13 @@ class KafkaGround:
         keys: bool = True,
         headers: bool = True,
     ) -> KafkaSource:
-        times: dict[str, Any] = {"topic.metadata.refresh.interval.ms": 300, "group.protocol": self._protocol}
+        times: dict[str, Any] = {
+            "topic.metadata.refresh.interval.ms": 300,
+            "max.poll.interval.ms": 3_000,
+            "group.protocol": self._protocol,
+        }
         if self._protocol == "classic":
-            times |= {"heartbeat.interval.ms": 100, "session.timeout.ms": 6_000, "max.poll.interval.ms": 6_000}
-        else:
-            times["max.poll.interval.ms"] = 3_000
+            times |= {"heartbeat.interval.ms": 100, "session.timeout.ms": 3_000}
         named = {"group.instance.id": identity} if identity is not None else {}
         config = {**self.client, **times, **named}
         return KafkaSource(topics or [self.topic], self.group, start, config, keys=keys, headers=headers)

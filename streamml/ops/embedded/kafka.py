@@ -96,6 +96,7 @@ class EmbeddedKafka(Server):
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
             # With the new protocol the broker decides; its own 45 s would be the time until a dead worker is replaced, and a
             # rebalance takes a heartbeat or two.
             "group.consumer.session.timeout.ms": "10000",
