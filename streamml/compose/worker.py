@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from socket import gethostname
+from typing import Any, Final
 
 from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.sink import KafkaSink
@@ -23,6 +24,8 @@ from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
+
+_TRANSACTION_MS: Final = 5_000
 
 
 @dataclass(slots=True)
@@ -80,7 +83,9 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
         # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
         producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
-        sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source, names.topic_ids)
+        # Two dynamic members of one name fence each other's producers and nothing else, for ever.
+        own_name = identity.name if static else f"{gethostname()}/{identity.name}"
+        sink = _sink(topology, settings, producer, f"{group}/{own_name}", source, names.topic_ids)
         worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
         undo.pop_all()
     return Composed(worker, engine, identity)
@@ -101,7 +106,9 @@ def _sink(
             'processing_guarantee is "exactly_once", and the sink\'s order is "none": a transaction is a cut through the '
             'order of each partition. Set Sink(order="partition"), or process at least once.'
         )
-    # No longer than the session: whoever takes the partitions of a dead worker over waits for its transaction to end.
-    session = settings.consumer().get("session.timeout.ms", SESSION_MS)
-    own = {"transaction.timeout.ms": session, **producer}
+    # Whoever takes the partitions of a dead worker over waits for its transaction to end: a broker looks for those that are
+    # over time every ten seconds, so that the time and those ten should be over soon after the session.
+    session = int(settings.consumer().get("session.timeout.ms", SESSION_MS))
+    timeout = max(min(session, _TRANSACTION_MS), 2 * settings.worker.commit_interval_ms)
+    own = {"transaction.timeout.ms": timeout, **producer}
     return KafkaTransactions(own, name, source.member, topic_ids)

@@ -48,6 +48,13 @@ class TestKafkaNewProtocol(SourceBehaviours):
                 until(lambda: False, first, second)
 
 
+@pytest.mark.integration
+def test_kafka_a_group_of_the_new_protocol_says_when_it_gives_members_up(kafka: EmbeddedKafka) -> None:
+    hurried, usual = KafkaGround(kafka, "consumer"), KafkaGround(kafka)
+    admin = KafkaAdmin(usual.client)
+    assert [admin.group_session_ms(one.group) for one in (hurried, usual)] == [2_000, 10_000]
+
+
 def test_memory_open_says_that_the_broker_is_away() -> None:
     ground = MemoryGround()
     ground.create(ground.topic, 1)

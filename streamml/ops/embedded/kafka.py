@@ -97,6 +97,8 @@ class EmbeddedKafka(Server):
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
+            # How often a dead worker's transaction may be found over time, which its successor waits for; the default is 10 s.
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "2000",
             # With the new protocol the broker decides; its own 45 s would be the time until a dead worker is replaced, and a
             # rebalance takes a heartbeat or two.
             "group.consumer.session.timeout.ms": "10000",
