@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, Literal
 
@@ -73,7 +73,8 @@ class KafkaSource:
         self._config = member_properties(client, group)
         self._consumer: Any = opened(Consumer, {**self._config, "on_commit": self._committed_async})
         self._failed_commits: list[TopicPartition] = []
-        self._ends: dict[TopicPartition, int] = {}
+        # Ends of partitions as the client told them; most lie right behind the last record.
+        self._reached: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
         self._member: Any = None
         self._member_at = 0.0
@@ -132,8 +133,8 @@ class KafkaSource:
 
     def ends(self) -> dict[TopicPartition, int]:
         """See `Source.ends`."""
-        ends, self._ends = self._ends, {}
-        return ends
+        reached, self._reached = self._reached, {}
+        return {where: end for where, end in reached.items() if end > self._next.get(where, -1)}
 
     def failed_commits(self) -> list[TopicPartition]:
         """See `Source.failed_commits`."""
@@ -274,19 +275,14 @@ class KafkaSource:
         errors = list(map(Message.error, messages))
         if not any(errors):
             return messages
-        reached: list[tuple[TopicPartition, int]] = []
+        records: list[Message] = []
         for error, message in zip(errors, messages, strict=True):
             if error is None:
-                continue
-            if error.code() == KafkaError._PARTITION_EOF:
-                reached.append((TopicPartition(message.topic(), message.partition()), message.offset()))
+                records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._reached[TopicPartition(message.topic(), message.partition())] = message.offset()
             elif self._error is None and not _passes(error):
                 self._error = self._error_of(error, message)
-        records = [message for error, message in zip(errors, messages, strict=True) if error is None]
-        if reached:
-            read = dict(self._next)
-            read.update({TopicPartition(one.topic(), one.partition()): one.offset() + 1 for one in records})
-            self._ends.update({where: end for where, end in reached if end > read.get(where, -1)})
         return records
 
     def _error_of(self, error: KafkaError, message: Any) -> StreamMLError:
@@ -300,11 +296,10 @@ class KafkaSource:
         return out_of_range(TopicPartition(where.topic, where.partition), message.offset(), low, high, self._group)
 
     def _runs(self, messages: list[Any]) -> list[RecordRun]:
-        where: list[Any] = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
-        # Stable: each partition's records stay in offset order.
-        order = sorted(range(len(messages)), key=where.__getitem__)
-        groups = groupby(order, where.__getitem__)
-        return [self._run(TopicPartition(*key), [messages[place] for place in places]) for key, places in groups]
+        groups: dict[tuple[Any, Any], list[Message]] = defaultdict(list)
+        for where, message in zip(zip(map(Message.topic, messages), map(Message.partition, messages)), messages):
+            groups[where].append(message)
+        return [self._run(TopicPartition(*where), those) for where, those in groups.items()]
 
     def _run(self, partition: TopicPartition, messages: list[Message]) -> RecordRun:
         count = len(messages)
