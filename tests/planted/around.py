@@ -19,7 +19,7 @@ MISTAKES: Final = (
     ),
     Mistake(
         "the client commits on its own what it has handed over",
-        "streamml/adapters/kafka/source.py",
+        "streamml/adapters/kafka/membership.py",
         '    "enable.auto.commit": False,\n    "enable.auto.offset.store": False,\n',
         '    "enable.auto.commit": True,\n    "enable.auto.offset.store": True,\n',
         ("tests/conformance/test_sources.py::TestKafka::test_without_a_commit_the_next_member_reads_again",),
@@ -33,7 +33,7 @@ MISTAKES: Final = (
     ),
     Mistake(
         "an offset below retention is a silent jump",
-        "streamml/adapters/kafka/source.py",
+        "streamml/adapters/kafka/membership.py",
         '"auto.offset.reset": "error"',
         '"auto.offset.reset": "latest"',
         ("tests/conformance/test_sources.py::TestKafka::test_an_offset_below_retention_stops_the_worker",),

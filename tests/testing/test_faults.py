@@ -49,6 +49,7 @@ def shop(
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)
 def test_d1_d2_d4_everything_at_once_loses_nothing_of_the_shop(guarantee: Guarantee) -> None:
+    """D1.2, D2.2, D4.1."""
     report = shop(EVERYTHING, guarantee)
     report.assert_nothing_lost()
     assert report.produced == report.predicted + report.dead_lettered + report.filtered > 1500
@@ -75,6 +76,7 @@ def put(driver: TopologyDriver, sample: stream.Stream) -> None:
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)
 def test_d1_d2_d4_flights_under_faults_are_scored_as_without_them(guarantee: Guarantee) -> None:
+    """D1.2, D2.2, D4.1."""
     sample = stream.prepare(1200)
     report = faults.run(
         flight_delay,

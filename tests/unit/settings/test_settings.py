@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamml.adapters.kafka import sink, source
+from streamml.adapters.kafka import membership, sink
 from streamml.errors import SettingsError
 from streamml.settings.settings import REFUSED, masked
 from streamml.settings.sources import described, read_settings
@@ -82,8 +82,8 @@ def test_properties_that_the_promises_rest_on_are_refused(name: str, tmp_path: P
 
 def test_what_adapters_hold_fixed_no_setting_may_change() -> None:
     """D7.1."""
-    assert (source.SAFETY.keys() | sink.SAFETY.keys()) <= REFUSED.keys()
-    assert {source.SAFETY["enable.auto.commit"], source.SAFETY["enable.auto.offset.store"]} == {False}
+    assert (membership.SAFETY.keys() | sink.SAFETY.keys()) <= REFUSED.keys()
+    assert {membership.SAFETY["enable.auto.commit"], membership.SAFETY["enable.auto.offset.store"]} == {False}
 
 
 def test_secrets_are_masked() -> None:
@@ -150,3 +150,10 @@ def test_a_file_that_is_not_toml_and_one_that_is_missing(tmp_path: Path) -> None
         read_settings(environment={}, file=toml(tmp_path, "= ="))
     with pytest.raises(SettingsError, match="cannot be read"):
         read_settings(environment={}, file=tmp_path / "no.toml")
+
+
+def test_the_new_group_protocol_leaves_sessions_to_the_broker(tmp_path: Path) -> None:
+    new = '[worker]\ngroup_protocol = "consumer"\n'
+    assert read_settings(environment={}, file=toml(tmp_path, new)).settings.consumer()["group.protocol"] == "consumer"
+    with pytest.raises(SettingsError, match=r"consumer\.session\.timeout\.ms"):
+        read_settings(environment={}, file=toml(tmp_path, f'{new}[kafka.consumer]\n"session.timeout.ms" = 6000\n'))
