@@ -81,13 +81,13 @@ values = st.recursive(
     max_leaves=6,
 )
 fitting = {
-    "a": st.sampled_from(["1", "-7"]),
+    "a": st.sampled_from(["1", "-7", "9223372036854775807", "9223372036854775808", "true", "1.0"]),
     "b": texts,
     "c": texts | st.just("null"),
-    "d": st.sampled_from(["1", "2.5"]),
+    "d": st.sampled_from(["1", "2.5", "1e400"]),
     "e": texts,
     "f": texts | st.just("null"),
-    "g": st.just(Pairs()),
+    "g": st.sampled_from([Pairs(), Pairs([(("a", False), "2")]), Pairs([(("a", False), "9" * 19)])]),
     "h": st.lists(st.tuples(keys, values), max_size=3).map(Pairs),
 }
 pairs_that_fit = st.one_of([st.tuples(st.tuples(st.just(name), st.booleans()), one) for name, one in fitting.items()])
