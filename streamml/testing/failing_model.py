@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from streamml.batch.column import Array
-from streamml.errors import ModelBusy, ModelRejected
+from streamml.errors import ModelOutOfMemory, ModelRejected
 from streamml.ports.model import Model, Signature
 
 
@@ -41,7 +41,7 @@ class FailingModel:
         """See `Model.run`."""
         rows = len(next(iter(inputs.values())))
         if self._most_rows is not None and rows > self._most_rows:
-            raise ModelBusy(f"{rows} rows are too many for this model's memory, on purpose.")
+            raise ModelOutOfMemory(f"{rows} rows are too many for this model's memory, on purpose.")
         columns = [inputs[name] for name in sorted(inputs)]
         if any(self._refuses(b"".join(_bytes(column[row]) for column in columns)) for row in range(rows)):
             raise ModelRejected("The model refuses one of these rows, on purpose.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -198,6 +199,7 @@ class Plain(BaseModel):
 
 
 PLAIN = Contract.of(Plain)
+BROKEN = re.compile("[\ud800-\udfff]")  # halves of characters, which no bytes stand for
 
 
 def fits(kind: type, value: Any) -> bool:
@@ -226,7 +228,12 @@ def strictly(record: bytes) -> dict[str, Any] | None:
         found = json.loads(record.decode(), parse_constant=refused, parse_int=lambda digits: int(digits[:4000]))
     except (ValueError, RecursionError):
         return None
-    if repeats(record) or not isinstance(found, dict) or not {"a", "b", "c"} <= found.keys():
+    if (
+        repeats(record)
+        or BROKEN.search(json.dumps(found, ensure_ascii=False))
+        or not isinstance(found, dict)
+        or not {"a", "b", "c"} <= found.keys()
+    ):
         return None
     inner = {"a": 1, "b": None} | found["g"] if isinstance(found.get("g", {}), dict) and "g" in found else None
     made = {"d": 0.5, "e": "e", "f": None} | found
