@@ -15,10 +15,11 @@ from streamml.engine.dead_letters import DeadLetterLimit
 from streamml.engine.engine import Engine, EngineConfig
 from streamml.engine.events import Action, Assigned, Commit, CommitFailed, Gate, Polled, Send
 from streamml.ports.sink import Delivered
-from streamml.ports.source import Positions
+from streamml.ports.source import Positions, TopicPartition
 from tests.property.surroundings import POLL, Log, Row, Surroundings, some
 from tests.records import PARTITION, run_of
 
+PARTITIONS = [PARTITION, TopicPartition("events", 1)]
 CONFIG = EngineConfig(
     stages=(BatchPolicy(8), BatchPolicy(5)),
     prediction_topic="predictions",

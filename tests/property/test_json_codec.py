@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -81,13 +82,13 @@ values = st.recursive(
     max_leaves=6,
 )
 fitting = {
-    "a": st.sampled_from(["1", "-7"]),
+    "a": st.sampled_from(["1", "-7", "9223372036854775807", "9223372036854775808", "true", "1.0"]),
     "b": texts,
     "c": texts | st.just("null"),
-    "d": st.sampled_from(["1", "2.5"]),
+    "d": st.sampled_from(["1", "2.5", "1e400"]),
     "e": texts,
     "f": texts | st.just("null"),
-    "g": st.just(Pairs()),
+    "g": st.sampled_from([Pairs(), Pairs([(("a", False), "2")]), Pairs([(("a", False), "9" * 19)])]),
     "h": st.lists(st.tuples(keys, values), max_size=3).map(Pairs),
 }
 pairs_that_fit = st.one_of([st.tuples(st.tuples(st.just(name), st.booleans()), one) for name, one in fitting.items()])
@@ -198,6 +199,7 @@ class Plain(BaseModel):
 
 
 PLAIN = Contract.of(Plain)
+BROKEN = re.compile("[\ud800-\udfff]")  # halves of characters, which no bytes stand for
 
 
 def fits(kind: type, value: Any) -> bool:
@@ -226,7 +228,12 @@ def strictly(record: bytes) -> dict[str, Any] | None:
         found = json.loads(record.decode(), parse_constant=refused, parse_int=lambda digits: int(digits[:4000]))
     except (ValueError, RecursionError):
         return None
-    if repeats(record) or not isinstance(found, dict) or not {"a", "b", "c"} <= found.keys():
+    if (
+        repeats(record)
+        or BROKEN.search(json.dumps(found, ensure_ascii=False))
+        or not isinstance(found, dict)
+        or not {"a", "b", "c"} <= found.keys()
+    ):
         return None
     inner = {"a": 1, "b": None} | found["g"] if isinstance(found.get("g", {}), dict) and "g" in found else None
     made = {"d": 0.5, "e": "e", "f": None} | found

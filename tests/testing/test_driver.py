@@ -357,12 +357,12 @@ def test_several_topics_children_text_and_provenance_in_fields() -> None:
 
 
 def test_d3_the_id_of_a_record_that_was_never_exploded_is_the_same_beside_those_that_were() -> None:
-    def lengths(tensors: Columns) -> Columns:
-        if (tensors["t"] == "bad").any():
-            raise ValueError("bad")
-        return {"n": np.array([len(text) for text in tensors["t"]])}
+    def measure(columns: Columns) -> dict[str, Any]:
+        lengths = np.array([len(text) for text in columns["text"]], np.int64)
+        return {"length": lengths, **sm.failures(columns["text"] == "bad", "It is bad.")}
 
-    run = TopologyDriver(words(), models={"length": lengths}, service_time={"length": lambda rows: 0.1})
+    steps = [words().steps[0], sm.Transform(measure, inputs=("text",), outputs={"length": "i8"})]
+    run = TopologyDriver(replace(words(), steps=steps))
     run.send({"id": 1, "texts": ["a", "bad"]})
     run.send(b"not json")
     run.send({"id": 3, "texts": ["bad"]})
