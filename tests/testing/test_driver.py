@@ -362,7 +362,7 @@ def test_d3_the_id_of_a_record_that_was_never_exploded_is_the_same_beside_those_
         return {"length": lengths, **sm.failures(columns["text"] == "bad", "It is bad.")}
 
     steps = [words().steps[0], sm.Transform(measure, inputs=("text",), outputs={"length": "i8"})]
-    run = TopologyDriver(replace(words(), steps=steps))
+    run = TopologyDriver(replace(words(), steps=tuple(steps)))
     run.send({"id": 1, "texts": ["a", "bad"]})
     run.send(b"not json")
     run.send({"id": 3, "texts": ["bad"]})
