@@ -357,6 +357,8 @@ def test_several_topics_children_text_and_provenance_in_fields() -> None:
 
 
 def test_d3_the_id_of_a_record_that_was_never_exploded_is_the_same_beside_those_that_were() -> None:
+    """D3.1."""
+
     def measure(columns: Columns) -> dict[str, Any]:
         lengths = np.array([len(text) for text in columns["text"]], np.int64)
         return {"length": lengths, **sm.failures(columns["text"] == "bad", "It is bad.")}
