@@ -10,6 +10,7 @@ from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import DEFAULTS, KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.clock import SystemClock
+from streamml.compose.control import open_control
 from streamml.compose.identity import Identity, claim
 from streamml.compose.parts import Parts
 from streamml.compose.stages import build_stages, engine_config, reads_keys
@@ -73,11 +74,16 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
             topic_ids=names.topic_ids,
         )
         undo.callback(source.close)
-        config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
+        config = WorkerConfig(
+            max_poll_rows=settings.worker.max_poll_rows,
+            drain_s=settings.worker.drain_ms / 1000,
+            stuck_after_s=settings.worker.stuck_after_ms / 1000,
+        )
         # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
         producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
         sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source, names.topic_ids)
-        worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
+        control = open_control(settings, group)
+        worker = Worker(engine, source, stages, sink, SystemClock(), config, observer, control)
         undo.pop_all()
     return Composed(worker, engine, identity)
 

@@ -212,8 +212,8 @@ class Engine:
 
     @property
     def waiting(self) -> bool:
-        """Whether a stage waits for something that did not answer."""
-        return any(job.retry_at is not None for job in list(self._jobs.values()))
+        """Whether a stage waits for something that did not answer, until it does. May be read by any thread."""
+        return any(job.retry_at is not None or job.attempt > 1 for job in list(self._jobs.values()))
 
     @property
     def gauge(self) -> Gauge:

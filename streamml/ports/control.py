@@ -42,6 +42,17 @@ class GroupState:
 RUNNING = GroupState()
 
 
+def how_paused(state: GroupState) -> str:
+    """A pause in sentences, with what ends it."""
+    behind = (
+        "Nothing is committed behind what was settled before. Mend the cause; `streamml resume` goes on behind the records "
+        "that were weighed, workers that were started again before that read them anew."
+        if state.storm is not None
+        else "What is on its way is finished; `streamml resume` goes on."
+    )
+    return f"Paused by {state.by}: {state.reason}. {behind}"
+
+
 class Control(Protocol):
     """Where a group's state is kept; it outlives all workers.
 

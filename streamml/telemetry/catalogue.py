@@ -45,6 +45,7 @@ STALE_RESULTS: Final = Metric(
 BATCHES: Final = Metric("streamml_batches", "counter", "Batches dispatched, by stage and reason.", ("stage", "reason"))
 STEP_ROWS: Final = Metric("streamml_step_rows", "counter", "Rows that a step worked on.", ("step",))
 STEP_SECONDS: Final = Metric("streamml_step_seconds", "counter", "Seconds that a step took.", ("step",))
+PAUSED: Final = Metric("streamml_paused", "gauge", "1 while the group is paused, 0 while it takes records.")
 IN_FLIGHT: Final = Metric("streamml_in_flight_records", "gauge", "Records polled and not settled.")
 IN_FLIGHT_BYTES: Final = Metric("streamml_in_flight_bytes", "gauge", "Bytes of their keys and values.")
 QUEUED: Final = Metric("streamml_queued_rows", "gauge", "Rows that wait for a stage.", ("stage",))
@@ -64,6 +65,7 @@ CATALOGUE: Final = (
     BATCHES,
     STEP_ROWS,
     STEP_SECONDS,
+    PAUSED,
     IN_FLIGHT,
     IN_FLIGHT_BYTES,
     QUEUED,

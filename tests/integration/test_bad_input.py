@@ -249,7 +249,7 @@ def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
     worker = threading.Thread(
         daemon=True,
         target=lambda: run(
-            job.located, job.settings, RunOptions(), stop, started=lambda engine, _: running.append(engine)
+            job.located, job.settings, RunOptions(), stop, started=lambda composed, _: running.append(composed.engine)
         ),
     )
     worker.start()

@@ -76,7 +76,9 @@ class KafkaSource:
         self._group = group
         self._topic_ids = dict(topic_ids or {})
         name = str(client.get("group.instance.id", ""))
-        self._watch = GroupWatch(client, topics, group, self._topic_ids, name) if topic_ids is not None else None
+        self._watch = None
+        if topic_ids is not None:
+            self._watch = GroupWatch(client, topics, group, self._topic_ids, name, self._read_up_to)
         self._headers = headers
         self._listener: SourceListener | None = None
         self._paused = False
@@ -87,6 +89,7 @@ class KafkaSource:
         self._failed_commits: list[TopicPartition] = []
         self._ends: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
+        self._reached: dict[TopicPartition, int] = {}
         self._member: Any = None
         self._member_at = 0.0
         # Comes with the next poll: the client counts the records that came with it as delivered.
@@ -178,6 +181,18 @@ class KafkaSource:
                 for one in self._partitions()
             }
 
+    def lag(self) -> int:
+        """See `Source.lag`; the watch asks every two seconds."""
+        return 0 if self._watch is None else self._watch.lag
+
+    def _read_up_to(self) -> dict[TopicPartition, int]:
+        """Position in each partition of ours, ends that lie behind markers included. Called by the watch's thread."""
+        return {where: max(to, self._reached.get(where, 0)) for where, to in dict(self._next).items()}
+
+    def trouble(self) -> str | None:
+        """See `Source.trouble`; the watch finds out, within seven seconds."""
+        return None if self._watch is None else self._watch.trouble
+
     def close(self) -> None:
         """See `Source.close`."""
         self._closing = True
@@ -252,12 +267,19 @@ class KafkaSource:
         except SourceUnavailable:
             pass  # The next owner scores these records again: at least once.
         finally:
+            self._forget(partitions)
             consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
         self._listener.lost([TopicPartition(one.topic, one.partition) for one in partitions])
+        self._forget(partitions)
         consumer.incremental_unassign(partitions)
+
+    def _forget(self, partitions: list[ClientPartition]) -> None:
+        for one in partitions:
+            self._next.pop(TopicPartition(one.topic, one.partition), None)
+            self._reached.pop(TopicPartition(one.topic, one.partition), None)
 
     def _committed_async(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
         self._failed_commits += [
@@ -279,6 +301,7 @@ class KafkaSource:
                 self._error = error_of(error)
         records = [message for error, message in zip(errors, messages, strict=True) if error is None]
         if reached:
+            self._reached.update(reached)
             read = dict(self._next)
             read.update({TopicPartition(one.topic(), one.partition()): one.offset() + 1 for one in records})
             self._ends.update({where: end for where, end in reached if end > read.get(where, -1)})
