@@ -1,64 +1,52 @@
-"""The loop that people write by hand for the flight-delay job: poll a batch, look up, score, produce, flush, commit.
+"""The loop that people write by hand for the job of ``make chaos``: poll a batch, look up, score, produce, flush, commit.
 
-Honest, and not unkind: it batches, it commits only after a flush, it skips what it cannot parse. ``naive_loop.py BROKERS REDIS_URL GROUP``
+Honest, and not unkind: it batches, it commits only behind a flush, it skips what it cannot parse, it says which record a
+prediction is of. ``naive_loop.py BROKERS REDIS_URL GROUP SESSION_MS``
 """
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import redis
 from confluent_kafka import Consumer, Producer
 
+from loadtests.baseline.topology import FIELDS, account
+from loadtests.faults.stream import MODELS
+from loadtests.faults.topology import topology, troubled_inputs
 from streamml.adapters.redis.catalogue import unpack_pointer
 from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, pointer_key
 from streamml.ports.feature_store import FeatureSchema
-from topologies.flight_delay.topology import FEATURE_SETS, model_inputs
 
-brokers, redis_url, group = sys.argv[1:4]
-consumer = Consumer(
-    {"bootstrap.servers": brokers, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
-)
-producer = Producer({"bootstrap.servers": brokers})
+brokers, redis_url, group, session_ms = sys.argv[1:5]
+settings = {"bootstrap.servers": brokers, "topic.metadata.refresh.interval.ms": 2000}
+own = {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+consumer = Consumer({**settings, **own, "session.timeout.ms": int(session_ms)})
+producer = Producer(settings)
 store = redis.Redis.from_url(redis_url)
-session = onnxruntime.InferenceSession(str(Path("topologies/flight_delay/models/flight-delay/1/model.onnx")))
-consumer.subscribe(["departures"])
+layout = Layout.of(FeatureSchema("account", tuple(account.columns.items())))
+session = onnxruntime.InferenceSession(str(MODELS / "mlp" / "1" / "model.onnx"))
+consumer.subscribe(list(topology.source.topics))
 while True:
-    events = []
+    events, origins = [], []
     for message in consumer.consume(500, 0.1):
         try:
-            event = json.loads(message.value())
-            event["scheduled_at"] = np.datetime64(event["scheduled_at"].rstrip("Z"), "us")
-            event["departed_at"] = np.datetime64(event["departed_at"].rstrip("Z"), "us")
-            events.append(event)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            events.append(json.loads(message.value()))
+            origins.append(f"{message.topic()}/{message.partition()}/{message.offset()}")
+        except (ValueError, TypeError):
             print("skipped a bad record")
     if not events:
         continue
-    columns = {
-        name: np.array([event[name] for event in events]) for name in ("scheduled_at", "departed_at", "distance")
-    }
-    for one in FEATURE_SETS:
-        layout = Layout.of(FeatureSchema(one.name, tuple(one.columns.items())))
-        prefix = entity_prefix(one.name, unpack_pointer(store.get(pointer_key(one.name))).version)
-        found = layout.decode(
-            store.mget(entity_keys(prefix, [tuple(str(event[part]).encode() for part in one.key) for event in events]))
-        )
-        columns |= {
-            f"{one.name}.{name}": np.where(found.present, found.columns[name], kind.default)
-            for name, kind in one.columns.items()
-        }
-    inputs = model_inputs(columns)
-    probabilities, delays = session.run(["probabilities", "delay"], {"x": inputs["x"]})
-    for place, event in enumerate(events):
-        prediction = {name: event[name] for name in ("flight_id", "carrier", "origin", "dest")}
-        prediction |= {
-            "departure_delay": float(inputs["departure_delay"][place]),
-            "late_probability": float(probabilities[place, 1]),
-        }
-        prediction["expected_delay"] = float(delays[place, 0])
-        producer.produce("arrival-predictions", json.dumps(prediction), event["flight_id"])
+    version = unpack_pointer(store.get(pointer_key("account"))).version
+    keys = entity_keys(entity_prefix("account", version), [(b"%d" % event["account"],) for event in events])
+    found = layout.decode(store.mget(keys))
+    columns = {name: np.array([event[name] for event in events]) for name in FIELDS}
+    columns |= {f"account.{name}": values for name, values in found.columns.items()}
+    scores = session.run(["score"], {"x": troubled_inputs(columns)["x"]})[0][:, 0].tolist()
+    for event, origin, score, present in zip(events, origins, scores, found.present.tolist(), strict=True):
+        prediction = json.dumps({"event_id": event["event_id"], "score": score})
+        made = f"1;{origin};mlp@1;0;account@{version}{'' if present else ':missing'}"
+        producer.produce(topology.sink.topic, prediction, event["event_id"], headers={"streamml": made})
     producer.flush()
     consumer.commit(asynchronous=False)

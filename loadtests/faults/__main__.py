@@ -33,6 +33,7 @@ def main() -> int:
         "--seed", type=int, default=random.SystemRandom().randrange(1_000_000), help="repeats a schedule"
     )
     parser.add_argument("--guarantee", choices=("at_least_once", "exactly_once"), default="at_least_once")
+    parser.add_argument("--who", choices=("worker", "loop"), default="worker", help="loop: one written by hand")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--logs", type=Path, help="keep the workers' and servers' logs in this folder")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -49,9 +50,14 @@ def main() -> int:
     runs = []
     for chosen in [[name] for name in names] if arguments.alone else [names]:
         shape = Shape(
-            arguments.workers, arguments.rate, arguments.seed, arguments.guarantee, small_disk="disk_full" in chosen
+            arguments.workers,
+            arguments.rate,
+            arguments.seed,
+            arguments.guarantee,
+            small_disk="disk_full" in chosen,
+            who=arguments.who,
         )
-        suffix = f"-{chosen[0]}" if arguments.alone else ""
+        suffix = ("-loop" if arguments.who == "loop" else "") + (f"-{chosen[0]}" if arguments.alone else "")
         logs = arguments.logs and arguments.logs / f"chaos-{arguments.seed}{suffix}"
         found = run(shape, [FAULTS[name] for name in chosen], arguments.seconds, console.print, logs)
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ class Feeder:
     Attributes:
         kinds: of records that are no good events; each comes with one event in a hundred.
         sent: records given to the client.
+        ahead_s: by how much the producer's clock is wrong.
     """
 
     def __init__(self, client: dict[str, Any], topic: str, stream: Stream, rate: float, seed: int) -> None:
@@ -35,6 +36,7 @@ class Feeder:
         self._dice = random.Random(f"{seed}:feeder")
         self.kinds: tuple[str, ...] = ()
         self.sent = 0
+        self.ahead_s = 0
         self.thread = threading.Thread(target=self._feed, name="chaos-feeder")
 
     def _feed(self) -> None:
@@ -59,9 +61,11 @@ class Feeder:
         self._produce(number, kind, {**POISON, **BAD_ROWS}[kind](event))
 
     def _produce(self, number: int, mark: str, value: bytes | None) -> None:
+        row = {"value": value, "key": self._stream.keys[number], "headers": [(NUMBER, mark.encode())]}
+        row["timestamp"] = int((time.time() + self.ahead_s) * 1000)
         while True:
             try:
-                self._producer.produce(self._topic, value, self._stream.keys[number], headers=[(NUMBER, mark.encode())])
+                self._producer.produce(self._topic, **row)
             except BufferError:
                 self._producer.poll(0.1)
             else:

@@ -40,12 +40,16 @@ def table(runs: Sequence[Run]) -> Table:
 def counts(runs: Sequence[Run]) -> Table:
     """A line per run: what went in and what came out."""
     found = Table()
-    for name in ("seed", *_COUNTS, "kills"):
-        found.add_column(name.replace("_", " "), justify="right")
+    for name in ("seed", "who", *_COUNTS, "kills"):
+        found.add_column(name.replace("_", " "), justify="left" if name == "who" else "right")
     for run in runs:
         numbers = [f"{run['verdict'][name]:,}" for name in _COUNTS]
-        found.add_row(str(run["seed"]), *numbers, str(run["kills"]), style="" if run["passed"] else "red")
+        found.add_row(str(run["seed"]), _who(run), *numbers, str(run["kills"]), style="" if run["passed"] else "red")
     return found
+
+
+def _who(run: Run) -> str:
+    return run["guarantee"].replace("_", " ") if run["who"] == "worker" else "hand-written loop"
 
 
 def _cells(one: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -89,7 +93,7 @@ def _section(run: Run) -> str:
     return (
         f"<h2>Seed {run['seed']}: {'passed' if run['passed'] else 'failed'}</h2>\n"
         f"<p class='note'>{run['date']}; {run['workers']} workers, {run['rate']:,.0f} events/s for {run['seconds']:.0f} s, "
-        f"{run['guarantee'].replace('_', ' ')}; workers ended with {html.escape(json.dumps(run['exits']))}</p>\n"
+        f"{_who(run)}; processes ended with {html.escape(json.dumps(run['exits']))}</p>\n"
         f"<table><tr>{heads}</tr><tr>{cells}</tr></table>\n{_plot(run)}\n"
         f"<table><tr><th>fault</th><th></th>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr>{rows}</table>\n"
         + "".join(f"<p class='bad'>{html.escape(note)}</p>\n" for note in notes)

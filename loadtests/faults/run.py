@@ -118,6 +118,7 @@ def _document(
         "seed": world.shape.seed,
         "faults": {fault.name: fault.does for fault in faults},
         "skipped": world.skipped,
+        "who": world.shape.who,
         "workers": world.shape.workers,
         "rate": world.shape.rate,
         "seconds": seconds,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from loadtests.baseline import load
 from loadtests.baseline.topology import FIELDS
-from loadtests.faults.topology import NOT_A_NUMBER, RAISES
+from loadtests.faults.topology import NOT_A_NUMBER, RAISES, TOO_LARGE
 
 MODELS: Final = Path(load.__file__).parent / "models"
 TOLERANCE: Final = 1e-5
@@ -43,7 +43,11 @@ POISON: Final[dict[str, Poison]] = {
     "two_records": _text(lambda value: value + b"," + value),
 }
 """Records that are no events, by kind."""
-BAD_ROWS: Final[dict[str, Poison]] = {"raises": _with(merchant=RAISES), "model_nan": _with(merchant=NOT_A_NUMBER)}
+BAD_ROWS: Final[dict[str, Poison]] = {
+    "raises": _with(merchant=RAISES),
+    "model_nan": _with(merchant=NOT_A_NUMBER),
+    "out_of_memory": _with(merchant=TOO_LARGE),
+}
 """Good events that the job cannot score."""
 DROPPED: Final = ("tombstone",)
 """Kinds that end without a dead letter, on purpose."""

@@ -151,6 +151,17 @@ def hang(world: World, dice: random.Random) -> None:
     world.hang_file.unlink()
 
 
+def clock(world: World, dice: random.Random) -> None:
+    """The workers' clocks jump, and those of the producers by something else; later they jump back."""
+    world.clock_file.write_text(str(dice.choice((-86_400, -600, 600, 86_400))))
+    world.judge.clocks_agree = False
+    # Kafka takes no record from more than an hour ahead.
+    world.feeder.ahead_s = dice.choice((-86_400, -600, 600, 3000))
+    world.over.wait(dice.uniform(2.0, 5.0))
+    world.feeder.ahead_s = 0
+    world.clock_file.unlink()
+
+
 def churn(world: World, dice: random.Random) -> None:
     """One more worker, or one less; never fewer than the run began with."""
     slots = world.crew.slots
@@ -202,11 +213,12 @@ FAULTS: Final = {
         Fault("poison", f"one record in a hundred of each of {len(POISON)} kinds that are no events", None, poison),
         Fault(
             "bad_rows",
-            "one event in a hundred makes the job's function raise, one the model answer NaN",
+            "one event in a hundred makes the job's function raise, one the model answer NaN, one needs more memory than there is",
             None,
             bad_rows,
         ),
         Fault("hang", "the job's function does not come back for 1 to 6 s", (9.0, 14.0), hang),
+        Fault("clock", "the workers' and the producer's clocks jump by minutes or a day, and back", (8.0, 12.0), clock),
         Fault("churn", "a worker more, then a worker less", (2.0, 2.0), churn),
         Fault(
             "partitions", f"the input topic gets a partition more, up to {MOST_PARTITIONS}", (12.0, 20.0), partitions

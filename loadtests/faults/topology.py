@@ -1,4 +1,5 @@
-"""The baseline's job as it is put under faults: the same steps, and an input function that can be made to raise, answer NaN, or hang."""
+"""The baseline's job as it is put under faults: the same steps, and an input function that can be made to raise, answer NaN,
+run out of memory, or hang."""
 
 from __future__ import annotations
 
@@ -18,8 +19,12 @@ RAISES: Final = -1
 """The merchant of an event on which the job's function raises."""
 NOT_A_NUMBER: Final = -2
 """The merchant of an event for which the model answers NaN."""
+TOO_LARGE: Final = -3
+"""The merchant of an event that needs more memory than there is."""
 HANG_FILE: Final = "CHAOS_HANG_FILE"
 """Names the file that makes the function hang as long as it is there."""
+CLOCK_FILE: Final = "CHAOS_CLOCK_FILE"
+"""Names the file that says by how many seconds the workers' clocks are wrong."""
 
 
 def troubled_inputs(columns: dict[str, Any]) -> dict[str, Any]:
@@ -28,6 +33,8 @@ def troubled_inputs(columns: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.02)
     if (columns["merchant"] == RAISES).any():
         raise ArithmeticError("This merchant cannot be computed with.")
+    if (columns["merchant"] == TOO_LARGE).any():
+        np.empty(1 << 60, np.uint8)
     x = baseline.model_inputs(columns)["x"]
     x[columns["merchant"] == NOT_A_NUMBER] = np.nan
     return {"x": x}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from loadtests.faults.feeder import Feeder
 from loadtests.faults.judge import Judge
 from loadtests.faults.proxy import Proxy
 from loadtests.faults.stream import MODELS, Stream
-from loadtests.faults.topology import HANG_FILE, topology
+from loadtests.faults.topology import CLOCK_FILE, HANG_FILE, topology
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.errors import FatalError
@@ -30,6 +31,7 @@ from streamml.ops.topics import create_topics
 from streamml.settings.settings import RedisSettings, Settings
 
 PARTITIONS = 4
+CLOCK_SHIM = Path(__file__).parent / "clock"
 _DISK_MB = 600
 _START_S = 120.0
 _LEAVE_S = 30.0
@@ -47,6 +49,7 @@ class Shape:
         seed: of everything that is left to chance.
         guarantee: the setting ``[worker] processing_guarantee``.
         session_s: session timeout of the workers.
+        who: ``worker``, or ``loop``: what people write by hand, under the same faults.
         small_disk: whether the broker's folder is a file system of its own that can be filled.
     """
 
@@ -56,6 +59,7 @@ class Shape:
     guarantee: str = "at_least_once"
     session_s: int = 6
     small_disk: bool = False
+    who: str = "worker"
 
 
 class World:
@@ -107,12 +111,8 @@ class World:
         load_features(self.redis.url)
         create_topics(topology, self.settings, PARTITIONS, 1)
         self._judge(stack)
-        self.hang_file = self.folder / "hang"
-        self.crew = Crew(
-            [sys.executable, "-m", "streamml", "run", "loadtests/faults/topology.py", "--config", str(self._config())],
-            {HANG_FILE: str(self.hang_file), "STREAMML_STATE_DIR": str(self.folder / "state")},
-            self.folder,
-        )
+        self.hang_file, self.clock_file = self.folder / "hang", self.folder / "clock"
+        self.crew = Crew(self._command(), self._environment(), self.folder)
         stack.callback(self.crew.end, 0.0)
         shape = self.shape
         self.feeder = Feeder(self.client, topology.source.topics[0], self._stream, shape.rate, shape.seed)
@@ -137,6 +137,21 @@ class World:
         self.judge.follow(topology.dead_letters.topic, range(1))
         self.judge.thread.start()
         stack.callback(self.judge.stop)
+
+    def _command(self) -> list[str]:
+        if self.shape.who == "worker":
+            config = ["--config", str(self._config())]
+            return [sys.executable, "-m", "streamml", "run", "loadtests/faults/topology.py", *config]
+        where = [self.settings.brokers, self.settings.redis.url, topology.name, str(self.shape.session_s * 1000)]
+        return [sys.executable, "-m", "loadtests.naive_loop", *where]
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            HANG_FILE: str(self.hang_file),
+            CLOCK_FILE: str(self.clock_file),
+            "PYTHONPATH": os.pathsep.join([str(CLOCK_SHIM), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "STREAMML_STATE_DIR": str(self.folder / "state"),
+        }
 
     def _config(self) -> Path:
         """The workers' settings, as a file."""

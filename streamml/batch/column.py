@@ -18,16 +18,16 @@ Array = npt.NDArray[Any]
 Columns = Mapping[str, Array]
 Scalar = bool | int | float | str | bytes
 
-_NUMPY: Final[dict[str, str]] = {
-    "bool": "?",
-    "i4": "<i4",
-    "i8": "<i8",
-    "f4": "<f4",
-    "f8": "<f8",
-    "timestamp": "<M8[us]",
-    "text": "O",
-    "bytes": "O",
-    "object": "O",
+_NUMPY: Final[dict[str, np.dtype[Any]]] = {
+    "bool": np.dtype("?"),
+    "i4": np.dtype("<i4"),
+    "i8": np.dtype("<i8"),
+    "f4": np.dtype("<f4"),
+    "f8": np.dtype("<f8"),
+    "timestamp": np.dtype("<M8[us]"),
+    "text": np.dtype("O"),
+    "bytes": np.dtype("O"),
+    "object": np.dtype("O"),
 }
 # Kinds of numpy values that a default may be of.
 _STANDS_IN: Final[dict[str, str]] = {
@@ -69,7 +69,7 @@ class ColumnType:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The numpy type of the values, little-endian."""
-        return np.dtype(_NUMPY[self.kind])
+        return _NUMPY[self.kind]
 
     @property
     def numeric(self) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -54,9 +55,10 @@ from streamml.engine.rows import check_conservation, rows_of, split_by_slot
 from streamml.errors import FatalError, LedgerViolation, TransientError
 from streamml.ports.control import GroupState
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
-from streamml.ports.source import TopicPartition
+from streamml.ports.source import RecordRun, TopicPartition
 
 _FIRST_ROWS: Final = 64
+_by_partition: Final = attrgetter("partition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,8 @@ class Engine:
             times.append(send_at)
         if self._stop is not None:
             times.append(self._stop.deadline)
-        if not self._config.exactly_once and any(
-            slot.committed != self._position(slot) for slot in self._assignment.slots()
+        if not (self._config.exactly_once or self._weighed) and any(
+            slot.committed != slot.ledger.position for slot in self._assignment.slots()
         ):
             times.append(self._commit_at)
         return min(times, default=None)
@@ -236,7 +238,11 @@ class Engine:
 
     def _position(self, slot: Slot) -> int:
         """How far a slot may be committed; not at all further while what looks like a storm of dead letters is weighed."""
-        return slot.committed if self._brake.keeps_from_commit(idle=self.idle) else slot.ledger.position
+        return slot.committed if self._weighed else slot.ledger.position
+
+    @property
+    def _weighed(self) -> bool:
+        return self._brake.keeps_from_commit(idle=self.idle)
 
     def queued_rows(self) -> list[int]:
         """Rows that wait, per stage."""
@@ -250,17 +256,18 @@ class Engine:
             self._assignment.open(partition, position)
 
     def _polled(self, event: Polled) -> None:
-        parts: list[MicroBatch] = []
-        for run in event.runs:
+        ours: list[tuple[RecordRun, Slot]] = []
+        # By partition, so that the rows of a slot lie together all the way.
+        for run in sorted(event.runs, key=_by_partition):
             slot = self._assignment.of(run.partition)
             if slot is None:
                 self.statistics.dropped_stale += len(run)
                 continue
-            parts.append(rows_of(run, slot))
+            ours.append((run, slot))
             self._gauge.add(len(run), run.size_bytes)
             self.statistics.polled += len(run)
-        if parts:
-            self._stages[0].batcher.put(MicroBatch.join(parts))
+        if ours:
+            self._stages[0].batcher.put(rows_of(ours))
         for partition, position in event.ends.items():
             slot = self._assignment.of(partition)
             if slot is not None:
@@ -344,14 +351,14 @@ class Engine:
     def _settle(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
         ordinals: dict[int, list[Int]] = {}
         for block in outcomes:
-            for number, piece in split_by_slot(block):
-                ordinals.setdefault(number, []).append(piece.origin.ordinal)
+            # What the sequencer released is of one slot a block.
+            if len(block):
+                ordinals.setdefault(int(block.origin.slot[0]), []).append(block.origin.ordinal)
         exploded = any(block.origin.child is not None for block in outcomes)
         for number, parts in ordinals.items():
             slot = self._assignment.by_number(number)
             if slot is not None:
-                joined = np.concatenate(parts)
-                left = slot.ledger.settle(np.unique(joined) if exploded else joined)
+                left = slot.ledger.settle(_ascending(parts, once=exploded))
                 self._gauge.add(-left[0], -left[1])
         for block in outcomes:
             self._count(block)
@@ -360,8 +367,13 @@ class Engine:
             self._brake.weigh(outcomes)
 
     def _count(self, block: Outcomes) -> None:
-        name = {Kind.PREDICTION: "predictions", Kind.DEAD_LETTER: "dead_letters", Kind.FILTERED: "filtered"}[block.kind]
-        setattr(self.statistics, name, getattr(self.statistics, name) + len(block))
+        match block.kind:
+            case Kind.PREDICTION:
+                self.statistics.predictions += len(block)
+            case Kind.DEAD_LETTER:
+                self.statistics.dead_letters += len(block)
+            case Kind.FILTERED:
+                self.statistics.filtered += len(block)
 
     # -- what follows ------------------------------------------------------------------------------------------------
 
@@ -391,7 +403,7 @@ class Engine:
     def _dispatch(self, actions: list[Action]) -> None:
         for index in reversed(range(len(self._stages))):
             stage = self._stages[index]
-            if stage.busy or self._crowded(index + 1):
+            if stage.busy or not stage.batcher.rows or self._crowded(index + 1):
                 continue
             taken = stage.batcher.take(stage.growth)
             if taken is None:
@@ -478,3 +490,10 @@ class Engine:
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+
+def _ascending(parts: list[Int], *, once: bool) -> Int:
+    """All of these ordinals, each of the parts ascending; ``once``: one that is there again counts once."""
+    if once:
+        return np.unique(np.concatenate(parts))
+    return parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))

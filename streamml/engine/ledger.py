@@ -73,7 +73,7 @@ class Ledger:
         return entry.end if place >= len(entry.run) else int(entry.run.offsets[place - 1]) + 1
 
     def settle(self, ordinals: Int) -> tuple[int, int]:
-        """Settle the records at ``ordinals``, each exactly once over the life of the slot.
+        """Settle the records at ``ordinals``, ascending, each exactly once over the life of the slot.
 
         Returns:
             Records and bytes of the runs that left the ledger because they and all before them are settled.
@@ -81,7 +81,8 @@ class Ledger:
         Raises:
             LedgerViolation: an ordinal was never opened, or was settled before.
         """
-        if len(ordinals) and not (self._first_ordinal <= ordinals.min() and ordinals.max() < self._next_ordinal):
+        first = self._starts[0] if self._starts else self._next_ordinal
+        if len(ordinals) and not (first <= ordinals[0] and ordinals[-1] < self._next_ordinal):
             raise LedgerViolation("A record was settled that is not open: settled twice, or never polled.")
         for index, count in enumerate(self._counts(ordinals)):
             if count:
@@ -99,21 +100,17 @@ class Ledger:
         counts: list[int] = np.bincount(where, minlength=len(self._entries)).tolist()
         return counts
 
-    @property
-    def _first_ordinal(self) -> int:
-        return self._starts[0] if self._starts else self._next_ordinal
-
     def _release_prefix(self) -> tuple[int, int]:
-        done = 0
+        done = rows = size_bytes = 0
         for entry in self._entries:
             if entry.unsettled:
                 break
             done += 1
-        left = self._entries[:done]
-        if left:
-            self._position = left[-1].end
-            del self._entries[:done], self._starts[:done]
-        return sum(len(entry.run) for entry in left), sum(entry.run.size_bytes for entry in left)
+            rows += len(entry.run)
+            size_bytes += entry.run.size_bytes
+            self._position = entry.end
+        del self._entries[:done], self._starts[:done]
+        return rows, size_bytes
 
     def find(self, ordinal: int) -> tuple[RecordRun, int]:
         """The run that holds ``ordinal`` and the record's index in it.

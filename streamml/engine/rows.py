@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,22 +15,23 @@ from streamml.errors import LedgerViolation
 from streamml.ports.source import RecordRun
 
 
-def rows_of(run: RecordRun, slot: Slot) -> MicroBatch:
-    """A polled run as rows, entered into the slot's ledger."""
-    count = len(run)
-    first = slot.ledger.open(run)
+def rows_of(polled: Sequence[tuple[RecordRun, Slot]]) -> MicroBatch:
+    """Polled runs as rows, entered into their slots' ledgers. At least one run; all have the same columns."""
+    runs = [run for run, _ in polled]
+    counts = [len(run) for run in runs]
+    firsts = [slot.ledger.open(run) for run, slot in polled]
     origin = Origin(
-        slot=np.full(count, slot.number, np.int64),
-        ordinal=np.arange(first, first + count, dtype=np.int64),
-        offset=run.offsets,
-        timestamp=run.timestamps,
-        flags=np.zeros(count, np.int64),
+        slot=np.repeat([slot.number for _, slot in polled], counts),
+        ordinal=np.concatenate([np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)]),
+        offset=np.concatenate([run.offsets for run in runs]),
+        timestamp=np.concatenate([run.timestamps for run in runs]),
+        flags=np.zeros(sum(counts), np.int64),
     )
-    columns: dict[str, Array] = {VALUE: run.values}
-    if run.keys is not None:
-        columns[KEY] = run.keys
-    if run.headers is not None:
-        columns[HEADERS] = run.headers
+    columns = {VALUE: np.concatenate([run.values for run in runs])}
+    if runs[0].keys is not None:
+        columns[KEY] = np.concatenate([run.keys for run in runs if run.keys is not None])
+    if runs[0].headers is not None:
+        columns[HEADERS] = np.concatenate([run.headers for run in runs if run.headers is not None])
     return MicroBatch(origin, columns)
 
 
@@ -38,9 +40,15 @@ def split_by_slot(piece: Outcomes) -> list[tuple[int, Outcomes]]:
     if not len(piece):
         return []
     slots = piece.origin.slot
-    if (slots == slots[0]).all():
+    edges = [0, *((slots[1:] != slots[:-1]).nonzero()[0] + 1).tolist(), len(slots)]
+    if len(edges) == 2:
         return [(int(slots[0]), piece)]
-    return [(int(number), piece.take(slots == number)) for number in np.unique(slots)]
+    numbers = slots[edges[:-1]].tolist()
+    distinct = list(dict.fromkeys(numbers))
+    if len(distinct) < len(numbers):
+        return [(number, piece.take(slots == number)) for number in distinct]
+    # Rows of one poll lie together by slot, and a slice copies nothing.
+    return [(number, piece.take(slice(*edge))) for number, edge in zip(numbers, pairwise(edges), strict=True)]
 
 
 def not_of(origin: Origin, records: set[tuple[int, int]]) -> Array:

@@ -142,7 +142,7 @@ class Encode:
         ended.append(
             Outcomes(Kind.PREDICTION, rows.origin, values, keys, self._headers(rows), self._config.model),
         )
-        return batch.take(slice(0, 0)), ended
+        return MicroBatch(batch.origin.take(slice(0, 0)), {}), ended
 
     def _flag_late(self, batch: MicroBatch, now: float) -> MicroBatch:
         budget, born = self._config.latency_budget_s, self._config.born

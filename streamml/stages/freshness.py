@@ -26,13 +26,18 @@ class State(enum.IntEnum):
         return "" if self is State.FRESH else f":{self.name.lower()}"
 
 
-def states(present: Mask, row_time: Int, event_time: Int, ttl_us: int | None) -> npt.NDArray[np.int8]:
-    """The state of each row; int8 ``[n]``.
+def states(present: Mask, row_time: Int, event_time: Int, ttl_us: int | None) -> npt.NDArray[np.int8] | None:
+    """The state of each row, int8 ``[n]``; ``None`` where all are fresh.
 
     Age = row time − time that the value describes, both int64 ``[n]``, µs. Older than ``ttl_us`` is stale; younger than
     nothing is from the future: the value knows what the row could not.
     """
     age = row_time - event_time
+    fresh = present & (age >= 0)
+    if ttl_us is not None:
+        fresh &= age <= ttl_us
+    if np.count_nonzero(fresh) == len(fresh):
+        return None
     found = np.where(present, State.FRESH, State.MISSING).astype(np.int8)
     if ttl_us is not None:
         found[present & (age > ttl_us)] = State.STALE

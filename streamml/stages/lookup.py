@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
 
 _REST_S: Final = 1.0
+_EACH: Final = slice(None)
 
 
 class LookUp:
@@ -50,12 +52,14 @@ class LookUp:
         replies = self._replies([one.request for one in entities], now)
         row_time = self._row_time(batch)
         columns: dict[str, Array] = {}
-        found: list[Array] = []
+        found: list[Array | None] = []
         for one, asked, reply in zip(self._sets, entities, replies, strict=True):
             state = one.states(asked, reply, row_time)
             columns |= one.columns(asked, reply, state)
             found.append(state)
         joined = self._flagged(batch.with_columns(columns), found, replies)
+        if _all_fresh(found):
+            return joined, broken
         passed, ended = self._end_by_policy(joined, found)
         return passed, [*broken, *ended]
 
@@ -103,13 +107,13 @@ class LookUp:
                 replies.append(None)
         return replies
 
-    def _flagged(self, batch: MicroBatch, found: list[Array], replies: list[FeatureReply | None]) -> MicroBatch:
-        if not any(state.any() for state in found):
+    def _flagged(self, batch: MicroBatch, found: list[Array | None], replies: list[FeatureReply | None]) -> MicroBatch:
+        if _all_fresh(found):
             codes = np.full(len(batch), FLAGS.code(self._text(State.FRESH, replies)), np.int64)
             return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
         mixed = np.zeros(len(batch), np.int64)
         for state in found:
-            mixed = mixed * len(State) + state
+            mixed = mixed * len(State) + (State.FRESH if state is None else state)
         kinds, inverse = np.unique(mixed, return_inverse=True)
         texts = [self._text(int(kind), replies) for kind in kinds]
         codes = np.array([FLAGS.code(text) for text in texts], np.int64)[inverse]
@@ -123,10 +127,12 @@ class LookUp:
             parts.insert(0, f"{one.declared.name}{version}{State(state).flag}")
         return ",".join(parts)
 
-    def _end_by_policy(self, batch: MicroBatch, found: list[Array]) -> tuple[MicroBatch, list[Outcomes]]:
+    def _end_by_policy(self, batch: MicroBatch, found: list[Array | None]) -> tuple[MicroBatch, list[Outcomes]]:
         ended: list[Outcomes] = []
         over = np.zeros(len(batch), bool)
         for one, state in zip(self._sets, found, strict=True):
+            if state is None:
+                continue
             for failing, failure in one.failures(self.name, state, batch):
                 new = failing & ~over
                 ended.append(dead_letters(batch.origin.take(new), [failure] * int(new.sum())))
@@ -134,13 +140,19 @@ class LookUp:
         return (batch.take(~over) if over.any() else batch), ended
 
 
+@dataclass(frozen=True, slots=True)
 class _Entities:
-    """The distinct entities of a batch, and which row is about which."""
+    """The distinct entities of a batch of ``rows``, and which row is about which.
 
-    def __init__(self, request: FeatureRequest, index: Int, absent: Mask | None) -> None:
-        self.request = request
-        self.index = index
-        self.absent = absent
+    Args:
+        index: int64 ``[rows]``, place of each row's entity among the distinct ones; a slice where every row has its own.
+        absent: bool ``[rows]``, rows about no entity; ``None`` where there are none.
+    """
+
+    request: FeatureRequest
+    rows: int
+    index: Int | slice
+    absent: Mask | None
 
 
 class _Set:
@@ -151,6 +163,7 @@ class _Set:
         self._schema = FeatureSchema(declared.name, tuple(declared.columns.items()))
         self._ttl_us = None if declared.ttl is None else int(seconds(declared.ttl) * 1e6)
         self._meter = DefaultsMeter(declared.max_default_ratio)
+        self._columns = [(name, f"{declared.name}.{name}", column) for name, column in declared.columns.items()]
 
     def entities(self, batch: MicroBatch) -> _Entities:
         """Keys without repetition. A row with a null in its key is about no entity."""
@@ -161,39 +174,32 @@ class _Set:
         values: list[Any] = (
             columns[0].tolist() if len(columns) == 1 else list(zip(*map(np.ndarray.tolist, columns), strict=True))
         )
-        places = dict.fromkeys(values)
-        for place, value in enumerate(places):
-            places[value] = place
-        index = np.fromiter(map(places.__getitem__, values), np.int64, len(values))
-        if absent is not None:
-            whole = np.zeros(len(batch), np.int64)
-            whole[~absent] = index
-            index = whole
-        distinct: list[Any] = list(places)
+        distinct: list[Any] = list(dict.fromkeys(values))
+        index = _EACH if len(distinct) == len(batch) else _places(values, distinct, absent)
         parts: list[Any] = [distinct] if len(columns) == 1 else list(zip(*distinct, strict=True))
         keys = list(zip(*(_key_bytes(part) for part in parts), strict=True))
-        return _Entities(FeatureRequest(self._schema, keys), index, absent)
+        return _Entities(FeatureRequest(self._schema, keys), len(batch), index, absent)
 
-    def states(self, asked: _Entities, reply: FeatureReply | None, row_time: Int) -> Array:
-        """A `State` per row.
+    def states(self, asked: _Entities, reply: FeatureReply | None, row_time: Int) -> Array | None:
+        """A `State` per row; ``None`` where all are fresh.
 
         Raises:
             FeaturesUnavailable: more rows than ``max_default_ratio`` would get defaults.
         """
         if reply is None or not len(reply.present):
             state = State.UNAVAILABLE if reply is None else State.MISSING
-            return np.full(len(asked.index), state, np.int8)
+            return np.full(asked.rows, state, np.int8)
         present = reply.present[asked.index]
         if asked.absent is not None:
             present &= ~asked.absent
         found = states(present, row_time, reply.event_time[asked.index], self._ttl_us)
-        self._weigh(found, reply.version)
+        if found is None:
+            self._meter.share(asked.rows, 0)
+        else:
+            self._weigh(found, reply.version)
         return found
 
     def _weigh(self, found: Array, version: str) -> None:
-        if not found.any():
-            self._meter.share(len(found), 0)
-            return
         defaulted = np.zeros(len(found), bool)
         if self.declared.if_missing == "default":
             defaulted |= found == State.MISSING
@@ -207,19 +213,19 @@ class _Set:
                 "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
             )
 
-    def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array) -> dict[str, Array]:
-        """The set's columns per row, defaults where a row has no fresh value."""
-        unusable = state != State.FRESH
-        whole = not unusable.any()
+    def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array | None) -> dict[str, Array]:
+        """The set's columns per row, read-only; defaults where a row has no fresh value."""
+        stored = None if reply is None or not len(reply.present) else reply.columns
         columns: dict[str, Array] = {}
-        for name, declared in self.declared.columns.items():
-            if reply is not None and len(reply.present):
-                column = reply.columns[name][asked.index]
+        for name, output, declared in self._columns:
+            if stored is not None:
+                column = stored[name][asked.index]
             else:
-                column = np.zeros((len(state), *declared.shape), declared.dtype)
-            if not whole and declared.default is not None:
-                column[unusable] = declared.default
-            columns[f"{self.declared.name}.{name}"] = sealed(column)
+                column = np.zeros((asked.rows, *declared.shape), declared.dtype)
+            if state is not None and declared.default is not None:
+                column = column.copy()
+                column[state != State.FRESH] = declared.default
+            columns[output] = sealed(column)
         return columns
 
     def failures(self, step: str, state: Array, batch: MicroBatch) -> list[tuple[Mask, Failure]]:
@@ -228,8 +234,6 @@ class _Set:
         Raises:
             FatalError: a policy is ``fail`` and a row is concerned.
         """
-        if not state.any():
-            return []
         name, key = self.declared.name, ", ".join(self.declared.key)
         old = (state == State.STALE) | (state == State.FROM_FUTURE)
         cases = (
@@ -251,6 +255,21 @@ class _Set:
             if policy == "dead_letter" and concerned.any():
                 found.append((concerned, Failure(step, error, f"For this row feature set {name} {what}.")))
         return found
+
+
+def _all_fresh(found: Sequence[Array | None]) -> bool:
+    return all(state is None for state in found)
+
+
+def _places(values: Sequence[Any], distinct: Sequence[Any], absent: Mask | None) -> Int:
+    """Place of each row's value among the distinct ones; 0 for rows without a value."""
+    place_of = {value: place for place, value in enumerate(distinct)}
+    places = np.fromiter(map(place_of.__getitem__, values), np.int64, len(values))
+    if absent is None:
+        return places
+    whole = np.zeros(len(absent), np.int64)
+    whole[~absent] = places
+    return whole
 
 
 def _null_in_any(columns: list[Array]) -> Mask | None:

@@ -42,7 +42,7 @@ class RunModel:
             return batch.take(slice(0, 0)), ended
         scored = MicroBatch.join(parts)
         bad = self._not_finite(scored)
-        if bad.any():
+        if bad is not None:
             failure = Failure(self.name, "ModelRejected", "The model's answer is not finite.", self._label)
             ended.append(dead_letters(scored.origin.take(bad), [failure] * int(bad.sum())))
             scored = scored.take(~bad)
@@ -64,12 +64,13 @@ class RunModel:
         said = str(error) if isinstance(error, ModelRejected) else f"The model raised {type(error).__name__}."
         return Failure(self.name, "ModelRejected", said, self._label)
 
-    def _not_finite(self, scored: MicroBatch) -> Array:
-        bad = np.zeros(len(scored), bool)
-        for name in self._outputs:
-            column = scored.columns[name]
-            if column.dtype.kind == "f":
-                bad |= ~np.isfinite(column.reshape(len(scored), -1)).all(axis=1)
+    def _not_finite(self, scored: MicroBatch) -> Array | None:
+        """Rows with an output that is not finite; ``None`` where there are none."""
+        columns = [scored.columns[name] for name in self._outputs]
+        finite = [np.isfinite(column) for column in columns if column.dtype.kind == "f"]
+        if all(one.all() for one in finite):
+            return None
+        bad: Array = ~np.logical_and.reduce([one.reshape(len(scored), -1).all(axis=1) for one in finite])
         return bad
 
 

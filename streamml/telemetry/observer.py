@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streamml.batch.flags import FLAGS
-from streamml.batch.microbatch import Int, Origin
+from streamml.batch.microbatch import Int
 from streamml.batch.outcome import Kind
 from streamml.engine.events import Settled, StageResult
 from streamml.telemetry.latency import LatencyHistogram
@@ -43,9 +43,8 @@ class Observer:
         """Rows reached their end; ``now`` in seconds since 1970."""
         predictions = [block.origin for block in settled.outcomes if block.kind is Kind.PREDICTION]
         if predictions:
-            joined = Origin.join(predictions)
-            self.latency.add(now * 1000.0 - joined.timestamp)
-            self._count_flags(joined.flags)
+            self.latency.add(now * 1000.0 - np.concatenate([origin.timestamp for origin in predictions]))
+            self._count_flags(np.concatenate([origin.flags for origin in predictions]))
         for block in settled.outcomes:
             if block.kind is Kind.DEAD_LETTER and block.values is not None:
                 self.dead_letters.update((failure.step, failure.error) for failure in block.values)
@@ -60,6 +59,6 @@ class Observer:
 
     def _count_flags(self, flags: Int) -> None:
         counts = np.bincount(flags)
-        for code in np.flatnonzero(counts).tolist():
+        for code in counts.nonzero()[0].tolist():
             for flag in filter(None, FLAGS.text(code).split(",")):
                 self.flags[flag] += int(counts[code])

@@ -49,9 +49,15 @@ class Group(Shell):
 
     @contextmanager
     def running(self, workers: int = 1) -> Iterator[subprocess.Popen[str]]:
-        process = self.start("run", "payments.py", "--workers", str(workers), "--metrics-port", str(self.port), "--json")
+        process = self.start(
+            "run", "payments.py", "--workers", str(workers), "--metrics-port", str(self.port), "--json"
+        )
         try:
             yield process
+        except BaseException:
+            process.send_signal(6)
+            print("DBG", process.communicate())
+            raise
         finally:
             process.kill()
             process.wait()
@@ -117,7 +123,7 @@ def test_e4_l2_a_storm_pauses_survives_kill_9_and_ends_when_somebody_resumes(gro
         until(group.says("/ready", 200, "ready"))
         position = group.committed()
         group.produce_bad(BAD, GOOD)
-        until(group.says("/ready", 503, "paused: 100% of the latest"))
+        until(group.says("/ready", 503, "records became dead letters"))
         group.produce(10, GOOD + BAD)
         assert group.ask("/live")[0] == 200
         assert group.committed() == position
@@ -125,12 +131,13 @@ def test_e4_l2_a_storm_pauses_survives_kill_9_and_ends_when_somebody_resumes(gro
         worker.send_signal(signal.SIGKILL)
     group.declare("max_ratio=0.2, min_sample=100", parsing="pydantic")
     with group.running() as worker:
-        until(group.says("/ready", 503, "paused: 100% of the latest"))
+        until(group.says("/ready", 503, "records became dead letters"))
         assert group.committed() == position
         assert len(group.scores()) == GOOD
         assert group.letters() == (BAD if guarantee == "at_least_once" else 0)
         told = group.type("resume", "payments.py", "--json")
-        assert (told["changed"], told["before"]["storm"]["share"], told["paused"]) == (True, 1.0, False)
+        assert (told["changed"], told["paused"]) == (True, False)
+        assert told["before"]["storm"]["share"] > 0.2
         until(lambda: len(group.scores()) >= GOOD + BAD + 10)
         until(group.says("/ready", 200, "ready"))
         worker.send_signal(signal.SIGTERM)

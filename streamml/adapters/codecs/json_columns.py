@@ -13,11 +13,12 @@ import numpy as np
 from msgspec import UNSET
 
 from streamml.adapters.codecs.json_structs import default_maker
-from streamml.batch.column import Array, ColumnType, object_array, sealed
+from streamml.batch.column import Array, ColumnType, sealed
 from streamml.errors import ConfigError
 from streamml.schema.field import Field
 
 Adapt = Callable[[Iterable[Any]], Iterable[Any]]
+Build = Callable[[Iterable[Any], int], Array]
 ColumnReader = Callable[[Sequence[Any]], Array]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,14 +33,15 @@ def column_reader(field: Field, adapt: Adapt | None = None) -> ColumnReader:
         adapt: turns the rows' values (never null) into those of the column.
     """
     read, declared, filled = attrgetter(field.name), field.column, _filler(field)
+    build = _builder(declared)
 
     def column(rows: Sequence[Any]) -> Array:
         values: Iterable[Any] = map(read, rows)
         if not field.required:
             values = filled(values)
         if declared.nullable:
-            return sealed(_masked(list(values), declared, adapt))
-        return sealed(_plain(adapt(values) if adapt else values, len(rows), declared))
+            return sealed(_masked(list(values), declared, build, adapt))
+        return sealed(build(adapt(values) if adapt else values, len(rows)))
 
     return column
 
@@ -64,27 +66,26 @@ def _filler(field: Field) -> Callable[[Iterable[Any]], list[Any]]:
     return lambda values: [default if value is UNSET else value for value in values]
 
 
-def _masked(values: list[Any], declared: ColumnType, adapt: Adapt | None) -> Array:
+def _masked(values: list[Any], declared: ColumnType, build: Build, adapt: Adapt | None) -> Array:
     present = np.fromiter(map(is_not, values, repeat(None)), np.bool_, len(values))
     held: list[Any] = [value for value in values if value is not None]
-    dense = _plain(adapt(held) if adapt else held, len(held), declared)
+    dense = build(adapt(held) if adapt else held, len(held))
     data = np.full((len(values), *declared.shape), None if dense.dtype == object else 0, dense.dtype)
     data[present] = dense
     absent = ~present.reshape(-1, *(1 for _ in declared.shape))
     return np.ma.MaskedArray(data, mask=np.broadcast_to(absent, data.shape).copy())
 
 
-def _plain(values: Iterable[Any], count: int, declared: ColumnType) -> Array:
-    if declared.shape:
-        return np.fromiter(chain.from_iterable(values), declared.dtype).reshape(count, *declared.shape)
-    if declared.kind == "timestamp":
-        return _timestamps(list(values), count)
-    if declared.dtype == object:
-        return object_array(values, count)
-    return np.fromiter(values, declared.dtype, count)
+def _builder(declared: ColumnType) -> Build:
+    """A function from values, none of them null, and their number to a column."""
+    shape, dtype = declared.shape, declared.dtype
+    if shape:
+        return lambda values, count: np.fromiter(chain.from_iterable(values), dtype).reshape(count, *shape)
+    return _timestamps if declared.kind == "timestamp" else lambda values, count: np.fromiter(values, dtype, count)
 
 
-def _timestamps(values: list[datetime], count: int) -> Array:
+def _timestamps(moments: Iterable[datetime], count: int) -> Array:
+    values = list(moments)
     try:
         gaps = list(map(sub, values, repeat(EPOCH)))
     except TypeError:  # a naive one is UTC

@@ -24,6 +24,7 @@ from streamml.schema.field import Field
 
 REPEATED: Final = "Record repeats a key."
 _GROUP: Final = 256  # records joined at a time: buffers above 128 KiB are mapped and unmapped on every use
+_QUOTE: Final = ord('"')
 _ESCAPED: Final = re.compile(rb"\\(.)")
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -91,7 +92,7 @@ def _joined(records: Sequence[bytes]) -> Iterable[bytes]:
 
 
 def _quotes(text: bytes) -> int:
-    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord('"')))
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == _QUOTE))
 
 
 def _unescaped_quotes(text: bytes) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import repeat
+from types import NoneType
 from typing import Any, Final
 
 import msgspec
@@ -85,7 +86,8 @@ class JsonEncoder:
             kept = np.delete(np.arange(rows), list(failed))
             _, refused = attempt(self._verify, values[kept].tolist(), self._explain)
             failed |= {int(kept[at]): reason for at, reason in refused.items()}
-        values[list(failed)] = None
+        if failed:
+            values[list(failed)] = None
         return Encoded(sealed(values), sorted(failed.items()))
 
     def _written(self, structs: Iterable[Struct], rows: int, failed: dict[int, str]) -> Array:
@@ -136,29 +138,23 @@ def _misfit(field: Field, declared: ColumnType, column: Array, rows: int) -> str
 
 def _cells(field: Field, declared: ColumnType, column: Array, failed: dict[int, str]) -> list[Any]:
     """The column as Python values, ``None`` for null; what is wrong goes to ``failed``, where a first reason stays."""
-    null, partly = _nulls(column)
-    write = {"timestamp": _times, "text": _texts, "bytes": _texts, "object": _objects}.get(declared.kind, _numbers)
-    values, flaws = write(field, declared, np.ma.getdata(column), null)
-    flaws.append((partly, "is null only in part"))
+    null, flaws = np.zeros(len(column), np.bool_), Flaws()
+    if isinstance(column, np.ma.MaskedArray):
+        mask, column = np.ma.getmaskarray(column), np.ma.getdata(column)
+        null = _any(mask)
+        flaws.append((null & _any(~mask), "is null only in part"))
+    values, found = _WRITERS.get(declared.kind, _numbers)(field, declared, column, null)
+    flaws += found
     if not declared.nullable:
         flaws.append((null, "has no value, and its field is not nullable"))
     if field.value.kind == "choice" and not set(values) <= {None, *field.value.choices}:
         flaws.append((_mask(value not in field.value.choices for value in values) & ~null, "is none of the choices"))
-    for mask, flaw in flaws:
-        for index in np.flatnonzero(mask).tolist():
+    for bad, flaw in flaws:
+        for index in bad.nonzero()[0].tolist():
             failed.setdefault(index, f"Column `{field.name}` {flaw}.")
-    for index in np.flatnonzero(null).tolist():
+    for index in null.nonzero()[0].tolist():
         values[index] = None
     return values
-
-
-def _nulls(column: Array) -> tuple[Mask, Mask]:
-    """Rows with a null, and vectors among them that are null only in part; bool ``[n]`` each."""
-    if not isinstance(column, np.ma.MaskedArray):
-        return np.zeros(len(column), np.bool_), np.zeros(len(column), np.bool_)
-    mask = np.ma.getmaskarray(column)
-    null = _any(mask)
-    return null, null & _any(~mask)
 
 
 def _any(mask: Mask) -> Mask:
@@ -211,7 +207,7 @@ def _times(field: Field, declared: ColumnType, data: Array, null: Mask) -> tuple
 def _texts(field: Field, declared: ColumnType, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
     values, _ = _objects(field, declared, data, null)
     wanted: type = bytes if declared.kind == "bytes" else str
-    if wanted is str and set(map(type, values)) <= {str, type(None)}:
+    if wanted is str and set(map(type, values)) <= {str, NoneType}:
         return values, []
     texts = [_text(value, wanted) for value in values]
     return texts, [(_mask(text is None for text in texts) & ~null, f"is no {declared.kind}, or not UTF-8")]
@@ -228,8 +224,12 @@ def _text(value: Any, wanted: type) -> str | None:
 
 def _objects(field: Field, declared: ColumnType, data: Array, null: Mask) -> tuple[list[Any], Flaws]:
     values = data.tolist()
-    null |= _mask(map(operator.is_, values, repeat(None)))
+    if NoneType in set(map(type, values)):
+        null |= _mask(map(operator.is_, values, repeat(None)))
     return values, []
+
+
+_WRITERS: Final = {"timestamp": _times, "text": _texts, "bytes": _texts, "object": _objects}
 
 
 def _plain(value: Any) -> Any:

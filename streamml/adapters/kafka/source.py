@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, Literal
 
@@ -87,9 +87,11 @@ class KafkaSource:
         self._config = config
         self._consumer: Any = opened(Consumer, config)
         self._failed_commits: list[TopicPartition] = []
-        self._ends: dict[TopicPartition, int] = {}
-        self._next: dict[TopicPartition, int] = {}
+        # Ends of partitions as the client told them; most lie right behind the last record.
         self._reached: dict[TopicPartition, int] = {}
+        # Those that lie behind what nobody is shown.
+        self._hidden: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}
         self._member: Any = None
         self._member_at = 0.0
         # Comes with the next poll: the client counts the records that came with it as delivered.
@@ -147,7 +149,9 @@ class KafkaSource:
 
     def ends(self) -> dict[TopicPartition, int]:
         """See `Source.ends`."""
-        ends, self._ends = self._ends, {}
+        reached, self._reached = self._reached, {}
+        ends = {where: end for where, end in reached.items() if end > self._next.get(where, -1)}
+        self._hidden.update(ends)
         return ends
 
     def failed_commits(self) -> list[TopicPartition]:
@@ -187,7 +191,7 @@ class KafkaSource:
 
     def _read_up_to(self) -> dict[TopicPartition, int]:
         """Position in each partition of ours, ends that lie behind markers included. Called by the watch's thread."""
-        return {where: max(to, self._reached.get(where, 0)) for where, to in dict(self._next).items()}
+        return {where: max(to, self._hidden.get(where, 0)) for where, to in dict(self._next).items()}
 
     def trouble(self) -> str | None:
         """See `Source.trouble`; the watch finds out, within seven seconds."""
@@ -278,8 +282,8 @@ class KafkaSource:
 
     def _forget(self, partitions: list[ClientPartition]) -> None:
         for one in partitions:
-            self._next.pop(TopicPartition(one.topic, one.partition), None)
-            self._reached.pop(TopicPartition(one.topic, one.partition), None)
+            for known in (self._next, self._reached, self._hidden):
+                known.pop(TopicPartition(one.topic, one.partition), None)
 
     def _committed_async(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
         self._failed_commits += [
@@ -291,28 +295,21 @@ class KafkaSource:
         errors = list(map(Message.error, messages))
         if not any(errors):
             return messages
-        reached: list[tuple[TopicPartition, int]] = []
+        records: list[Message] = []
         for error, message in zip(errors, messages, strict=True):
             if error is None:
-                continue
-            if error.code() == KafkaError._PARTITION_EOF:
-                reached.append((TopicPartition(message.topic(), message.partition()), message.offset()))
+                records.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._reached[TopicPartition(message.topic(), message.partition())] = message.offset()
             elif self._error is None and not _passes(error):
                 self._error = error_of(error)
-        records = [message for error, message in zip(errors, messages, strict=True) if error is None]
-        if reached:
-            self._reached.update(reached)
-            read = dict(self._next)
-            read.update({TopicPartition(one.topic(), one.partition()): one.offset() + 1 for one in records})
-            self._ends.update({where: end for where, end in reached if end > read.get(where, -1)})
         return records
 
     def _runs(self, messages: list[Any]) -> list[RecordRun]:
-        where: list[Any] = list(zip(map(Message.topic, messages), map(Message.partition, messages), strict=True))
-        # Stable: each partition's records stay in offset order.
-        order = sorted(range(len(messages)), key=where.__getitem__)
-        groups = groupby(order, where.__getitem__)
-        return [self._run(TopicPartition(*key), [messages[place] for place in places]) for key, places in groups]
+        groups: dict[tuple[Any, Any], list[Message]] = defaultdict(list)
+        for where, message in zip(zip(map(Message.topic, messages), map(Message.partition, messages)), messages):
+            groups[where].append(message)
+        return [self._run(TopicPartition(*where), those) for where, those in groups.items()]
 
     def _run(self, partition: TopicPartition, messages: list[Message]) -> RecordRun:
         count = len(messages)

@@ -149,8 +149,11 @@ class Session:
         Raises:
             FeaturesUnavailable: the server does not answer, or answers with an error.
         """
-        self.send(pack(*command))
-        return self.read()
+        with self._translated():
+            self._connection.send_packed_command([pack(*command)])
+            reply = self._connection.read_response(disable_decoding=True)
+        self._used_at = time.monotonic()
+        return reply
 
     def send(self, packed: bytes) -> None:
         """Send packed commands without waiting.

@@ -162,11 +162,18 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Where the header and the columns of one schema lie in a value."""
+    """Where the header and the columns of one schema lie in a value.
+
+    Args:
+        places: names of the columns, and of their fields in ``dtype``.
+        stamp: format and schema hash, the first eight bytes of every value, as one number.
+    """
 
     schema: FeatureSchema
     dtype: np.dtype[Any]
+    places: tuple[tuple[str, str], ...]
     schema_hash: int
+    stamp: int
 
     @staticmethod
     def of(schema: FeatureSchema) -> Layout:
@@ -194,24 +201,22 @@ class Layout:
                 "itemsize": _rounded_up(end, _ALIGNMENT),
             }
         )
-        return Layout(schema, dtype, zlib.crc32("\n".join(schema_lines(schema)).encode()))
+        places = tuple((name, place) for (name, _), (place, _) in zip(schema.columns, fields, strict=True))
+        schema_hash = zlib.crc32("\n".join(schema_lines(schema)).encode())
+        stamp = int.from_bytes(MAGIC + schema_hash.to_bytes(4, "little"), "little")
+        return Layout(schema, dtype, places, schema_hash, stamp)
 
     @property
     def size(self) -> int:
         """Bytes of one value."""
         return self.dtype.itemsize
 
-    @property
-    def stamp(self) -> int:
-        """Format and schema hash, the first eight bytes of every value, as one number."""
-        return int.from_bytes(MAGIC + self.schema_hash.to_bytes(4, "little"), "little")
-
     def encode(self, columns: Mapping[str, Array], event_time: Int, write_time: int) -> list[bytes]:
         """One value per row. The columns have the declared types and as many rows as ``event_time``."""
         rows = np.zeros(len(event_time), self.dtype)
         rows["stamp"], rows["event_time"], rows["write_time"] = self.stamp, event_time, write_time
-        for index, (name, _) in enumerate(self.schema.columns):
-            rows[f"c{index}"] = columns[name]
+        for name, place in self.places:
+            rows[place] = columns[name]
         return cast("list[bytes]", rows.view(f"V{self.size}").tolist())
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
@@ -227,7 +232,7 @@ class Layout:
             rows = rows.copy()
             rows[~present] = np.zeros((), self.dtype)
             rows.setflags(write=False)
-        columns = {name: rows[f"c{index}"] for index, (name, _) in enumerate(self.schema.columns)}
+        columns = {name: rows[place] for name, place in self.places}
         return Decoded(present, rows["event_time"], rows["write_time"], columns, corrupt)
 
     def _rows(self, values: Sequence[bytes | None], absent: int) -> Array:

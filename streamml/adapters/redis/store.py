@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, Final
 
 from streamml.adapters.redis.catalogue import Pointer, unpack_pointer
-from streamml.adapters.redis.connection import Pool, Server, pack
+from streamml.adapters.redis.connection import Pool, Server
 from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, pointer_key, schema_lines
 from streamml.adapters.redis.versions import never_loaded
 from streamml.errors import FeaturesUnavailable
@@ -110,8 +110,7 @@ class RedisFeatureStore:
 
     def _mget(self, keys: list[bytes]) -> list[Any]:
         with self._pool.session() as session:
-            session.send(pack("MGET", *keys))
-            values: list[Any] = session.read()
+            values: list[Any] = session.call("MGET", *keys)
             return values
 
     def _learn(self, sets: list[str], raw: Sequence[bytes | None]) -> dict[str, _Current]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.java import class_path, default_cache, java
-from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
+from streamml.ops.embedded.process import Server, free_port, listening, writable
 from streamml.ops.embedded.security import KafkaSecurity
 
 _CLUSTER: Final = "c3RyZWFtbWwtZGV2LTAwMQ"
@@ -20,7 +19,7 @@ _READY_S: Final = 90.0
 _READY_TOPIC: Final = "streamml-ready"
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(Server):
     """A broker whose data lies under one folder and survives `kill`.
 
     Args:
@@ -41,11 +40,10 @@ class EmbeddedKafka:
         outlive: bool = False,
         security: KafkaSecurity | None = None,
     ) -> None:
+        super().__init__(outlive=outlive)
         self._root = root
         self._security = security
         self._progress = progress
-        self._outlive = outlive
-        self._process: subprocess.Popen[bytes] | None = None
         self._port = port if port is not None else free_port()
         self._controller_port = controller_port if controller_port is not None else free_port()
 
@@ -58,11 +56,6 @@ class EmbeddedKafka:
     def ports(self) -> tuple[int, int]:
         """For clients, and for the controller."""
         return self._port, self._controller_port
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         """Start, and return when a record has gone in and come out again.
@@ -79,32 +72,9 @@ class EmbeddedKafka:
         jars = class_path(default_cache(), self._progress)
         properties = self._configure()
         self._format(jars, properties)
-        with (self._root / "kafka.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [java(), "-Xmx512m", "-Xshare:auto", "-XX:+UseSerialGC", "-cp", jars, "kafka.Kafka", str(properties)],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
-            )
+        options = ["-Xmx512m", "-Xshare:auto", "-XX:+UseSerialGC", "-cp", jars]
+        self._run([java(), *options, "kafka.Kafka", str(properties)], self._root / "kafka.log")
         self._wait_until_ready()
-
-    def let_go(self) -> int:
-        """Leave the process to itself; returns its id."""
-        assert self._process is not None
-        process, self._process = self._process, None
-        return let_go(process)
-
-    def kill(self) -> None:
-        """End the broker as a crash does (SIGKILL)."""
-        end(self._process, signal.SIGKILL)
-        self._process = None
-
-    def stop(self) -> None:
-        """End the broker in good order; after 15 s by force."""
-        end(self._process, signal.SIGTERM)
-        self._process = None
 
     def _configure(self) -> Path:
         listeners = f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}"
@@ -157,9 +127,8 @@ class EmbeddedKafka:
     def _wait_until_ready(self) -> None:
         from confluent_kafka import KafkaException
 
-        assert self._process is not None
         deadline = time.monotonic() + _READY_S
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and self._running:
             try:
                 if listening(self._port):
                     _round_trip(self.bootstrap_servers)

@@ -9,12 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from streamml.errors import ConfigError
 
 _PR_SET_PDEATHSIG: Final = 1
+_PATIENCE_S: Final = 15.0
 
 
 def free_port() -> int:
@@ -57,22 +59,63 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def end(process: subprocess.Popen[bytes] | None, how: signal.Signals, patience_s: float = 15.0) -> None:
-    """End a child and wait for it; by force where it takes longer than ``patience_s``."""
-    if process is None:
-        return
-    process.send_signal(how)
-    try:
-        process.wait(timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+class Server:
+    """A server as a child process.
 
+    Args:
+        outlive: whether it stays when this process ends.
+    """
 
-def let_go(process: subprocess.Popen[bytes]) -> int:
-    """The id of a child that is to outlive this process; `subprocess` would warn that nobody waits for it."""
-    process.returncode = 0
-    return process.pid
+    def __init__(self, *, outlive: bool) -> None:
+        self._outlive = outlive
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return None if self._process is None else self._process.pid
+
+    def let_go(self) -> int:
+        """Leave the process to itself; returns its id."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        # Otherwise `subprocess` warns that nobody waits for it.
+        process.returncode = 0
+        return process.pid
+
+    def kill(self) -> None:
+        """End it as a crash does (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in good order; after 15 s by force."""
+        self._end(signal.SIGTERM)
+
+    def _run(self, command: Sequence[str], log: Path) -> None:
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
+            )
+
+    @property
+    def _running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def started_at(pid: int) -> str | None:

