@@ -23,7 +23,7 @@ from streamml.ports.control import RUNNING, GroupState, Storm
 _LOG: Final = logging.getLogger("streamml.control")
 _KEY: Final = b"state"
 _VERSION: Final = 1
-_TURN_S: Final = 0.25
+_TURN_S: Final = 0.1
 _WRITE_S: Final = 10.0
 _LISTEN_S: Final = 1.0
 _CLOSE_S: Final = 2.0

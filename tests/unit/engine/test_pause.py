@@ -122,7 +122,7 @@ def test_d2_in_transactions_a_storm_is_judged_before_it_is_committed() -> None:
 
 def test_predictions_that_the_broker_refuses_are_dead_letters_of_their_window() -> None:
     brake = Brake(LIMIT, "w")
-    batch = rows_of(run_of(list(range(10))), Assignment(SlotNames(), ordered=True).open(PARTITION, 0))
+    batch = rows_of([(run_of(list(range(10))), Assignment(SlotNames(), ordered=True).open(PARTITION, 0))])
     brake.weigh([predictions_of(batch)])
     brake.weigh_refused(3)
     assert brake.broke_out(1.0) is None
