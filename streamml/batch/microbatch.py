@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -97,6 +98,11 @@ class MicroBatch:
     def __len__(self) -> int:
         return len(self.origin.slot)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the columns; objects count as themselves, without what they refer to, and once if children share them."""
+        return sum(_size(column, shared=self.origin.child is not None) for column in self.columns.values())
+
     def take(self, index: Array | slice) -> MicroBatch:
         """The rows at ``index`` (integers, mask or slice), origin kept."""
         return MicroBatch(self.origin.take(index), {name: column[index] for name, column in self.columns.items()})
@@ -116,3 +122,12 @@ class MicroBatch:
             return parts[0]
         columns = {name: concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
         return MicroBatch(Origin.join([part.origin for part in parts]), columns)
+
+
+def _size(column: Array, *, shared: bool) -> int:
+    if column.dtype != object:
+        return column.nbytes
+    values = column.ravel().tolist()
+    if shared:
+        values = list({id(value): value for value in values}.values())
+    return column.nbytes + sum(map(sys.getsizeof, values))

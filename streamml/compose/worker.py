@@ -9,7 +9,7 @@ from typing import Any
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import DEFAULTS, KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
-from streamml.clock import SystemClock
+from streamml.clock import Clock, SystemClock
 from streamml.compose.control import open_control
 from streamml.compose.identity import Identity, claim
 from streamml.compose.parts import Parts
@@ -18,9 +18,11 @@ from streamml.compose.surroundings import examine
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine
 from streamml.errors import SettingsError
+from streamml.ports.feature_store import FeatureStore
 from streamml.runtime.reader import WorkerConfig
 from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
+from streamml.stages.guard import GuardedStore, feature_store_guard
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
 
@@ -61,7 +63,9 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         names = SlotNames({name: topics[name].id for name in topology.source.topics})
         engine = Engine(engine_config(topology, parts.models, settings.worker, identity.name), names)
         largest = topics[topology.sink.topic].max_message_bytes
-        stages = build_stages(topology, parts.models, parts.store, names.prefixes, max_prediction_bytes=largest)
+        clock, observer = SystemClock(), observer or Observer()
+        store = _guarded(parts.store, clock, observer)
+        stages = build_stages(topology, parts.models, store, names.prefixes, max_prediction_bytes=largest)
         member = {"group.instance.id": f"{group}/{identity.name}"} if identity.stable else {}
         source = KafkaSource(
             topology.source.topics,
@@ -83,9 +87,17 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
         sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source, names.topic_ids)
         control = open_control(settings, group)
-        worker = Worker(engine, source, stages, sink, SystemClock(), config, observer, control)
+        worker = Worker(engine, source, stages, sink, clock, config, observer, control)
         undo.pop_all()
     return Composed(worker, engine, identity)
+
+
+def _guarded(store: FeatureStore | None, clock: Clock, observer: Observer) -> FeatureStore | None:
+    if store is None:
+        return None
+    guard = feature_store_guard(clock)
+    observer.guards.append(guard)
+    return GuardedStore(store, guard)
 
 
 def _sink(

@@ -27,6 +27,7 @@ from streamml.ports.feature_store import FeatureSchema
 from streamml.ports.model import Model
 from streamml.ports.source import Headers, TopicPartition
 from streamml.settings.settings import WorkerSettings
+from streamml.stages.guard import GuardedStore, feature_store_guard
 from streamml.testing.models import StandIn, models_of
 from streamml.testing.results import Prediction, read_prediction
 from streamml.testing.virtual_worker import ServiceTime, VirtualWorker
@@ -209,6 +210,7 @@ class TopologyDriver:
 
     def _begin(self) -> None:
         topology, names = self._topology, SlotNames()
+        store = GuardedStore(self.store, feature_store_guard(self.clock))
         self._engine = Engine(engine_config(topology, self._models, self._settings, "driver"), names)
         self._source = MemorySource(
             self.broker,
@@ -221,7 +223,7 @@ class TopologyDriver:
         self._worker = VirtualWorker(
             self._engine,
             self._source,
-            build_stages(topology, self._models, self.store, names.prefixes),
+            build_stages(topology, self._models, store, names.prefixes),
             MemorySink(self.broker),
             MemoryControl(self.broker, topology.name),
             self.clock,

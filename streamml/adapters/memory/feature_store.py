@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.errors import ConfigError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 
 Entity = tuple[Any, ...]
@@ -79,7 +79,7 @@ class MemoryFeatureStore:
     def ping(self) -> None:
         """See the port."""
         if self._unavailable is not None:
-            raise FeaturesUnavailable(self._unavailable)
+            raise FeatureStoreDown(self._unavailable)
 
     def close(self) -> None:
         """See the port."""

@@ -96,6 +96,8 @@ class EmbeddedKafka(Server):
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # The default does not take members that hear of a lost session sooner than after 6 s.
+            "group.min.session.timeout.ms": "1000",
             # By their records' time, which events that are fed in from the past carry: they would be gone in minutes.
             "log.retention.ms": "-1",
             # A broker that was killed may register again when its old session has ended; the default is 9 s.

@@ -34,6 +34,7 @@ class FailAll:
 
     name = "fail_all"
     outside = False
+    too_large = 0
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         return batch.take(slice(0, 0)), [dead_letters(batch.origin, [Failure("s", "E", "m")] * len(batch))]
