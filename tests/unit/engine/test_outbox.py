@@ -39,12 +39,12 @@ def test_d2_a_transaction_with_a_refused_record_is_tried_again_with_its_dead_let
     outbox = ExactlyOnce(_records, Budget(1_000, 1_000_000), 0.2, Backoff())
     outbox.put((predictions_of(rows_of([(run_of([0, 1, 2]), slot)])),))
 
-    first = _sent(outbox.go_on([slot], 1.0, urgent=False))
+    first = _sent(outbox.go_on([slot], 1.0, urgent=False, withheld=False))
     assert _offsets(first) == {"PREDICTION": [0, 1, 2]}
     outbox.delivered(Delivered(first.token, (Refusal(0, 1, "too large"),)))
     # The transaction may be on its way to its commit already; the broker takes it back then.
     outbox.ended(TransactionEnded(False), [slot], 1.1)
-    again = outbox.go_on([slot], 9.0, urgent=True)
+    again = outbox.go_on([slot], 9.0, urgent=True, withheld=False)
 
     assert not any(isinstance(action, AbortTransaction) for action in again)
     assert _offsets(_sent(again)) == {"PREDICTION": [0, 2], "DEAD_LETTER": [1]}
