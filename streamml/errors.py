@@ -16,7 +16,9 @@
     |- TransientError         retried by policy; its stage waits
     |  |- SourceUnavailable
     |  |- FeaturesUnavailable
+    |  |  `- FeatureStoreDown
     |  |- ModelBusy
+    |  |- ModelOutOfMemory    fewer rows may fit; a row that does not alone is a dead letter
     |  `- SinkUnavailable
     `- FatalError             the worker stops                              exit 3
        |- ModelFault
@@ -94,7 +96,16 @@ class EncodeError(RowError):
 
 
 class TransientError(StreamMLError):
-    """Something outside is not available now; the stage retries with backoff."""
+    """Something outside is not available now; the stage retries with backoff.
+
+    Args:
+        message: one or more sentences.
+        retry_in_s: seconds before which it is useless to try again, where that is known; otherwise the backoff decides.
+    """
+
+    def __init__(self, message: str, *, retry_in_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_in_s = retry_in_s
 
 
 class SourceUnavailable(TransientError):
@@ -105,8 +116,16 @@ class FeaturesUnavailable(TransientError):
     """The feature store does not answer, or holds another schema than the topology declares."""
 
 
+class FeatureStoreDown(FeaturesUnavailable):
+    """The feature store itself does not answer, whichever set is asked for."""
+
+
 class ModelBusy(TransientError):
-    """The model cannot take a batch now."""
+    """The model cannot take a batch now, of any size."""
+
+
+class ModelOutOfMemory(TransientError):
+    """The model has not enough memory for these rows; fewer may fit."""
 
 
 class SinkUnavailable(TransientError):
@@ -118,7 +137,7 @@ class FatalError(StreamMLError):
 
 
 class ModelFault(FatalError):
-    """The model itself is at fault: wrong shape, wrong type, or every row of a batch fails."""
+    """The model itself is at fault: a wrong name, shape or type, a device that failed. No row is to blame, so none is one's."""
 
 
 class LedgerViolation(FatalError):

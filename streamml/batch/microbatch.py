@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 VALUE = "record.value"
 KEY = "record.key"
 HEADERS = "record.headers"
+_NOT_EXPLODED: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Origin:
         offset: int64 ``[n]``; offset of the parent record.
         timestamp: int64 ``[n]``; record time in ms since 1970, UTC.
         flags: int64 ``[n]``; code of what happened to the row, see `streamml.batch.flags`.
-        child: int64 ``[n]`` or ``None``; index of the row among its parent's children, ``None``: no row was exploded.
+        child: int64 ``[n]`` or ``None``; index of the row among its parent's children, -1 for a row that was not exploded.
+            ``None``: no row was.
         last: bool ``[n]`` or ``None``; whether the row is its parent's last child.
     """
 
@@ -72,14 +76,23 @@ class Origin:
             np.concatenate([part.offset for part in parts]),
             np.concatenate([part.timestamp for part in parts]),
             np.concatenate([part.flags for part in parts]),
-            np.concatenate([part.children for part in parts]) if exploded else None,
+            np.concatenate([part._numbers for part in parts]) if exploded else None,
             np.concatenate([part.lasts for part in parts]) if exploded else None,
         )
 
     @property
     def children(self) -> Int:
         """`child`, with zeros for rows that were never exploded."""
-        return np.zeros(len(self), np.int64) if self.child is None else self.child
+        return np.maximum(self._numbers, 0)
+
+    @property
+    def _numbers(self) -> Int:
+        return np.full(len(self), _NOT_EXPLODED, np.int64) if self.child is None else self.child
+
+    def child_at(self, index: int) -> int | None:
+        """Index of one row among its parent's children; ``None`` where it was not exploded."""
+        child = _NOT_EXPLODED if self.child is None else int(self.child[index])
+        return None if child == _NOT_EXPLODED else child
 
     @property
     def lasts(self) -> Mask:
@@ -96,6 +109,11 @@ class MicroBatch:
 
     def __len__(self) -> int:
         return len(self.origin.slot)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the columns; objects count as themselves, without what they refer to, and once if children share them."""
+        return sum(_size(column, shared=self.origin.child is not None) for column in self.columns.values())
 
     def take(self, index: Array | slice) -> MicroBatch:
         """The rows at ``index`` (integers, mask or slice), origin kept."""
@@ -116,3 +134,12 @@ class MicroBatch:
             return parts[0]
         columns = {name: concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
         return MicroBatch(Origin.join([part.origin for part in parts]), columns)
+
+
+def _size(column: Array, *, shared: bool) -> int:
+    if column.dtype != object:
+        return column.nbytes
+    values = column.ravel().tolist()
+    if shared:
+        values = list({id(value): value for value in values}.values())
+    return column.nbytes + sum(map(sys.getsizeof, values))

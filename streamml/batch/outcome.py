@@ -25,7 +25,7 @@ class Failure:
 
     Args:
         step: name of the step that failed it.
-        error: class name of the `streamml.errors.RowError`.
+        error: class name of the `streamml.errors.RowError`, or ``ModelOutOfMemory`` of a row that does not fit alone.
         message: one sentence without any of the record's values.
         model: ``name@version`` where a model failed it, else empty.
         attempts: number of the try that failed it; over 1 where something that its stage needs did not answer before.
@@ -63,6 +63,14 @@ class Outcomes:
 
     def __len__(self) -> int:
         return len(self.origin.slot)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the keys and values of predictions; 0 for other kinds, whose records are counted where they came in."""
+        if self.kind is not Kind.PREDICTION:
+            return 0
+        columns = [column.tolist() for column in (self.values, self.keys) if column is not None]
+        return sum(sum(map(len, filter(None, column))) for column in columns)
 
     def take(self, index: Array | slice) -> Outcomes:
         """The rows at ``index``."""

@@ -74,6 +74,7 @@ def engine_config(
         dead_letter_topic=letters.topic,
         dead_letter_limit=DeadLetterLimit(letters.max_ratio, letters.min_sample),
         budget=Budget(settings.max_in_flight_rows, settings.max_in_flight_mb * 1_000_000),
+        max_outbound_bytes=settings.max_in_flight_mb * 1_000_000,
         exactly_once=settings.processing_guarantee == "exactly_once",
         ordered=topology.sink.order == "partition",
         commit_interval_s=settings.commit_interval_ms / 1000,

@@ -11,7 +11,7 @@ from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
-from streamml.clock import SystemClock
+from streamml.clock import Clock, SystemClock
 from streamml.compose.identity import Identity, claim
 from streamml.compose.parts import Parts
 from streamml.compose.stages import build_stages, engine_config, reads_keys
@@ -19,9 +19,11 @@ from streamml.compose.surroundings import examine
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine
 from streamml.errors import SettingsError
+from streamml.ports.feature_store import FeatureStore
 from streamml.runtime.reader import WorkerConfig
 from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
+from streamml.stages.guard import GuardedStore, feature_store_guard
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
 
@@ -64,7 +66,9 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         names = SlotNames({name: topics[name].id for name in topology.source.topics})
         engine = Engine(engine_config(topology, parts.models, settings.worker, identity.name), names)
         largest = topics[topology.sink.topic].max_message_bytes
-        stages = build_stages(topology, parts.models, parts.store, names.prefixes, max_prediction_bytes=largest)
+        clock, observer = SystemClock(), observer or Observer()
+        store = _guarded(parts.store, clock, observer)
+        stages = build_stages(topology, parts.models, store, names.prefixes, max_prediction_bytes=largest)
         # A static member of the new protocol cannot come back before its session has ended; a dynamic one can.
         static = identity.stable and settings.worker.group_protocol == "classic"
         member = {"group.instance.id": f"{group}/{identity.name}"} if static else {}
@@ -86,9 +90,17 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         # Two dynamic members of one name fence each other's producers and nothing else, for ever.
         own_name = identity.name if static else f"{gethostname()}/{identity.name}"
         sink = _sink(topology, settings, producer, f"{group}/{own_name}", source, names.topic_ids)
-        worker = Worker(engine, source, stages, sink, SystemClock(), config, observer)
+        worker = Worker(engine, source, stages, sink, clock, config, observer)
         undo.pop_all()
     return Composed(worker, engine, identity)
+
+
+def _guarded(store: FeatureStore | None, clock: Clock, observer: Observer) -> FeatureStore | None:
+    if store is None:
+        return None
+    guard = feature_store_guard(clock)
+    observer.guards.append(guard)
+    return GuardedStore(store, guard)
 
 
 def _sink(

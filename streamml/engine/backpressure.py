@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bound on what was polled and is not settled (promise B2).
+    """Bound of a buffer (promise B2).
 
-    One poll may overshoot it, so the exact most is the budget plus one poll.
+    What comes in one piece may overshoot it, so the exact most is one row or byte less than the budget plus one piece.
 
     Args:
-        rows: records.
+        rows: records or rows.
         size_bytes: bytes of their keys and values.
     """
 
@@ -21,7 +21,7 @@ class Budget:
 
 
 class Gauge:
-    """What is on its way, against its budget."""
+    """What a buffer holds, against its budget."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -32,7 +32,7 @@ class Gauge:
 
     @property
     def room(self) -> bool:
-        """Whether another poll may be taken."""
+        """Whether another piece may come in."""
         return self.rows < self._budget.rows and self.size_bytes < self._budget.size_bytes
 
     def add(self, rows: int, size_bytes: int) -> None:
@@ -41,3 +41,7 @@ class Gauge:
         self.size_bytes += size_bytes
         self.most_rows = max(self.most_rows, self.rows)
         self.most_bytes = max(self.most_bytes, self.size_bytes)
+
+    def clear(self) -> None:
+        """Nothing is in it any more."""
+        self.rows = self.size_bytes = 0

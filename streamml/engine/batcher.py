@@ -53,18 +53,28 @@ class Batcher:
         self._policy = policy
         self._parts: deque[MicroBatch] = deque()
         self._rows = 0
+        self._size_bytes = 0.0
+
+    @property
+    def size_bytes(self) -> float:
+        """Bytes of these rows, as far as they were told, shared out evenly among them."""
+        return self._size_bytes
 
     @property
     def rows(self) -> int:
         """Rows that wait."""
         return self._rows
 
-    def put(self, batch: MicroBatch) -> None:
-        """Queue rows. What bounds them is the worker's budget (`streamml.engine.backpressure`), and for rows that a stage
-        has made of others, that it rests while more than two batches wait after it."""
+    def put(self, batch: MicroBatch, size_bytes: int = 0) -> None:
+        """Queue rows, of so many bytes beyond what the worker's budget counts already.
+
+        What bounds them is that budget (`streamml.engine.backpressure`), and for rows that a stage has made of others, that
+        it rests while more than two batches, or more bytes than the budget, wait after it.
+        """
         if len(batch):
             self._parts.append(batch)
             self._rows += len(batch)
+            self._size_bytes += size_bytes
 
     def take(self, growth: float = 1.0) -> tuple[MicroBatch, Flush] | None:
         """The next batch, or ``None`` while nothing waits; ``growth`` as in `BatchPolicy.decide`."""
@@ -81,12 +91,16 @@ class Batcher:
             parts.append(part)
             wanted -= len(part)
         batch = MicroBatch.join(parts)
-        self._rows -= len(batch)
+        self._leave(len(batch))
         return batch, reason
+
+    def _leave(self, rows: int) -> None:
+        self._size_bytes -= self._size_bytes * rows / self._rows if self._rows else 0.0
+        self._rows -= rows
 
     def drop(self, slots: set[int]) -> None:
         """Forget the rows of these slots."""
         closed = list(slots)
         kept = (part.take(~np.isin(part.origin.slot, closed)) for part in self._parts)
         self._parts = deque(part for part in kept if len(part))
-        self._rows = sum(len(part) for part in self._parts)
+        self._leave(self._rows - sum(len(part) for part in self._parts))

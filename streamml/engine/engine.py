@@ -47,8 +47,9 @@ from streamml.engine.events import (
 )
 from streamml.engine.outbound import Letters, prediction_records
 from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox
-from streamml.engine.retry import Backoff
-from streamml.engine.rows import check_conservation, rows_of, split_by_slot
+from streamml.engine.retry import Backoff, RetryBudget
+from streamml.engine.rows import check_conservation, rows_of, split_by_slot, stretches
+from streamml.engine.sequencer import Sequencer
 from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import RecordRun, TopicPartition
@@ -69,7 +70,7 @@ class EngineConfig:
         exactly_once: send and commit in transactions (promise D2), which needs ``ordered``.
         ordered: keep the order of each source partition.
         commit_interval_s: how often positions are committed; at a crash, as much may be scored twice.
-        max_outbound_rows: most records handed to the sink and not acknowledged.
+        max_outbound_rows, max_outbound_bytes: bound on what is handed to the sink and not acknowledged.
         backoff: pause between tries of a stage whose dependency is down.
         worker: this worker's name, for dead letters.
     """
@@ -83,6 +84,7 @@ class EngineConfig:
     ordered: bool = True
     commit_interval_s: float = 0.2
     max_outbound_rows: int = 100_000
+    max_outbound_bytes: int = 64_000_000
     backoff: Backoff = field(default_factory=Backoff)
     worker: str = ""
 
@@ -132,21 +134,25 @@ class Engine:
         self._names = names
         self._assignment = Assignment(names, ordered=config.ordered)
         self._stages = [
-            _Stage(Batcher(policy), policy.max_rows, policy.max_rows / _FIRST_ROWS if policy.explodes else 1.0)
+            _Stage(
+                Batcher(policy), policy.max_rows, max(1.0, policy.max_rows / _FIRST_ROWS) if policy.explodes else 1.0
+            )
             for policy in config.stages
         ]
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
         self._closes = 0
+        outbound = Budget(config.max_outbound_rows, config.max_outbound_bytes)
         self._outbox: Outbox = (
-            ExactlyOnce(self._records, config.max_outbound_rows, config.commit_interval_s, config.backoff)
+            ExactlyOnce(self._records, outbound, config.commit_interval_s, config.backoff)
             if config.exactly_once
-            else AtLeastOnce(self._records, config.max_outbound_rows)
+            else AtLeastOnce(self._records, outbound)
         )
         self._gauge = Gauge(config.budget)
         self._meter = DeadLetterMeter(config.dead_letter_limit)
         self._gate_open = True
         self._commit_at = 0.0
+        self._retries = RetryBudget()
         self._drains: list[_Drain] = []
         self._stop: Stop | None = None
         self.statistics = EngineStatistics()
@@ -207,6 +213,11 @@ class Engine:
         """What is on its way, and the most that ever was."""
         return self._gauge
 
+    @property
+    def outbound(self) -> Gauge:
+        """What the sink has and the broker has not acknowledged, and the most that ever was."""
+        return self._outbox.gauge
+
     def positions(self) -> dict[TopicPartition, int]:
         """Next offset to commit for each partition that is ours; transactions have committed theirs."""
         return self._positions(self._assignment.slots())
@@ -257,13 +268,16 @@ class Engine:
         job = self._jobs.pop(event.job)
         self._stages[job.stage].busy = False
         result = event.result
+        size = result.batch.size_bytes if job.stage + 1 < len(self._stages) else 0
         made = len(result.batch) + sum(map(len, result.outcomes))
-        self._stages[job.stage].growth = max(1.0, made / len(job.batch))
+        # What a batch makes is bounded in rows by the largest batch, and in bytes by the budget.
+        heavy = size / self._config.budget.size_bytes * self._stages[job.stage].max_rows
+        self._stages[job.stage].growth = max(1.0, made / len(job.batch), heavy / len(job.batch))
         check_conservation(job.batch, result.batch, result.outcomes)
         if len(result.batch):
             if job.stage + 1 == len(self._stages):
                 raise LedgerViolation(f"{len(result.batch)} rows left the last stage without an end.")
-            self._stages[job.stage + 1].batcher.put(self._still_ours(result.batch, job.closes))
+            self._stages[job.stage + 1].batcher.put(self._still_ours(result.batch, job.closes), size)
         self._end(result.outcomes, now, actions)
 
     def _stage_failed(self, event: StageFailed, now: float, actions: list[Action]) -> None:
@@ -271,7 +285,12 @@ class Engine:
         if not isinstance(event.error, TransientError):
             actions.append(Fail(event.error))
             return
-        job.retry_at = now + self._config.backoff.delay(job.attempt, event.random)
+        if event.error.retry_in_s is not None:
+            # Turned away by a breaker: nobody was asked, so it was no try.
+            job.retry_at, job.attempt = now + event.error.retry_in_s, job.attempt - 1
+            return
+        pause = max(self._config.backoff.delay(job.attempt, event.random), self._retries.spend(now))
+        job.retry_at = now + pause
         self.statistics.retries += 1
 
     def _delivered(self, event: Delivered, actions: list[Action]) -> None:
@@ -298,11 +317,14 @@ class Engine:
 
     def _end(self, outcomes: Iterable[Outcomes], now: float, actions: list[Action]) -> None:
         """Put outcomes in order and send what may go."""
+        released: list[Outcomes] = []
         by_slot: dict[int, list[Outcomes]] = {}
-        for piece in outcomes:
+        for piece in filter(len, outcomes):
+            if self._passes(piece):
+                released.append(piece)
+                continue
             for number, rows in split_by_slot(piece):
                 by_slot.setdefault(number, []).append(rows)
-        released: list[Outcomes] = []
         for number, pieces in by_slot.items():
             slot = self._assignment.by_number(number)
             if slot is None:
@@ -311,6 +333,20 @@ class Engine:
                 released.extend(slot.sequencer.offer(pieces))
         if released:
             self._send(tuple(released), actions)
+
+    def _passes(self, piece: Outcomes) -> bool:
+        """Whether all of ``piece`` may go out as it is, because in each of its slots these are the next records."""
+        if piece.origin.child is not None:
+            return False
+        following: list[tuple[Sequencer, int]] = []
+        for number, start, end in stretches(piece.origin):
+            slot = self._assignment.by_number(number)
+            if slot is None or not slot.sequencer.follows(piece.origin.ordinal[start:end]):
+                return False
+            following.append((slot.sequencer, end - start))
+        for sequencer, records in following:
+            sequencer.passed(records)
+        return True
 
     def _send(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
         settled = self._outbox.put(outcomes)
@@ -327,9 +363,8 @@ class Engine:
         ordinals: dict[int, list[Int]] = {}
         rows = letters = 0
         for block in outcomes:
-            # What the sequencer released is of one slot a block.
-            if len(block):
-                ordinals.setdefault(int(block.origin.slot[0]), []).append(block.origin.ordinal)
+            for number, start, end in stretches(block.origin):
+                ordinals.setdefault(number, []).append(block.origin.ordinal[start:end])
         exploded = any(block.origin.child is not None for block in outcomes)
         for number, parts in ordinals.items():
             slot = self._assignment.by_number(number)
@@ -392,6 +427,7 @@ class Engine:
             number = self._number()
             self._jobs[number] = _Job(index, batch, self._closes)
             stage.busy = True
+            self._retries.earn()
             self.statistics.flushes[index, reason] = self.statistics.flushes.get((index, reason), 0) + 1
             actions.append(RunStage(number, index, batch))
 
@@ -399,7 +435,8 @@ class Engine:
         """Whether a stage has enough to do for now; past the last one, whether the sink has."""
         if index == len(self._stages):
             return self._outbox.crowded
-        return self._stages[index].batcher.rows >= 2 * self._stages[index].max_rows
+        batcher, most = self._stages[index].batcher, self._stages[index].max_rows
+        return batcher.rows >= 2 * most or batcher.size_bytes >= self._config.budget.size_bytes
 
     def _commit(self, now: float, actions: list[Action]) -> None:
         if self._config.exactly_once or now < self._commit_at:

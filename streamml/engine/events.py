@@ -52,12 +52,14 @@ class StepTiming:
 
     Args:
         outside: whether the step mostly waits, or computes outside of Python's lock: other threads run meanwhile.
+        too_large: calls of the step since the start that did not fit into memory.
     """
 
     step: str
     rows: int
     seconds: float
     outside: bool = False
+    too_large: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Protocol
 
+import numpy as np
+
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Slot
+from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.events import AbortTransaction, Action, CommitTransaction, Send
 from streamml.engine.outbound import refused_as_letters, without_parents_of
 from streamml.engine.retry import Backoff
+from streamml.engine.rows import stretches
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 
 Rows = tuple[Outcomes, ...]
@@ -28,6 +32,11 @@ class Outbox(Protocol):
     @property
     def crowded(self) -> bool:
         """Whether more waits here than is good: the last stage may rest."""
+        ...
+
+    @property
+    def gauge(self) -> Gauge:
+        """What the sink has been given and has not reported."""
         ...
 
     def put(self, rows: Rows) -> Rows:
@@ -58,17 +67,17 @@ class Outbox(Protocol):
 class AtLeastOnce:
     """Hands rows to the sink as they come, as far as it has room."""
 
-    def __init__(self, compose: Compose, max_rows: int) -> None:
+    def __init__(self, compose: Compose, budget: Budget) -> None:
         """
         Args:
             compose: makes records of rows, given the time.
-            max_rows: most rows handed over and not acknowledged.
+            budget: bound on what is handed over and not acknowledged.
         """
         self._compose = compose
-        self._max_rows = max_rows
+        self.gauge = Gauge(budget)
         self._held: deque[Rows] = deque()
         self._sent: dict[int, Rows] = {}
-        self._rows = 0
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._tokens = count(1)
 
     @property
@@ -86,18 +95,18 @@ class AtLeastOnce:
     def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
         """See `Outbox.go_on`."""
         actions: list[Action] = []
-        while self._held and self._rows < self._max_rows:
+        while self._held and self.gauge.room:
             rows = self._held.popleft()
             going, token = _going(rows), next(self._tokens)
-            self._sent[token] = going + _filtered(rows)
-            self._rows += sum(map(len, going))
+            self._sent[token], self._sizes[token] = going + _filtered(rows), _size(going)
+            self.gauge.add(*self._sizes[token])
             actions.append(Send(token, tuple(self._compose(block, now) for block in going), going))
         return actions
 
     def delivered(self, event: Delivered) -> tuple[Rows, Rows]:
         """See `Outbox.delivered`."""
-        rows = self._sent.pop(event.token)
-        self._rows -= sum(map(len, _going(rows)))
+        rows, (count, size) = self._sent.pop(event.token), self._sizes.pop(event.token)
+        self.gauge.add(-count, -size)
         if not event.refusals:
             return rows, ()
         rest, letters = refused_as_letters(rows, event.refusals)
@@ -125,21 +134,21 @@ class ExactlyOnce:
     that the broker refused.
     """
 
-    def __init__(self, compose: Compose, max_rows: int, interval_s: float, backoff: Backoff) -> None:
+    def __init__(self, compose: Compose, budget: Budget, interval_s: float, backoff: Backoff) -> None:
         """
         Args:
             compose: makes records of rows, given the time.
-            max_rows: rows after which a transaction is committed at once.
+            budget: bound on a transaction, which is committed at once when it is reached, and on what waits for the next one.
             interval_s: age at which a transaction is committed.
             backoff: pause before a transaction that failed is tried again.
         """
         self._compose = compose
-        self._max_rows = max_rows
+        self.gauge = Gauge(budget)
+        self._waiting = Gauge(budget)
         self._interval_s = interval_s
         self._backoff = backoff
         self._held: deque[Rows] = deque()
         self._sent: dict[int, Rows] = {}
-        self._rows = 0
         # Per slot, one past the last ordinal in this transaction, and in the one before.
         self._cut: dict[int, int] = {}
         self._done: dict[int, int] = {}
@@ -155,11 +164,12 @@ class ExactlyOnce:
     @property
     def crowded(self) -> bool:
         """See `Outbox.crowded`."""
-        return sum(len(block) for rows in self._held for block in rows) >= self._max_rows
+        return not self._waiting.room
 
     def put(self, rows: Rows) -> Rows:
         """See `Outbox.put`. Rows that were filtered out belong to the cut too."""
         self._held.append(rows)
+        self._waiting.add(*_size(rows))
         return ()
 
     def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
@@ -172,7 +182,7 @@ class ExactlyOnce:
         if now < self._retry_at:
             return []
         actions = list(self._sends(now))
-        if urgent or now >= self._commit_at or self._rows >= self._max_rows:
+        if urgent or now >= self._commit_at or not self.gauge.room:
             self._committing = self._changed(slots)
             if self._committing:
                 self._ending = True
@@ -181,15 +191,17 @@ class ExactlyOnce:
         return actions
 
     def _sends(self, now: float) -> Iterator[Action]:
-        while self._held and self._rows < self._max_rows:
+        while self._held and self.gauge.room:
             rows = self._held.popleft()
             going, token = _going(rows), next(self._tokens)
             self._sent[token] = going + _filtered(rows)
-            self._rows += sum(map(len, rows))
+            count, size = _size(rows)
+            self._waiting.add(-count, -size)
+            self.gauge.add(count, size)
             for block in rows:
-                # What the sequencer releases is of one slot a block, ordinals ascending.
-                number = int(block.origin.slot[0])
-                self._cut[number] = max(self._cut.get(number, 0), int(block.origin.ordinal[-1]) + 1)
+                # What the sequencer releases has its ordinals ascending in each slot.
+                for number, _, end in stretches(block.origin):
+                    self._cut[number] = max(self._cut.get(number, 0), int(block.origin.ordinal[end - 1]) + 1)
             if going:
                 yield Send(token, tuple(self._compose(block, now) for block in going), going)
 
@@ -217,30 +229,41 @@ class ExactlyOnce:
         else:
             again = [kept for rows in self._sent.values() if (kept := _without(rows, self._closed))]
             self._held.extendleft(reversed(again))
+            self._weigh_held()
             self._cut = dict(self._done)
             self._attempt += 0 if broken else 1
             self._retry_at = now + (0.0 if broken else self._backoff.delay(self._attempt, 0.5))
         self._sent.clear()
         self._closed.clear()
-        self._rows = 0
+        self.gauge.clear()
         return rows if event.committed else ()
 
     def forget(self, slots: set[int]) -> None:
         """See `Outbox.forget`."""
         self._held = deque(kept for rows in self._held if (kept := _without(rows, slots)))
+        self._weigh_held()
         self._closed |= slots
-        if any(len(_without(rows, slots)) < len(rows) for rows in self._sent.values()):
+        if any(np.isin(block.origin.slot, list(slots)).any() for rows in self._sent.values() for block in rows):
             # Rows of a partition that has gone must not be committed; if that is under way already, the broker decides.
             self._broken = True
         for number in slots:
             self._cut.pop(number, None)
             self._done.pop(number, None)
 
+    def _weigh_held(self) -> None:
+        self._waiting.clear()
+        for rows in self._held:
+            self._waiting.add(*_size(rows))
+
     def wake_at(self, slots: Sequence[Slot]) -> float | None:
         """See `Outbox.wake_at`."""
         if self._ending or not (self._held or self._sent or self._changed(slots)):
             return None
         return max(self._commit_at, self._retry_at)
+
+
+def _size(rows: Rows) -> tuple[int, int]:
+    return sum(map(len, rows)), sum(block.size_bytes for block in rows)
 
 
 def _going(rows: Iterable[Outcomes]) -> Rows:
@@ -252,4 +275,5 @@ def _filtered(rows: Iterable[Outcomes]) -> Rows:
 
 
 def _without(rows: Rows, slots: set[int]) -> Rows:
-    return tuple(block for block in rows if int(block.origin.slot[0]) not in slots)
+    kept = (block.take(~np.isin(block.origin.slot, list(slots))) for block in rows)
+    return tuple(block for block in kept if len(block))

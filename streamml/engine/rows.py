@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate
 
 import numpy as np
 
@@ -19,13 +19,15 @@ def rows_of(polled: Sequence[tuple[RecordRun, Slot]]) -> MicroBatch:
     """Polled runs as rows, entered into their slots' ledgers. At least one run; all have the same columns."""
     runs = [run for run, _ in polled]
     counts = [len(run) for run in runs]
-    firsts = [slot.ledger.open(run) for run, slot in polled]
+    ends = list(accumulate(counts))
+    # What a row's place in the batch lacks to its ordinal.
+    shifts = [slot.ledger.open(run) - end + len(run) for (run, slot), end in zip(polled, ends, strict=True)]
     origin = Origin(
-        slot=np.repeat([slot.number for _, slot in polled], counts),
-        ordinal=np.concatenate([np.arange(first, first + count) for first, count in zip(firsts, counts, strict=True)]),
+        slot=np.array([slot.number for _, slot in polled]).repeat(counts),
+        ordinal=np.arange(ends[-1]) + np.array(shifts).repeat(counts),
         offset=np.concatenate([run.offsets for run in runs]),
         timestamp=np.concatenate([run.timestamps for run in runs]),
-        flags=np.zeros(sum(counts), np.int64),
+        flags=np.zeros(ends[-1], np.int64),
     )
     columns = {VALUE: np.concatenate([run.values for run in runs])}
     if runs[0].keys is not None:
@@ -35,20 +37,22 @@ def rows_of(polled: Sequence[tuple[RecordRun, Slot]]) -> MicroBatch:
     return MicroBatch(origin, columns)
 
 
+def stretches(origin: Origin) -> list[tuple[int, int, int]]:
+    """Slot, start and end of each stretch of rows with one slot. Rows of one poll lie together by slot."""
+    slots = origin.slot
+    if not len(slots):
+        return []
+    starts = [0, *((slots[1:] != slots[:-1]).nonzero()[0] + 1).tolist()]
+    return list(zip(slots[starts].tolist(), starts, [*starts[1:], len(slots)], strict=True))
+
+
 def split_by_slot(piece: Outcomes) -> list[tuple[int, Outcomes]]:
     """Rows by slot, order kept; empty pieces vanish."""
-    if not len(piece):
-        return []
-    slots = piece.origin.slot
-    edges = [0, *((slots[1:] != slots[:-1]).nonzero()[0] + 1).tolist(), len(slots)]
-    if len(edges) == 2:
-        return [(int(slots[0]), piece)]
-    numbers = slots[edges[:-1]].tolist()
-    distinct = list(dict.fromkeys(numbers))
-    if len(distinct) < len(numbers):
-        return [(number, piece.take(slots == number)) for number in distinct]
-    # Rows of one poll lie together by slot, and a slice copies nothing.
-    return [(number, piece.take(slice(*edge))) for number, edge in zip(numbers, pairwise(edges), strict=True)]
+    found = stretches(piece.origin)
+    numbers = dict.fromkeys(number for number, _, _ in found)
+    if len(numbers) < len(found):
+        return [(number, piece.take(piece.origin.slot == number)) for number in numbers]
+    return [(number, piece.take(slice(start, end))) for number, start, end in found]
 
 
 def not_of(origin: Origin, records: set[tuple[int, int]]) -> Array:

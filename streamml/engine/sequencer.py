@@ -34,19 +34,22 @@ class Sequencer:
         Returns:
             What may go out now, in order within each kind.
         """
-        if len(pieces) == 1 and not self._waiting and self._follows(pieces[0]):
-            self._next += len(pieces[0])
+        if len(pieces) == 1 and pieces[0].origin.child is None and self.follows(pieces[0].origin.ordinal):
+            self.passed(len(pieces[0]))
             return pieces
         self._waiting.extend(pieces)
         if self._ordered and all(piece.origin.ordinal[0] > self._next for piece in self._waiting):
             return []
         return self._release(self._complete())
 
-    def _follows(self, piece: Outcomes) -> bool:
-        """Whether ``piece`` is the next ``len(piece)`` records, none exploded. Ordinals are sorted and distinct then."""
-        ordinal = piece.origin.ordinal
-        first = int(ordinal[0])
-        return piece.origin.child is None and first == self._next and int(ordinal[-1]) - first == len(piece) - 1
+    def follows(self, ordinals: Int) -> bool:
+        """Whether these, sorted and distinct, are the next records, and nothing waits: then `passed` may stand for `offer`."""
+        first = int(ordinals[0])
+        return first == self._next and int(ordinals[-1]) - first == len(ordinals) - 1 and not self._waiting
+
+    def passed(self, records: int) -> None:
+        """So many records that follow, none of them exploded, are released by the caller."""
+        self._next += records
 
     def _complete(self) -> Int:
         """Sorted ordinals of the records that may be released."""

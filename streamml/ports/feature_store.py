@@ -50,8 +50,8 @@ class FeatureStore(Protocol):
         """Values for every request, in one round trip.
 
         Raises:
-            FeaturesUnavailable: the store does not answer in time, a set was never loaded, or its current version has
-                another schema than the request.
+            FeatureStoreDown: the store does not answer in time.
+            FeaturesUnavailable: a set was never loaded, or its current version has another schema than the request.
         """
         ...
 
@@ -59,7 +59,7 @@ class FeatureStore(Protocol):
         """Whether the store answers.
 
         Raises:
-            FeaturesUnavailable: it does not.
+            FeatureStoreDown: it does not.
         """
         ...
 

@@ -44,7 +44,8 @@ class Model(Protocol):
         """Score ``n`` ≥ 1 rows: arrays ``[n, *row shape]`` by input name to arrays ``[n, *row shape]`` by output name.
 
         Raises:
-            ModelBusy: out of memory or overloaded; a smaller batch or a later try may work.
+            ModelOutOfMemory: for these rows; fewer may fit.
+            ModelBusy: it cannot take any now; a later try may work.
             ModelRejected: the model refuses these rows; fewer of them may pass. Its message goes into dead letters, so
                 it quotes no value. Any other exception means the same, and only its type is told.
             ModelFault: the model itself is broken.

@@ -22,9 +22,6 @@ class Polls:
         self.runs: list[RecordRun] = []
         self.ends: dict[TopicPartition, int] = {}
 
-    def rows(self) -> int:
-        return sum(map(len, self.runs))
-
 
 @dataclass(frozen=True, slots=True)
 class Crash:

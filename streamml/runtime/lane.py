@@ -60,7 +60,8 @@ class Lane:
             with self._pulse.at(self._what):
                 result = self._stage.run(job.batch, self._clock.now(), job.attempt)
         except StreamMLError as error:
-            if isinstance(error, TransientError):
+            # A breaker has said so already.
+            if isinstance(error, TransientError) and error.retry_in_s is None:
                 _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)
             return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
         except Exception as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamml.clock import Clock
+from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.events import Assigned, CommitFailed, Lost, Polled, Released, Revoking
 from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, TransientError
@@ -19,6 +20,7 @@ from streamml.runtime.inbox import Crash, Inbox, Polls
 from streamml.runtime.pulse import Pulse
 
 _LOG: Final = logging.getLogger("streamml.worker")
+_FIRST_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,14 @@ class WorkerConfig:
 
     Args:
         max_poll_rows: most records taken by one poll.
+        max_poll_bytes: about as many bytes are polled at once; nothing is polled while as many are not taken.
         drain_s: time that a revoke or a shutdown may take (promise D5).
         room_wait_s: time without room after which partitions are paused; pausing purges the client's prefetch.
         poll_wait_s: longest wait of one poll for records; a commit waits as long.
     """
 
     max_poll_rows: int = 4096
+    max_poll_bytes: int = 8_000_000
     drain_s: float = 5.0
     room_wait_s: float = 1.0
     poll_wait_s: float = 0.05
@@ -51,7 +55,9 @@ class Reader:
         # the worker's thread takes all that has come when it is free for it, so that nothing waits for a turn in between.
         self._room = threading.Condition()
         self._filling: Polls | None = None
-        self._untaken = 0
+        self._untaken = Gauge(Budget(config.max_poll_rows, config.max_poll_bytes))
+        # Bytes of a record, as the latest poll had them: a poll is counted in records. The first one is small.
+        self._record_bytes = config.max_poll_bytes / _FIRST_ROWS
         self._offered: list[Polls] = []
         self._gate_open = True
         self._waited_s = 0.0
@@ -87,7 +93,7 @@ class Reader:
             if self._filling in self._offered:
                 self._filling = None
             self._offered.clear()
-            self._untaken -= sum(map(len, runs))
+            self._untaken.add(-sum(map(len, runs)), -_bytes(runs))
             self._room.notify()
         return Polled(runs, ends)
 
@@ -95,10 +101,10 @@ class Reader:
         """Drop what is offered of these partitions: whoever gets them next reads it again. Called by the worker's thread."""
         with self._room:
             for polls in self._offered:
-                before = polls.rows()
+                gone = [run for run in polls.runs if run.partition in partitions]
                 polls.runs = [run for run in polls.runs if run.partition not in partitions]
                 polls.ends = {where: end for where, end in polls.ends.items() if where not in partitions}
-                self._untaken -= before - polls.rows()
+                self._untaken.add(-sum(map(len, gone)), -_bytes(gone))
 
     def commit(self, positions: Positions) -> None:
         """Commit between two polls: the client lets one call in at a time, and a poll is nearly always inside."""
@@ -154,6 +160,9 @@ class Reader:
             self._hand_over(runs, ends)
 
     def _hand_over(self, runs: list[RecordRun], ends: Positions) -> None:
+        rows, size = sum(map(len, runs)), _bytes(runs)
+        if rows:
+            self._record_bytes = max(1.0, size / rows)
         with self._room:
             polls = self._filling
             if polls is None:
@@ -161,7 +170,7 @@ class Reader:
                 self._inbox.put(polls)
             polls.runs += runs
             polls.ends.update(ends)
-            self._untaken += sum(map(len, runs))
+            self._untaken.add(rows, size)
 
     def _wait_for_room(self) -> int:
         """Rows that may be polled now. Past ``room_wait_s`` without room partitions are paused, and polls bring nothing."""
@@ -179,7 +188,11 @@ class Reader:
         return free
 
     def _rows_free(self) -> int:
-        return max(0, self._config.max_poll_rows - self._untaken) if self._gate_open else 0
+        if not (self._gate_open and self._untaken.room):
+            return 0
+        rows = self._config.max_poll_rows - self._untaken.rows
+        fitting = (self._config.max_poll_bytes - self._untaken.size_bytes) / self._record_bytes
+        return max(1, min(rows, int(fitting)))
 
     def _commit_asked(self) -> None:
         while not self._commits.empty():
@@ -242,3 +255,7 @@ class Reader:
         with self._room:
             self._filling = None
             self._inbox.put(change)
+
+
+def _bytes(runs: Sequence[RecordRun]) -> int:
+    return sum(run.size_bytes for run in runs)

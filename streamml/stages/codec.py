@@ -27,6 +27,7 @@ class Decode:
 
     name = "decode"
     outside = False
+    too_large = 0
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Encode:
 
     name = "encode"
     outside = False
+    too_large = 0
 
     def __init__(self, encoder: Encoder, prefixes: Sequence[str], config: EncodeConfig) -> None:
         self._encoder = encoder

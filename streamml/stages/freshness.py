@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from streamml.batch.microbatch import Int, Mask
+
+_ONCE_IN_A_MILLION: Final = math.log(1e6)
 
 
 class State(enum.IntEnum):
@@ -47,7 +52,12 @@ def states(present: Mask, row_time: Int, event_time: Int, ttl_us: int | None) ->
 
 @dataclass(slots=True)
 class DefaultsMeter:
-    """Share of rows that get defaults for want of a value, among the latest ones (promise F3).
+    """Share of rows that get defaults for want of a value, among the latest ones of a version (promise F3).
+
+    Two rules. Over a whole window the share of rows counts. Before that, with a new version or in a worker that has just
+    started, the share of *distinct entities* does, as soon as chance would show so many without a value once in a million
+    loads at most that are within the limit. So neither each bad load nor each restart with one gets a window of rows through;
+    and many rows of one new entity are not taken for a bad load.
 
     Only what passed is remembered, so that one good batch after a mended load opens the way again.
 
@@ -58,14 +68,48 @@ class DefaultsMeter:
 
     max_ratio: float
     window: int = 1000
+    _version: str | None = None
     _rows: int = 0
     _defaulted: int = 0
+    _entities: dict[tuple[bytes, ...], bool] = field(default_factory=dict)
 
-    def share(self, rows: int, defaulted: int) -> float | None:
-        """The share with these rows if it is over the limit; otherwise ``None``, and they are remembered."""
+    def young(self, version: str) -> bool:
+        """Whether a window of rows of this version is still to pass; then `share` wants to know the entities."""
+        return version != self._version or self._rows < self.window
+
+    def share(
+        self, version: str, rows: int, defaulted: int, entities: Mapping[tuple[bytes, ...], bool] | None = None
+    ) -> float | None:
+        """The share with these rows if it is over the limit; otherwise ``None``, and they are remembered.
+
+        Args:
+            entities: whether each has no usable value; of a version that is `young`.
+        """
+        if version != self._version:
+            self._version, self._rows, self._defaulted, self._entities = version, 0, 0, {}
         seen, without = self._rows + rows, self._defaulted + defaulted
         if seen >= self.window and without > self.max_ratio * seen:
             return without / seen
-        fade = min(1.0, self.window / seen)
-        self._rows, self._defaulted = int(seen * fade), int(without * fade)
+        known = {**self._entities, **(entities or {})}
+        lacking = sum(known.values())
+        if _surely_over(lacking, len(known), self.max_ratio):
+            return lacking / len(known)
+        self._rows, self._defaulted = min(seen, self.window), int(without * min(1.0, self.window / seen))
+        self._entities = known if self._rows < self.window else {}
         return None
+
+
+def _surely_over(count: int, total: int, limit: float) -> bool:
+    """Whether so many of ``total`` would come about by chance at most once in a million times if ``limit`` of all were such.
+
+    The bound of Chernoff for a binomial tail: exp(-total * KL(share, limit)); see Mitzenmacher and Upfal, "Probability and
+    Computing", chapter 4.
+    """
+    if not total or count <= limit * total:
+        return False
+    if limit == 0.0:
+        return True
+    share = count / total
+    distance = share * math.log(share / limit)
+    distance += (1.0 - share) * math.log((1.0 - share) / (1.0 - limit)) if share < 1.0 else 0.0
+    return total * distance > _ONCE_IN_A_MILLION

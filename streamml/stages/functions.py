@@ -50,6 +50,7 @@ class ApplyTransform:
     """Runs a `Transform`."""
 
     outside = False
+    too_large = 0
 
     def __init__(self, step: Transform) -> None:
         self._step = step
@@ -91,6 +92,7 @@ class ApplyFilter:
     """Runs a `Filter`."""
 
     outside = False
+    too_large = 0
 
     def __init__(self, step: Filter) -> None:
         self._step = step
@@ -115,6 +117,7 @@ class ApplyExplode:
     """Runs an `Explode`."""
 
     outside = False
+    too_large = 0
 
     def __init__(self, step: Explode) -> None:
         self._step = step

@@ -1,4 +1,4 @@
-"""Find the rows that make a batch fail (promise E2)."""
+"""Find the rows that make a batch fail (promise E2), and the number of rows that fit (M5)."""
 
 from __future__ import annotations
 
@@ -7,38 +7,58 @@ from typing import TypeVar
 
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Failure
-from streamml.errors import FatalError, ModelBusy, TransientError
+from streamml.errors import FatalError, ModelOutOfMemory, TransientError
+from streamml.stages.fitting import FittingRows
 
 T = TypeVar("T")
 Part = tuple[MicroBatch, T]
 
 
 def isolate(
-    call: Callable[[MicroBatch], T], batch: MicroBatch, explain: Callable[[Exception], Failure]
+    call: Callable[[MicroBatch], T],
+    batch: MicroBatch,
+    explain: Callable[[Exception], Failure],
+    fitting: FittingRows | None = None,
 ) -> tuple[list[Part[T]], list[tuple[MicroBatch, Failure]]]:
     """``call`` on the batch, and where it raises on its halves, down to single rows.
+
+    Args:
+        fitting: cuts the batch to what fits into memory, and learns from what did not.
 
     Returns:
         The parts that passed with their results, and the single rows that did not with the reason; both in row order.
 
     Raises:
-        TransientError, FatalError: as raised by ``call``. `ModelBusy` halves the batch first (promise M5).
+        TransientError, FatalError: as raised by ``call``, but for `ModelOutOfMemory`, which only says that fewer rows may pass.
     """
     passed: list[Part[T]] = []
     failed: list[tuple[MicroBatch, Failure]] = []
-    waiting = [batch]
+    alone: list[int] = []
+    too_large: list[range] = []
+    fitting = fitting or FittingRows()
+    waiting = fitting.cut(len(batch))[::-1]
     while waiting:
-        part = waiting.pop()
+        rows = waiting.pop()
+        part = batch if len(rows) == len(batch) else batch.take(slice(rows.start, rows.stop))
         try:
             passed.append((part, call(part)))
-        except FatalError:
-            raise
         except Exception as error:
-            if isinstance(error, TransientError) and (len(part) == 1 or not isinstance(error, ModelBusy)):
+            if not _about_rows(error):
                 raise
-            if len(part) == 1:
+            if len(rows) == 1:
                 failed.append((part, explain(error)))
-            else:
-                half = len(part) // 2
-                waiting += [part.take(slice(half, None)), part.take(slice(0, half))]
+                alone.append(rows.start)
+                continue
+            if isinstance(error, ModelOutOfMemory):
+                too_large.append(rows)
+            half = rows.start + len(rows) // 2
+            waiting += [range(half, rows.stop), range(rows.start, half)]
+    # A part with a row that fails alone says nothing of how many ordinary rows fit.
+    shrunk = [len(rows) for rows in too_large if not any(row in rows for row in alone)]
+    fitting.learn([len(part) for part, _ in passed], shrunk)
     return passed, failed
+
+
+def _about_rows(error: Exception) -> bool:
+    """Whether fewer rows, or others, may pass."""
+    return isinstance(error, ModelOutOfMemory) or not isinstance(error, (FatalError, TransientError))

@@ -12,13 +12,12 @@ from streamml.batch.column import Array, no_unicode, sealed
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int, Mask, MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
-from streamml.errors import FatalError, FeaturesUnavailable
+from streamml.errors import FatalError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema, FeatureStore
 from streamml.stages.freshness import DefaultsMeter, State, states
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
 
-_REST_S: Final = 1.0
 _EACH: Final = slice(None)
 
 
@@ -26,6 +25,7 @@ class LookUp:
     """Joins feature sets. What happened to each row goes into its flags: ``set@version`` and, if not fresh, its state."""
 
     outside = True
+    too_large = 0
 
     def __init__(self, name: str, sets: Sequence[FeatureSet], store: FeatureStore, event_time: str | None) -> None:
         """
@@ -36,7 +36,8 @@ class LookUp:
         self._sets = [_Set(one) for one in sets]
         self._store = store
         self._event_time = event_time
-        self._rested_at = float("-inf")
+        # By the versions of all sets; writing the text anew costs a small batch more than looking it up.
+        self._fresh_codes: dict[tuple[str, ...], int] = {}
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
@@ -49,7 +50,7 @@ class LookUp:
             entities = [one.entities(batch) for one in self._sets]
         else:
             broken = []
-        replies = self._replies([one.request for one in entities], now)
+        replies = self._replies([one.request for one in entities])
         row_time = self._row_time(batch)
         columns: dict[str, Array] = {}
         found: list[Array | None] = []
@@ -82,34 +83,34 @@ class LookUp:
             return batch.origin.timestamp * 1000
         return np.asarray(batch.columns[self._event_time]).view(np.int64)
 
-    def _replies(self, requests: list[FeatureRequest], now: float) -> list[FeatureReply | None]:
+    def _replies(self, requests: list[FeatureRequest]) -> Sequence[FeatureReply | None]:
         """A reply per set; ``None`` for one that is unavailable and may be."""
-        if now < self._rested_at + _REST_S:
-            return self._one_by_one(requests, resting=True)
+        may_default = [one.declared.if_unavailable == "default" for one in self._sets]
         try:
-            return list(self._store.lookup(requests))
+            return self._store.lookup(requests)
+        except FeatureStoreDown:
+            # No batch may pay for the store's timeout more than once.
+            if all(may_default):
+                return [None] * len(requests)
+            raise
         except FeaturesUnavailable:
-            if all(one.declared.if_unavailable == "wait" for one in self._sets):
+            if not any(may_default):
                 raise
-        # Not every batch may pay for the store's timeout.
-        self._rested_at = now
-        return self._one_by_one(requests, resting=False)
+        return [self._reply(request, may) for request, may in zip(requests, may_default, strict=True)]
 
-    def _one_by_one(self, requests: list[FeatureRequest], *, resting: bool) -> list[FeatureReply | None]:
-        replies: list[FeatureReply | None] = []
-        for one, request in zip(self._sets, requests, strict=True):
-            optional = one.declared.if_unavailable == "default"
-            try:
-                replies.append(None if optional and resting else self._store.lookup([request])[0])
-            except FeaturesUnavailable:
-                if not optional:
-                    raise
-                replies.append(None)
-        return replies
+    def _reply(self, request: FeatureRequest, may_default: bool) -> FeatureReply | None:
+        try:
+            return self._store.lookup([request])[0]
+        except FeaturesUnavailable:
+            if not may_default:
+                raise
+            return None
 
-    def _flagged(self, batch: MicroBatch, found: list[Array | None], replies: list[FeatureReply | None]) -> MicroBatch:
+    def _flagged(
+        self, batch: MicroBatch, found: list[Array | None], replies: Sequence[FeatureReply | None]
+    ) -> MicroBatch:
         if _all_fresh(found):
-            codes = np.full(len(batch), FLAGS.code(self._text(State.FRESH, replies)), np.int64)
+            codes = np.full(len(batch), self._fresh_code(replies), np.int64)
             return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
         mixed = np.zeros(len(batch), np.int64)
         for state in found:
@@ -119,7 +120,13 @@ class LookUp:
         codes = np.array([FLAGS.code(text) for text in texts], np.int64)[inverse]
         return MicroBatch(batch.origin.with_flags(FLAGS.joined(batch.origin.flags, codes)), batch.columns)
 
-    def _text(self, kind: int, replies: list[FeatureReply | None]) -> str:
+    def _fresh_code(self, replies: Sequence[FeatureReply | None]) -> int:
+        versions = tuple(reply.version for reply in replies if reply is not None)
+        if versions not in self._fresh_codes:
+            self._fresh_codes[versions] = FLAGS.code(self._text(State.FRESH, replies))
+        return self._fresh_codes[versions]
+
+    def _text(self, kind: int, replies: Sequence[FeatureReply | None]) -> str:
         parts: list[str] = []
         for one, reply in zip(reversed(self._sets), reversed(replies), strict=True):
             kind, state = divmod(kind, len(State))
@@ -193,33 +200,38 @@ class _Set:
         if asked.absent is not None:
             present &= ~asked.absent
         found = states(present, row_time, reply.event_time[asked.index], self._ttl_us)
-        if found is None:
-            self._meter.share(asked.rows, 0)
-        else:
-            self._weigh(found, reply.version)
+        self._weigh(found, asked, reply.version)
         return found
 
-    def _weigh(self, found: Array, version: str) -> None:
+    def _weigh(self, found: Array | None, asked: _Entities, version: str) -> None:
+        defaulted = None if found is None else self._defaulted(found)
+        entities = _without_value(asked, defaulted) if self._meter.young(version) else None
+        count = 0 if defaulted is None else int(np.count_nonzero(defaulted))
+        share = self._meter.share(version, asked.rows, count, entities)
+        if share is not None:
+            raise FeaturesUnavailable(
+                f"{share:.0%} of the latest entities or rows have no usable value in version {version} of feature set "
+                f"{self.declared.name}, more than max_default_ratio allows ({self.declared.max_default_ratio:.0%}). "
+                "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
+            )
+
+    def _defaulted(self, found: Array) -> Mask:
+        """Which rows get defaults for want of a value, given the state of each."""
         defaulted = np.zeros(len(found), bool)
         if self.declared.if_missing == "default":
             defaulted |= found == State.MISSING
         if self.declared.if_stale == "default":
             defaulted |= (found == State.STALE) | (found == State.FROM_FUTURE)
-        share = self._meter.share(len(found), int(np.count_nonzero(defaulted)))
-        if share is not None:
-            raise FeaturesUnavailable(
-                f"{share:.0%} of the latest rows have no usable value in version {version} of feature set "
-                f"{self.declared.name}, more than max_default_ratio allows ({self.declared.max_default_ratio:.0%}). "
-                "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
-            )
+        return defaulted
 
     def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array | None) -> dict[str, Array]:
         """The set's columns per row, read-only; defaults where a row has no fresh value."""
         stored = None if reply is None or not len(reply.present) else reply.columns
+        index = asked.index
         columns: dict[str, Array] = {}
         for name, output, declared in self._columns:
             if stored is not None:
-                column = stored[name][asked.index]
+                column = stored[name][index]
             else:
                 column = np.zeros((asked.rows, *declared.shape), declared.dtype)
             if state is not None and declared.default is not None:
@@ -255,6 +267,16 @@ class _Set:
             if policy == "dead_letter" and concerned.any():
                 found.append((concerned, Failure(step, error, f"For this row feature set {name} {what}.")))
         return found
+
+
+def _without_value(asked: _Entities, defaulted: Mask | None) -> dict[tuple[bytes, ...], bool]:
+    """Each entity, and whether it has no usable value for one of its rows at least."""
+    entities = asked.request.entities
+    lacking = np.zeros(len(entities), bool)
+    if defaulted is not None:
+        about = defaulted if asked.absent is None else defaulted & ~asked.absent
+        lacking[np.arange(len(entities))[asked.index][about]] = True
+    return dict(zip(entities, lacking.tolist(), strict=True))
 
 
 def _all_fresh(found: Sequence[Array | None]) -> bool:

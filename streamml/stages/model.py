@@ -9,14 +9,18 @@ import numpy as np
 from streamml.batch.column import Array
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
-from streamml.errors import ModelRejected
+from streamml.errors import ModelOutOfMemory, ModelRejected
 from streamml.ports.model import Model
+from streamml.stages.fitting import FittingRows
 from streamml.stages.isolate import isolate
 from streamml.topology.steps import Output
 
 
 class RunModel:
-    """Scores rows. A batch on which the model raises is bisected; a row whose output is not finite is a dead letter."""
+    """Scores rows. A batch on which the model raises is bisected; a row whose output is not finite is a dead letter.
+
+    What did not fit into the model's memory is tried in halves, and later batches come in parts of a size that does.
+    """
 
     outside = True
 
@@ -31,11 +35,17 @@ class RunModel:
         self._inputs = inputs
         self._outputs = outputs
         self._label = f"{model.name}@{model.version}"
+        self._fitting = FittingRows()
         self.name = model.name
+
+    @property
+    def too_large(self) -> int:
+        """See `Operator.too_large`."""
+        return self._fitting.too_large
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
-        passed, failed = isolate(self._call, batch, self._explain)
+        passed, failed = isolate(self._call, batch, self._explain, self._fitting)
         ended = [dead_letters(row.origin, [failure]) for row, failure in failed]
         parts = [part.with_columns(columns) for part, columns in passed]
         if not parts:
@@ -60,6 +70,10 @@ class RunModel:
         return column[:, np.newaxis] if column.ndim + 1 == wanted else column
 
     def _explain(self, error: Exception) -> Failure:
+        if isinstance(error, ModelOutOfMemory):
+            return Failure(
+                self.name, "ModelOutOfMemory", "The model has not enough memory for this row alone.", self._label
+            )
         # What other exceptions say may quote the row's values; those of the port do not.
         said = str(error) if isinstance(error, ModelRejected) else f"The model raised {type(error).__name__}."
         return Failure(self.name, "ModelRejected", said, self._label)

@@ -23,6 +23,11 @@ class Operator(Protocol):
         """Whether it mostly waits, or computes outside of Python's lock."""
         ...
 
+    @property
+    def too_large(self) -> int:
+        """Calls so far that did not fit into memory and were made anew with fewer rows (promise M5)."""
+        ...
+
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """Work on ``n`` ≥ 1 rows. ``now`` is in seconds since 1970.
 
@@ -62,7 +67,8 @@ class Stage:
                 break
             rows, started = len(batch), time.perf_counter()
             batch, ended = operator.apply(batch, now)
-            timings.append(StepTiming(operator.name, rows, time.perf_counter() - started, operator.outside))
+            seconds = time.perf_counter() - started
+            timings.append(StepTiming(operator.name, rows, seconds, operator.outside, operator.too_large))
             outcomes += (piece for piece in ended if len(piece))
         if attempt > 1:
             outcomes = [_tried(piece, attempt) for piece in outcomes]

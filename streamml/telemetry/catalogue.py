@@ -45,6 +45,18 @@ STALE_RESULTS: Final = Metric(
 BATCHES: Final = Metric("streamml_batches", "counter", "Batches dispatched, by stage and reason.", ("stage", "reason"))
 STEP_ROWS: Final = Metric("streamml_step_rows", "counter", "Rows that a step worked on.", ("step",))
 STEP_SECONDS: Final = Metric("streamml_step_seconds", "counter", "Seconds that a step took.", ("step",))
+BREAKERS: Final = Metric(
+    "streamml_dependency_down",
+    "gauge",
+    "1 while the breaker before a dependency is open: it did not answer.",
+    ("dependency",),
+)
+BREAKER_OPENINGS: Final = Metric(
+    "streamml_dependency_outages", "counter", "How often that breaker has opened.", ("dependency",)
+)
+TOO_LARGE: Final = Metric(
+    "streamml_too_large_batches", "counter", "Calls of a model that did not fit into memory and were halved.", ("step",)
+)
 IN_FLIGHT: Final = Metric("streamml_in_flight_records", "gauge", "Records polled and not settled.")
 IN_FLIGHT_BYTES: Final = Metric("streamml_in_flight_bytes", "gauge", "Bytes of their keys and values.")
 QUEUED: Final = Metric("streamml_queued_rows", "gauge", "Rows that wait for a stage.", ("stage",))
@@ -64,6 +76,9 @@ CATALOGUE: Final = (
     BATCHES,
     STEP_ROWS,
     STEP_SECONDS,
+    TOO_LARGE,
+    BREAKERS,
+    BREAKER_OPENINGS,
     IN_FLIGHT,
     IN_FLIGHT_BYTES,
     QUEUED,

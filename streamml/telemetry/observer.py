@@ -11,6 +11,7 @@ from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int
 from streamml.batch.outcome import Kind
 from streamml.engine.events import Settled, StageResult
+from streamml.stages.guard import Guard
 from streamml.telemetry.latency import LatencyHistogram
 
 
@@ -21,6 +22,7 @@ class StepCost:
     batches: int = 0
     rows: int = 0
     seconds: float = 0.0
+    too_large: int = 0
 
 
 @dataclass(slots=True)
@@ -32,12 +34,14 @@ class Observer:
         steps: cost by name of the step.
         flags: predictions by flag, ``route@v7:missing`` for example.
         dead_letters: rows by step and error.
+        guards: the breakers before what the worker depends on.
     """
 
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     steps: dict[str, StepCost] = field(default_factory=dict)
     flags: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[tuple[str, str]] = field(default_factory=Counter)
+    guards: list[Guard] = field(default_factory=list)
 
     def settled(self, settled: Settled, now: float) -> None:
         """Rows reached their end; ``now`` in seconds since 1970."""
@@ -56,6 +60,7 @@ class Observer:
             cost.batches += 1
             cost.rows += timing.rows
             cost.seconds += timing.seconds
+            cost.too_large = timing.too_large
 
     def _count_flags(self, flags: Int) -> None:
         counts = np.bincount(flags)

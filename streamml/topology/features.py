@@ -23,7 +23,8 @@ class FeatureSet:
         if_stale: the same for a value that is too old, or from the row's future.
         if_unavailable: while the store does not answer, or has another schema: wait, or use the defaults.
         max_default_ratio: share of the latest rows that may get defaults for want of a value; above it the worker waits and
-            says so, as an empty load or a wrong key must not be scored in silence (promise F3).
+            says so, as an empty load or a wrong key must not be scored in silence (promise F3). A worker that has just started,
+            and a new load, are judged by their first entities: by some 20 at 0.5 where none has a value.
     """
 
     name: str

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamml.batch.column import Array
-from streamml.errors import ModelBusy, ModelFault, ModelRejected
+from streamml.errors import ModelFault, ModelOutOfMemory, ModelRejected
 from streamml.ports.model import Model, Signature, Tensor
 
 RNG = np.random.default_rng(7)
@@ -216,9 +216,9 @@ class ModelBehaviours:
             models["text"].run({"t": text("red", SECRET)})
         assert str(SECRET) not in str(rejected.value) + str(fault.value)
 
-    def test_too_little_memory_is_busy_and_the_model_lives_on(self, models: Mapping[str, Model]) -> None:
+    def test_m5_too_little_memory_is_told_and_the_model_lives_on(self, models: Mapping[str, Model]) -> None:
         for _ in range(2):
-            with pytest.raises(ModelBusy, match="greedy@1 ran out of memory"):
+            with pytest.raises(ModelOutOfMemory, match="greedy@1 ran out of memory"):
                 models["greedy"].run({"x": np.ones((2, 1), np.float32)})
 
     def test_closed_model_is_a_fault_and_closing_twice_is_not(self, models: Mapping[str, Model]) -> None:

@@ -90,3 +90,33 @@ def store(root: Path, model: ModelProto, name: str = "test", version: str = "1")
     (folder / "model.onnx").write_bytes(model.SerializeToString())
     write_toml(folder, signature_of(folder / "model.onnx"), {"rows": 10}, {"by": "a test"})
     return find(root, name, version)
+
+
+def hungry(most_rows: int) -> ModelProto:
+    """``score`` is ``x[:, 0]``, for at most ``most_rows`` rows: more need a petabyte, and so does a row of a million alone.
+
+    A batch with a 13 in it is refused, as by a lookup in a table that has no such place.
+    """
+    first = {"zero": np.array(0), "axes": np.array([1]), "one": np.array([1])}
+    limits = {"most": np.array([most_rows]), "vast": np.array([1 << 50]), "million": np.array(1e6, np.float32)}
+    table = {"nil": np.zeros(1, np.float32), "unlucky": np.array(13, np.float32), "nowhere": np.array(99)}
+    return graph(
+        [
+            node("Gather", ["x", "zero"], ["amount"], axis=1),
+            node("Shape", ["x"], ["rows"], end=1),
+            node("Greater", ["rows", "most"], ["many"]),
+            node("ReduceMax", ["amount"], ["largest"], keepdims=1),
+            node("GreaterOrEqual", ["largest", "million"], ["large"]),
+            node("Or", ["many", "large"], ["needs"]),
+            node("Where", ["needs", "vast", "one"], ["size"]),
+            node("Expand", ["nil", "size"], ["filled"]),
+            node("ReduceSum", ["filled"], ["nothing"], keepdims=0),
+            node("Equal", ["amount", "unlucky"], ["refused"]),
+            node("Where", ["refused", "nowhere", "zero"], ["place"]),
+            node("Gather", ["nil", "place"], ["zeros"]),
+            node("Sum", ["amount", "nothing", "zeros"], ["score"]),
+        ],
+        [value("x", "float32", ["rows", 2])],
+        [value("score", "float32", ["rows"])],
+        first | limits | table,
+    )

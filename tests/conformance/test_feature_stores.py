@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -231,3 +233,22 @@ def test_rows_that_cannot_be_stored_are_all_named_and_nothing_changes(redis_serv
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["Row 2", "Row 4"]
     assert subject.ask(("a", "b")).version == good
     subject.store.close()
+
+
+_FORKS = """
+import os, sys
+from streamml.adapters.redis.connection import Pool, Server
+pool = Pool(Server(sys.argv[1]))
+with pool.session() as parents:
+    parents.call("PING")
+child = os.fork()
+if not child:
+    with pool.session() as mine:
+        os._exit(mine is parents)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.integration
+def test_a_forked_process_takes_a_connection_of_its_own(redis_server: EmbeddedRedis) -> None:
+    subprocess.run([sys.executable, "-c", _FORKS, redis_server.url], check=True, timeout=60)

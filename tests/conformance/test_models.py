@@ -25,7 +25,7 @@ from streamml.adapters.models.onnx_session import OnnxSettings, signature_of
 from streamml.adapters.models.repository import find
 from streamml.adapters.models.warm_up import warm_up
 from streamml.batch.column import Array
-from streamml.errors import ConfigError, ModelBusy, ModelFault, ModelRejected, StreamMLError
+from streamml.errors import ConfigError, ModelBusy, ModelFault, ModelOutOfMemory, ModelRejected, StreamMLError
 from streamml.ports.model import Model, Signature, Tensor
 from tests.conformance.model_behaviours import SECRET, SIGNATURES, WEIGHTS, ModelBehaviours, text
 from tests.conformance.onnx_files import graph, identity, node, store, value
@@ -401,15 +401,15 @@ RUNNING = "Non-zero status code returned while running Gemm node. Name:'fc1' Sta
 @pytest.mark.parametrize(
     ("error", "meaning"),
     [
-        (MemoryError(), ModelBusy),
+        (MemoryError(), ModelOutOfMemory),
         (
             Fail(RUNNING + "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9"),
-            ModelBusy,
+            ModelOutOfMemory,
         ),
-        (Fail(RUNNING + "std::bad_alloc"), ModelBusy),
-        (Fail("CUDA failure 2: out of memory ; GPU=0 ; hostname=h"), ModelBusy),
-        (Fail("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"), ModelBusy),
-        (Fail("CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), ModelBusy),
+        (Fail(RUNNING + "std::bad_alloc"), ModelOutOfMemory),
+        (Fail("CUDA failure 2: out of memory ; GPU=0 ; hostname=h"), ModelOutOfMemory),
+        (Fail("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"), ModelOutOfMemory),
+        (Fail("CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), ModelOutOfMemory),
         (Fail(RUNNING + "CUDA failure 700: an illegal memory access was encountered"), ModelFault),
         (Fail(RUNNING + "CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED"), ModelFault),
         (EPFail(RUNNING + "TensorRT EP execution context enqueue failed."), ModelFault),
@@ -462,7 +462,7 @@ class TestWarmUp:
 
         model = FunctionModel("m", "1", SIGNATURES["scores"], function)
         assert list(warm_up(model, [1, 10, 100, 1000])) == [1, 10]
-        with pytest.raises(ModelBusy):
+        with pytest.raises(ModelOutOfMemory):
             warm_up(model, [100])
 
     def test_model_that_answers_the_wrong_rows_is_found_out(self, tmp_path: Path) -> None:

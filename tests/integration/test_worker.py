@@ -90,7 +90,14 @@ class Job:
         assert producer.flush(30) == 0
 
     def worker(
-        self, model: Callable[[Columns], Columns] = double, *, budget_rows: int = 100_000, identity: str | None = None
+        self,
+        model: Callable[[Columns], Columns] = double,
+        *,
+        budget_rows: int = 100_000,
+        budget_bytes: int = 50_000_000,
+        max_record_bytes: int = 1_000_000,
+        identity: str | None = None,
+        poll_interval_ms: int = 6_000,
     ) -> Worker:
         client: dict[str, Any] = {"bootstrap.servers": self.servers}
         names = SlotNames()
@@ -99,17 +106,20 @@ class Job:
             prediction_topic=f"{self.name}.out",
             dead_letter_topic=f"{self.name}.dlq",
             dead_letter_limit=DeadLetterLimit(0.5, 1000),
-            budget=Budget(budget_rows, 50_000_000),
+            budget=Budget(budget_rows, budget_bytes),
             exactly_once=self.exactly_once,
         )
         tensor = Tensor("float64", ())
         scorer = FunctionModel("double", "1", Signature({"amount": tensor}, {"score": tensor}), model)
-        decoder = json_decoder(Contract.of(Event), columns=frozenset({"id", "amount"}))
+        decoder = json_decoder(
+            Contract.of(Event), columns=frozenset({"id", "amount"}), max_record_bytes=max_record_bytes
+        )
         encode = Encode(json_encoder(Contract.of(Prediction)), names.prefixes, EncodeConfig("id", model="double@1"))
         stage = Stage(
             [Decode(decoder, "drop"), RunModel(scorer, {"amount": "amount"}, {"score": Output("score")}), encode]
         )
-        times = {"heartbeat.interval.ms": 300, "session.timeout.ms": 6_000, "max.poll.interval.ms": 6_000}
+        times = {"heartbeat.interval.ms": 300, "session.timeout.ms": poll_interval_ms}
+        times["max.poll.interval.ms"] = poll_interval_ms
         static = {} if identity is None else {"group.instance.id": f"{self.name}/{identity}"}
         source = KafkaSource(
             [f"{self.name}.in"], self.name, "earliest", {**client, **times, **static}, transactional=self.exactly_once
@@ -253,15 +263,16 @@ def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(jo
 
 def test_b1_a_batch_longer_than_the_poll_interval_costs_no_membership_and_scores_each_row_once(job: Job) -> None:
     calls: list[int] = []
+    interval_ms = 3_000
 
     def long_once(inputs: Columns) -> Columns:
         calls.append(len(inputs["amount"]))
         if len(calls) == 3:
-            threading.Event().wait(1.2 * 6.0)
+            threading.Event().wait(3 * interval_ms / 1000)
         return {"score": np.asarray(inputs["amount"])}
 
     job.produce([event(n, 2.0) for n in range(3_000)])
-    worker = job.worker(long_once)
+    worker = job.worker(long_once, poll_interval_ms=interval_ms)
     job.run_until_committed(worker, 3_000)
     assert worker._engine.statistics.dropped_stale == 0
     assert sum(calls) == 3_000

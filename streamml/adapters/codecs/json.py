@@ -156,6 +156,8 @@ def _not_utf8(records: Sequence[bytes], rows: Sequence[Any]) -> dict[int, str]:
 
 def _flaws_of_suspects(floor: QuoteFloor, records: Sequence[bytes], rows: Sequence[Any]) -> dict[int, str]:
     suspects = floor.suspects(records, rows)
+    if not suspects:
+        return {}
     return {suspects[at]: flaw for at, flaw in flaws([records[at] for at in suspects]).items()}
 
 

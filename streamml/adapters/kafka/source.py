@@ -312,7 +312,8 @@ class KafkaSource:
 
     def _runs(self, messages: list[Any]) -> list[RecordRun]:
         groups: dict[tuple[Any, Any], list[Message]] = defaultdict(list)
-        for where, message in zip(zip(map(Message.topic, messages), map(Message.partition, messages)), messages):  # noqa: B905  strict costs on every poll
+        wheres = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+        for where, message in zip(wheres, messages, strict=True):
             groups[where].append(message)
         return [self._run(TopicPartition(*where), those) for where, those in groups.items()]
 

@@ -15,6 +15,7 @@ class Group:
 
     def __init__(self) -> None:
         self.committed: dict[TopicPartition, int] = {}
+        self.generation = 0
         self._members: list[object] = []
         self._identities: dict[str, object] = {}
         self._owners: dict[TopicPartition, object] = {}
@@ -29,6 +30,7 @@ class Group:
             self._forget(self._identities.get(identity))
             self._identities[identity] = member
         self._members.append(member)
+        self.generation += 1
         self.spread(partitions)
 
     def leave(self, member: object) -> None:
@@ -80,6 +82,7 @@ class Group:
     def _forget(self, member: object) -> None:
         if member in self._members:
             self._members.remove(member)
+            self.generation += 1
             self._owners = {where: owner for where, owner in self._owners.items() if owner is not member}
 
 

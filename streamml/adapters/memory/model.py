@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from streamml.adapters.models.tensors import check_inputs, check_outputs, signature_faults
 from streamml.batch.column import Array
-from streamml.errors import ConfigError, ModelBusy, ModelFault, ModelRejected, StreamMLError
+from streamml.errors import ConfigError, ModelFault, ModelOutOfMemory, ModelRejected, StreamMLError
 from streamml.ports.model import Signature
 
 ModelFunction = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -67,7 +67,7 @@ class FunctionModel:
         except StreamMLError:
             raise
         except MemoryError as error:
-            raise ModelBusy(f"Model {self._label} ran out of memory; a smaller batch may fit.") from error
+            raise ModelOutOfMemory(f"Model {self._label} ran out of memory; a smaller batch may fit.") from error
         except Exception as error:
             # Its message may quote values, so only the traceback has it.
             raise ModelRejected(f"Model {self._label} refused these rows ({type(error).__name__}).") from error

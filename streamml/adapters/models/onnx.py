@@ -15,7 +15,7 @@ from streamml.adapters.models.onnx_session import OnnxSettings, open_session, re
 from streamml.adapters.models.repository import ModelFiles, signature_problems
 from streamml.adapters.models.tensors import check_inputs, check_outputs
 from streamml.batch.column import Array
-from streamml.errors import ConfigError, ModelBusy, ModelFault, ModelRejected, StreamMLError
+from streamml.errors import ConfigError, ModelFault, ModelOutOfMemory, ModelRejected, StreamMLError
 from streamml.ports.model import Signature
 
 _OUT_OF_MEMORY: Final = re.compile(r"(?i)failed to allocate memory|out of memory|bad.alloc|ALLOC(ATION)?_FAILED")
@@ -92,7 +92,7 @@ def translated(error: Exception, model: str) -> StreamMLError:
     if isinstance(error, UnicodeError):
         return ModelRejected(f"Model {model} was given, or answered, text that is not valid Unicode.")
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
-        return ModelBusy(f"Model {model} ran out of memory{where}; a smaller batch may fit.")
+        return ModelOutOfMemory(f"Model {model} ran out of memory{where}; a smaller batch may fit.")
     if kind == "EPFail" or _DEVICE_BROKEN.search(message):
         return ModelFault(
             f"The device failed under model {model}{where} ({kind}); look at the device's log, then restart."

@@ -10,7 +10,7 @@ import numpy as np
 
 from streamml.adapters.models.tensors import NUMPY
 from streamml.batch.column import Array
-from streamml.errors import ModelBusy
+from streamml.errors import ModelOutOfMemory
 from streamml.ports.model import Model, Tensor
 
 
@@ -29,7 +29,7 @@ def warm_up(
         repeats: measured runs per size.
 
     Raises:
-        ModelBusy: not even the smallest size fits.
+        ModelOutOfMemory: not even the smallest size fits.
         ModelRejected: the model refuses the sample.
         ModelFault: the model is broken.
     """
@@ -39,7 +39,7 @@ def warm_up(
         try:
             model.run(inputs)
             seconds[size] = median(_seconds(model, inputs) for _ in range(repeats))
-        except ModelBusy:
+        except ModelOutOfMemory:
             if not seconds:
                 raise
             break

@@ -26,7 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.errors import ConfigError, FeatureStoreDown
 
 Reply = Any
 _READ_BYTES: Final = 1 << 20
@@ -90,9 +90,9 @@ class Server:
         """A new connection; it is opened by its first command."""
         return Session(self._connection_class(**self._arguments), self)
 
-    def unavailable(self, error: Exception) -> FeaturesUnavailable:
+    def unavailable(self, error: Exception) -> FeatureStoreDown:
         """What went wrong, in a sentence without secrets."""
-        return FeaturesUnavailable(f"Redis at {self.where} {self._what(error)}")
+        return FeatureStoreDown(f"Redis at {self.where} {self._what(error)}")
 
     def _what(self, error: Exception) -> str:
         # A server that does not know a command, AUTH too, repeats its arguments.
@@ -134,6 +134,19 @@ def _where(arguments: Mapping[str, Any]) -> str:
     return str(arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}")
 
 
+class _Process:
+    """Which process this is, without asking the kernel: that costs as much as the rest of a small lookup."""
+
+    forks = 0
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.forks += 1
+
+
+os.register_at_fork(after_in_child=_Process.forked)
+
+
 class Session:
     """One connection, for one thread at a time. After an error it is closed and of no more use."""
 
@@ -141,13 +154,13 @@ class Session:
         self._connection = connection
         self._server = server
         self._used_at = float("-inf")
-        self._pid = os.getpid()
+        self._forks = _Process.forks
 
     def call(self, *command: bytes | str | int) -> Reply:
         """Send one command and wait for its reply.
 
         Raises:
-            FeaturesUnavailable: the server does not answer, or answers with an error.
+            FeatureStoreDown: the server does not answer, or answers with an error.
         """
         with self._translated():
             self._connection.send_packed_command([pack(*command)])
@@ -159,7 +172,7 @@ class Session:
         """Send packed commands without waiting.
 
         Raises:
-            FeaturesUnavailable: the server cannot be reached.
+            FeatureStoreDown: the server cannot be reached.
         """
         with self._translated():
             self._connection.send_packed_command([packed])
@@ -168,7 +181,7 @@ class Session:
         """The next reply, texts as bytes.
 
         Raises:
-            FeaturesUnavailable: the server does not answer, or answers with an error.
+            FeatureStoreDown: the server does not answer, or answers with an error.
         """
         with self._translated():
             reply = self._connection.read_response(disable_decoding=True)
@@ -180,7 +193,7 @@ class Session:
 
         One that was just used is taken on trust: looking costs as much as a small lookup.
         """
-        if time.monotonic() - self._used_at < _TRUST_S and self._pid == os.getpid():
+        if time.monotonic() - self._used_at < _TRUST_S and self._forks == _Process.forks:
             return True
         try:
             # A socket shared with the parent process would mix up the replies of both.

@@ -96,6 +96,7 @@ class EmbeddedKafka(Server):
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # The default does not take members that hear of a lost session sooner than after 6 s.
             "group.min.session.timeout.ms": "1000",
             # How often a dead worker's transaction may be found over time, which its successor waits for; the default is 10 s.
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "2000",

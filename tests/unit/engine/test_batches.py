@@ -62,6 +62,21 @@ def test_b2_what_a_stage_makes_of_its_rows_is_bounded_by_what_the_next_one_takes
     assert made.queued_rows()[1] < 2 * 100_000 + 4096
 
 
+def test_b2_what_a_stage_makes_of_its_rows_is_bounded_in_bytes() -> None:
+    wide = np.zeros((4096, 1000), np.float64)
+    made = engine(BatchPolicy(4096), BatchPolicy(100_000))
+    job = only(made.handle(Polled([run_of(list(range(100)))]), 1.0), 0)
+    made.handle(Polled([run_of(list(range(100, 5_000)))]), 1.0)
+    sizes: list[int] = []
+    while job is not None:
+        sizes.append(len(job.batch))
+        # The second stage is busy with its first batch all the time.
+        result = job.batch.only(frozenset()).with_columns({"wide": wide[: len(job.batch)]})
+        job = only(made.handle(StageDone(job.job, StageResult(result)), 1.0), 0)
+    # The first batch shows that a row is 8,000 bytes; the next one is as large as the budget has room for, and the stage rests.
+    assert sizes == [100, 10_000_000 // 8_000]
+
+
 def test_m1_m4_a_free_stage_takes_what_waits_and_every_batch_has_its_reason() -> None:
     made = engine(BatchPolicy(8))
     first = only(made.handle(Polled([run_of(list(range(3)))]), 1.0), 0)

@@ -12,7 +12,7 @@ from streamml.adapters.memory.source import MemorySource
 from streamml.clock import SystemClock
 from streamml.engine.events import Assigned, Lost, Released, Revoking
 from streamml.ports.source import Positions, SourceListener, TopicPartition
-from streamml.runtime.inbox import Inbox, Message
+from streamml.runtime.inbox import Inbox, Message, Polls
 from streamml.runtime.pulse import Pulse
 from streamml.runtime.reader import Reader, WorkerConfig
 
@@ -35,12 +35,12 @@ class Other(SourceListener):
 class Case:
     """A reader whose worker is the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: WorkerConfig | None = None) -> None:
         self.broker = MemoryBroker()
         self.broker.create_topic("events", partitions=2)
         self.inbox: Inbox = queue.SimpleQueue()
         self.source = MemorySource(self.broker, ["events"], "group", "earliest")
-        self.reader = Reader(self.source, SystemClock(), WorkerConfig(), self.inbox, Pulse())
+        self.reader = Reader(self.source, SystemClock(), config or WorkerConfig(), self.inbox, Pulse())
         self.reader.start()
         self.hear(Assigned)
 
@@ -95,3 +95,27 @@ def test_d6_nothing_is_committed_for_a_partition_that_was_lost(case: Case) -> No
 def test_l3_leaving_commits_the_last_positions_of_what_is_still_ours(case: Case) -> None:
     case.reader.stop({FIRST: 3, SECOND: 4, TopicPartition("events", 9): 5})
     assert case.broker.committed("group") == {FIRST: 3, SECOND: 4}
+
+
+def test_b2_what_is_polled_and_not_taken_is_bounded_in_bytes() -> None:
+    case = Case(WorkerConfig(max_poll_bytes=100))
+    reader, polled = case.reader, case.reader._untaken
+    try:
+        for number in range(1, 6):
+            case.broker.append("events", bytes(60), partition=0)
+            # What is there when a turn begins is polled in it, if anything is; commits pass at the beginning of turns.
+            case.commits_pass(SECOND, 2 * number)
+            case.commits_pass(SECOND, 2 * number + 1)
+            assert polled.rows == min(number, 2)
+        polls = case.inbox.get(timeout=DEADLINE_S)
+        assert isinstance(polls, Polls)
+        reader.offer(polls)
+        taken = reader.take()
+        assert taken is not None
+        assert sum(map(len, taken.runs)) == 2
+        case.commits_pass(SECOND, 20)
+        case.commits_pass(SECOND, 21)
+        # A poll asks for as many records of the usual size as there is room for, so the bound is overshot by less than one.
+        assert (polled.rows, polled.most_bytes) == (2, 120)
+    finally:
+        reader.stop({})

@@ -27,6 +27,7 @@ class DropAll:
 
     name = "drop_all"
     outside = False
+    too_large = 0
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         return batch.take(slice(0, 0)), [Outcomes(Kind.FILTERED, batch.origin)]

@@ -13,7 +13,7 @@ from streamml.batch.column import object_array
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import MicroBatch, Origin
 from streamml.batch.outcome import Kind
-from streamml.errors import FatalError, FeaturesUnavailable
+from streamml.errors import FatalError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest
 from streamml.stages.lookup import LookUp
 
@@ -27,6 +27,7 @@ class Stored:
     def __init__(self) -> None:
         self.asked: list[list[FeatureRequest]] = []
         self.down: set[str] = set()
+        self.version = "v7"
         self.times = {b"1": NOW_US - HOUR_US, b"2": NOW_US - 24 * HOUR_US, b"3": NOW_US + HOUR_US}
 
     def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
@@ -40,7 +41,7 @@ class Stored:
         present = np.array([name in self.times for name in names], bool)
         times = np.array([self.times.get(name, 0) for name in names], np.int64)
         mean = np.array([float(name) if name in self.times else 0.0 for name in names], np.float32)
-        return FeatureReply("v7", present, times, {"mean": mean})
+        return FeatureReply(self.version, present, times, {"mean": mean})
 
     def ping(self) -> None: ...
 
@@ -120,18 +121,23 @@ def test_f2_an_unavailable_set_waits_or_defaults_by_policy() -> None:
         LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
 
 
-def test_a_set_that_was_unavailable_is_asked_again_after_a_second() -> None:
-    store = Stored()
-    store.down = {"accounts"}
-    lookup = LookUp("lookup", [accounts(if_unavailable="default")], store, None)
-    lookup.apply(rows([1]), 10.0)
-    calls = len(store.asked)
-    store.down = set()
-    resting, _ = lookup.apply(rows([1]), 10.5)
-    assert len(store.asked) == calls
-    assert flags(resting) == ["accounts:unavailable"]
-    back, _ = lookup.apply(rows([1]), 11.5)
-    assert flags(back) == ["accounts@v7"]
+class Down(Stored):
+    """A store that does not answer."""
+
+    def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
+        self.asked.append(list(requests))
+        raise FeatureStoreDown("Redis is away.")
+
+
+def test_f2_a_batch_pays_for_the_timeout_of_the_store_once_however_many_sets_it_has() -> None:
+    store = Down()
+    sets = [accounts(name=name, if_unavailable="default") for name in "abc"]
+    batch, _ = LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
+    assert flags(batch) == ["a:unavailable,b:unavailable,c:unavailable"]
+    assert len(store.asked) == 1
+    with pytest.raises(FeatureStoreDown):
+        LookUp("lookup", [*sets, accounts()], store, None).apply(rows([1]), 0.0)
+    assert len(store.asked) == 2
 
 
 def test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way() -> None:
@@ -144,3 +150,49 @@ def test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way(
     store.times = everyone
     batch, _ = lookup.apply(rows([1] * 2000), 0.0)
     assert len(batch) == 2000
+
+
+def scored_before_it_waits(lookup: LookUp, keys: list[int]) -> int:
+    """Rows that pass, one batch each, until the lookup waits."""
+    for number, key in enumerate(keys):
+        try:
+            lookup.apply(rows([key]), 0.0)
+        except FeaturesUnavailable:
+            return number
+    return len(keys)
+
+
+def test_f3_a_restart_with_a_bad_load_does_not_score_another_window_of_defaults() -> None:
+    store = Stored()
+    store.times = {}
+    for _ in range(3):
+        restarted = LookUp("lookup", [accounts()], store, None)
+        assert scored_before_it_waits(restarted, list(range(1000))) < 20
+    restarted = LookUp("lookup", [accounts()], store, None)
+    with pytest.raises(FeaturesUnavailable, match="100% of the latest"):
+        restarted.apply(rows(list(range(50))), 0.0)
+
+
+def test_f3_a_new_bad_load_is_found_as_soon_however_long_the_one_before_was_good() -> None:
+    store = Stored()
+    store.times = {str(n).encode(): NOW_US for n in range(5_000)}
+    lookup = LookUp("lookup", [accounts()], store, None)
+    assert scored_before_it_waits(lookup, list(range(2_000))) == 2_000
+    store.times, store.version = {}, "v8"
+    assert scored_before_it_waits(lookup, list(range(1_000))) < 20
+    store.version = "v7"
+    store.times = {str(n).encode(): NOW_US for n in range(5_000)}
+    assert scored_before_it_waits(lookup, list(range(1_000))) == 1_000
+
+
+def test_f3_many_rows_of_one_new_entity_are_no_bad_load() -> None:
+    lookup = LookUp("lookup", [accounts()], Stored(), None)
+    assert scored_before_it_waits(lookup, [9] * 300) == 300
+
+
+def test_f3_a_share_within_the_limit_passes_however_it_comes() -> None:
+    store = Stored()
+    store.times = {str(n).encode(): NOW_US for n in range(0, 5_000, 2)}
+    lookup = LookUp("lookup", [accounts(max_default_ratio=0.6)], store, None)
+    order = np.random.default_rng(7).permutation(5_000).tolist()
+    assert scored_before_it_waits(lookup, order) == 5_000

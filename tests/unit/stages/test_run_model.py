@@ -10,6 +10,7 @@ import pytest
 from streamml.adapters.memory.model import FunctionModel
 from streamml.batch.column import Array
 from streamml.batch.microbatch import MicroBatch, Origin
+from streamml.batch.outcome import Outcomes
 from streamml.errors import ModelBusy, ModelFault, ModelRejected
 from streamml.ports.model import Signature, Tensor
 from streamml.stages.model import RunModel
@@ -18,21 +19,33 @@ from streamml.topology.steps import Output
 Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
-def apply(function: Function, amounts: list[float]) -> tuple[list[float], dict[int, str]]:
-    """Scores of the rows that passed, and the reason of each that did not, by its amount."""
+def rows_of(amounts: list[float]) -> MicroBatch:
     count = len(amounts)
     zeros = np.zeros(count, np.int64)
     origin = Origin(zeros, np.arange(count), np.arange(count), zeros, zeros)
+    return MicroBatch(origin, {"amount": np.array(amounts)})
+
+
+def run_model(function: Function) -> RunModel:
     tensor = Tensor("float64", ())
     model = FunctionModel("m", "1", Signature({"amount": tensor}, {"score": tensor}), function)
-    step = RunModel(model, {"amount": "amount"}, {"score": Output("score")})
-    batch, ended = step.apply(MicroBatch(origin, {"amount": np.array(amounts)}), 0.0)
-    reasons = {
+    return RunModel(model, {"amount": "amount"}, {"score": Output("score")})
+
+
+def reasons_of(ended: list[Outcomes]) -> dict[int, str]:
+    """The error of each dead letter, by its offset."""
+    return {
         int(offset): failure.error
         for piece in ended
+        if piece.values is not None
         for offset, failure in zip(piece.origin.offset, piece.values, strict=True)
     }
-    return batch.columns["score"].tolist() if len(batch) else [], reasons
+
+
+def apply(function: Function, amounts: list[float]) -> tuple[list[float], dict[int, str]]:
+    """Scores of the rows that passed, and the reason of each that did not, by its amount."""
+    batch, ended = run_model(function).apply(rows_of(amounts), 0.0)
+    return batch.columns["score"].tolist() if len(batch) else [], reasons_of(ended)
 
 
 def test_e2_only_the_rows_that_it_raises_for_are_dead_letters() -> None:
@@ -114,9 +127,28 @@ def test_m5_out_of_memory_halves_the_batch() -> None:
     assert max(sizes[1:]) < 16
 
 
-def test_m5_a_single_row_that_never_fits_is_tried_again_later() -> None:
-    def never(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        raise MemoryError
+def test_m5_a_row_that_does_not_fit_alone_is_a_dead_letter_and_shrinks_nothing() -> None:
+    sizes: list[int] = []
+
+    def not_2(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        sizes.append(len(inputs["amount"]))
+        if (inputs["amount"] == 2.0).any():
+            raise MemoryError
+        return {"score": inputs["amount"]}
+
+    step = run_model(not_2)
+    batch = rows_of([1.0, 2.0, 3.0, 4.0])
+    passed, ended = step.apply(batch, 0.0)
+    assert (passed.columns["score"].tolist(), reasons_of(ended)) == ([1.0, 3.0, 4.0], {1: "ModelOutOfMemory"})
+    sizes.clear()
+    step.apply(batch, 0.0)
+    assert sizes[0] == 4
+    assert step.too_large == 0
+
+
+def test_e1_a_model_that_is_busy_is_tried_again_as_a_whole() -> None:
+    def busy(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        raise ModelBusy("Come back later.")
 
     with pytest.raises(ModelBusy):
-        apply(never, [1.0])
+        apply(busy, [1.0, 2.0])
