@@ -123,7 +123,7 @@ class AtLeastOnce(Surroundings):
         self.tell(CommitFailed(tuple(self.logs[one].where for one in partitions)))
 
 
-class TestD1D4D6AtLeastOnce(AtLeastOnce.TestCase):  # type: ignore[misc, name-defined]
+class TestD1D4D6AtLeastOnce(AtLeastOnce.TestCase):  # type: ignore[misc, valid-type]
     """D1, D4, D6: whatever happens in whatever order, in the end everything has ended, in order, and is committed."""
 
 

@@ -8,12 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicCollection
+from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupType, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from streamml.adapters.kafka.admin import id_of
 from streamml.adapters.kafka.client import opened
-from streamml.errors import FatalError, StreamMLError
+from streamml.adapters.kafka.membership import anonymous, member_properties
+from streamml.adapters.kafka.positions import recreated
+from streamml.errors import StreamMLError
 
 _LOG: Final = logging.getLogger("streamml.kafka")
 _EVERY_S: Final = 2.0
@@ -42,7 +44,7 @@ class GroupWatch:
             topic_ids: of the topics, as they were when the worker was made.
             name: this worker's ``group.instance.id``; empty for a dynamic member, which cannot lose partitions so.
         """
-        self._client = {key: value for key, value in client.items() if key != "group.instance.id"}
+        self._client = client
         self._topics = list(topics)
         self._group = group
         self._topic_ids = topic_ids
@@ -84,7 +86,8 @@ class GroupWatch:
 
     def _look_at_group(self) -> None:
         described = self._admin.describe_consumer_groups([self._group], request_timeout=_ANSWER_S)[self._group].result()
-        if described.state != ConsumerGroupState.STABLE:
+        # By the new protocol it is the broker that shares, and leaves none out.
+        if described.state != ConsumerGroupState.STABLE or described.type == ConsumerGroupType.CONSUMER:
             self._orphans = frozenset()
             return
         owned = {
@@ -106,15 +109,7 @@ class GroupWatch:
     def _nudge(self) -> None:
         """Join as one more member and leave: both make the group share its partitions anew."""
         joined = threading.Event()
-        passing = opened(
-            Consumer,
-            {
-                **self._client,
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "partition.assignment.strategy": "cooperative-sticky",
-            },
-        )
+        passing = opened(Consumer, anonymous(member_properties(self._client, self._group)))
 
         def assigned(consumer: Any, partitions: Any) -> None:
             joined.set()
@@ -125,11 +120,3 @@ class GroupWatch:
         while not joined.is_set() and not self._ended.is_set() and time.monotonic() < deadline:
             passing.poll(0.1)
         passing.close()
-
-
-def recreated(topic: str, group: str) -> FatalError:
-    """The error of positions that are of an earlier topic of the same name."""
-    return FatalError(
-        f"Topic {topic} was deleted and made again: the offsets of group {group} are those of the earlier topic. Delete the "
-        "group's offsets, or name another group (--group), to begin where Source(start=) says; then start again."
-    )
