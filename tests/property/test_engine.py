@@ -15,10 +15,11 @@ from streamml.engine.dead_letters import DeadLetterLimit
 from streamml.engine.engine import Engine, EngineConfig
 from streamml.engine.events import Action, Assigned, Commit, CommitFailed, Gate, Polled, Send
 from streamml.ports.sink import Delivered
-from streamml.ports.source import Positions
+from streamml.ports.source import Positions, TopicPartition
 from tests.property.surroundings import POLL, Log, Row, Surroundings, some
 from tests.records import PARTITION, run_of
 
+PARTITIONS = [PARTITION, TopicPartition("events", 1)]
 CONFIG = EngineConfig(
     stages=(BatchPolicy(8), BatchPolicy(5)),
     prediction_topic="predictions",
@@ -122,7 +123,7 @@ class AtLeastOnce(Surroundings):
         self.tell(CommitFailed(tuple(self.logs[one].where for one in partitions)))
 
 
-class TestD1D4D6AtLeastOnce(AtLeastOnce.TestCase):  # type: ignore[misc, name-defined]
+class TestD1D4D6AtLeastOnce(AtLeastOnce.TestCase):  # type: ignore[misc, valid-type]
     """D1, D4, D6: whatever happens in whatever order, in the end everything has ended, in order, and is committed."""
 
 

@@ -120,7 +120,7 @@ class ExactlyOnce(Surroundings):
         assert set(Counter(self.seen).values()) <= {1}
 
 
-class TestD2ExactlyOnce(ExactlyOnce.TestCase):  # type: ignore[misc, name-defined]
+class TestD2ExactlyOnce(ExactlyOnce.TestCase):  # type: ignore[misc, valid-type]
     """D2, D4, D5, D6: whatever happens in whatever order, every record is seen once, and positions are its cut."""
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -79,13 +82,13 @@ values = st.recursive(
     max_leaves=6,
 )
 fitting = {
-    "a": st.sampled_from(["1", "-7"]),
+    "a": st.sampled_from(["1", "-7", "9223372036854775807", "9223372036854775808", "true", "1.0"]),
     "b": texts,
     "c": texts | st.just("null"),
-    "d": st.sampled_from(["1", "2.5"]),
+    "d": st.sampled_from(["1", "2.5", "1e400"]),
     "e": texts,
     "f": texts | st.just("null"),
-    "g": st.just(Pairs()),
+    "g": st.sampled_from([Pairs(), Pairs([(("a", False), "2")]), Pairs([(("a", False), "9" * 19)])]),
     "h": st.lists(st.tuples(keys, values), max_size=3).map(Pairs),
 }
 pairs_that_fit = st.one_of([st.tuples(st.tuples(st.just(name), st.booleans()), one) for name, one in fitting.items()])
@@ -105,12 +108,32 @@ garbage = st.binary(max_size=6) | st.sampled_from(
 )
 
 
+@st.composite
+def mangled(draw: st.DrawFn) -> bytes:
+    """An event with something inserted, cut off, or put behind it."""
+    record = draw(events())
+    place = draw(st.integers(0, len(record)))
+    odd = draw(
+        st.sampled_from([b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00", b'"', b"}", b"\\ud800", b",", b"NaN", b" "])
+    )
+    return draw(
+        st.sampled_from([record[:place] + odd + record[place:], record[:place], record[place:], record + b"," + record])
+    )
+
+
+deep = st.sampled_from([1, 100, 20_000]).map(
+    lambda depth: b'{"a":1,"b":"","c":null,"x":' + b"[" * depth + b"]" * depth + b"}"
+)
+huge = st.integers(0, 200_000).map(lambda size: b'{"a":1,"b":"' + b"x" * size + b'","c":null}')
+hostile = mangled() | garbage | deep | huge
+
+
 def strict(**options: Any) -> Any:
     return json_decoder(EVENT, columns=ALL, **options)
 
 
 @given(
-    st.lists(events() | garbage, max_size=12),
+    st.lists(events() | hostile, max_size=12),
     st.sampled_from(["strict", "pydantic"]),
     st.sampled_from(["reject", "last"]),
 )
@@ -163,6 +186,93 @@ def test_only_records_with_more_than_their_fields_are_looked_at_exactly() -> Non
     records = ordinary + odd
     rows = list(map(msgspec.json.Decoder(record_type(EVENT)).decode, records))
     assert QuoteFloor(EVENT.fields).suspects(records, rows) == [3, 4]
+
+
+class Plain(BaseModel):
+    a: int
+    b: str
+    c: str | None
+    d: float = 0.5
+    e: str = "e"
+    f: str | None = None
+    g: Inner = Inner()
+
+
+PLAIN = Contract.of(Plain)
+BROKEN = re.compile("[\ud800-\udfff]")  # halves of characters, which no bytes stand for
+
+
+def fits(kind: type, value: Any) -> bool:
+    """The rules of strict parsing, spelt out: no conversion but of whole numbers to floats; finite; 64 bits."""
+    if kind is int:
+        return type(value) is int and -(2**63) <= value < 2**63
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
+
+
+def repeats_or_is_no_json(record: bytes) -> bool:
+    try:
+        return repeats(record.decode(errors="replace").encode())
+    except (ValueError, RecursionError):
+        return True
+
+
+def refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def strictly(record: bytes) -> dict[str, Any] | None:
+    """A plain reference: what a record says, ``None`` where it is no `Plain`."""
+    try:
+        found = json.loads(record.decode(), parse_constant=refused, parse_int=lambda digits: int(digits[:4000]))
+    except (ValueError, RecursionError):
+        return None
+    if (
+        repeats(record)
+        or BROKEN.search(json.dumps(found, ensure_ascii=False))
+        or not isinstance(found, dict)
+        or not {"a", "b", "c"} <= found.keys()
+    ):
+        return None
+    inner = {"a": 1, "b": None} | found["g"] if isinstance(found.get("g", {}), dict) and "g" in found else None
+    made = {"d": 0.5, "e": "e", "f": None} | found
+    good = fits(int, made["a"]) and fits(float, made["d"]) and all(fits(str, made[name]) for name in "be")
+    good = good and all(made[name] is None or fits(str, made[name]) for name in "cf")
+    if "g" in found:
+        good = good and inner is not None and fits(int, inner["a"]) and (inner["b"] is None or fits(str, inner["b"]))
+    return {name: made[name] for name in "abcdef"} if good else None
+
+
+def leniently(record: bytes) -> dict[str, Any] | None:
+    """The same by pydantic's own rules; numbers that no column holds are refused there too."""
+    try:
+        record.decode()
+        found = Plain.model_validate_json(record).model_dump()
+    except ValueError:
+        return None
+    numbers = (found["a"], found["g"]["a"])
+    good = not repeats(record) and all(fits(int, number) for number in numbers) and fits(float, found["d"])
+    return {name: found[name] for name in "abcdef"} if good else None
+
+
+@given(st.lists(events() | hostile, max_size=8))
+@pytest.mark.parametrize("duplicate_keys", ["reject", "last"])
+@pytest.mark.parametrize(("parsing", "reference"), [("strict", strictly), ("pydantic", leniently)])
+def test_what_is_accepted_and_what_it_says_is_what_a_plain_reference_finds(
+    parsing: Literal["strict", "pydantic"],
+    reference: Callable[[bytes], dict[str, Any] | None],
+    duplicate_keys: Literal["reject", "last"],
+    records: list[bytes],
+) -> None:
+    if duplicate_keys == "last":
+        records = [record for record in records if not repeats_or_is_no_json(record)]
+    decoder = json_decoder(PLAIN, columns=frozenset("abcdef"), parsing=parsing, duplicate_keys=duplicate_keys)
+    decoded = decoder.decode(object_array(records, len(records)))
+    found = {index: said for index, record in enumerate(records) if (said := reference(record)) is not None}
+    assert decoded.kept.tolist() == list(found)
+    for name in "abcdef":
+        assert decoded.columns[name].tolist() == [said[name] for said in found.values()]
 
 
 class Row(BaseModel):

@@ -380,6 +380,20 @@ def test_several_topics_children_text_and_provenance_in_fields() -> None:
     assert run.statistics.filtered == 1
 
 
+def test_d3_the_id_of_a_record_that_was_never_exploded_is_the_same_beside_those_that_were() -> None:
+    def measure(columns: Columns) -> dict[str, Any]:
+        lengths = np.array([len(text) for text in columns["text"]], np.int64)
+        return {"length": lengths, **sm.failures(columns["text"] == "bad", "It is bad.")}
+
+    steps = [words().steps[0], sm.Transform(measure, inputs=("text",), outputs={"length": "i8"})]
+    run = TopologyDriver(replace(words(), steps=steps))
+    run.send({"id": 1, "texts": ["a", "bad"]})
+    run.send(b"not json")
+    run.send({"id": 3, "texts": ["bad"]})
+    run.settle()
+    assert [one.id for one in run.dead_letters()] == ["texts/0/0#1", "texts/0/1", "texts/0/2#0"]
+
+
 def test_a_model_with_its_own_signature_and_a_store_that_is_loaded_already() -> None:
     tensor = Tensor("float32", (2,))
     model = FunctionModel("fraud", "7", Signature({"x": tensor}, {"score": Tensor("float64", ())}), score_of_8)

@@ -92,3 +92,9 @@ def test_m1_m4_a_free_stage_takes_what_waits_and_every_batch_has_its_reason() ->
 
 def _filtered(batch: MicroBatch) -> Outcomes:
     return Outcomes(Kind.FILTERED, batch.origin)
+
+
+def test_b2_the_first_batch_of_a_stage_that_explodes_is_no_larger_than_its_largest() -> None:
+    job = only(engine(BatchPolicy(3, explodes=True)).handle(Polled([run_of(list(range(50)))]), 1.0), 0)
+    assert job is not None
+    assert len(job.batch) == 3
