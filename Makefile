@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 STAMP := $(VENV)/.dev-ready
 DEMO_STAMP := $(VENV)/.demo-ready
 
-.PHONY: demo bench chaos test lint types layers check clean
+.PHONY: demo bench chaos test mistakes lint types layers check clean
 
 # $(1): constraints file
 define install
@@ -40,6 +40,10 @@ bench: $(DEMO_STAMP)
 # Workers under faults, about four minutes; ARGS="--faults kill,broker --seed 7" narrows it. See docs/chaos.md.
 chaos: $(DEMO_STAMP)
 	@$(BIN)/python -m loadtests.faults $(ARGS)
+
+# Plants mistakes into a copy of the tree, one by one, and sees a named test fail for each; some minutes. ARGS="--only epoch".
+mistakes: $(STAMP)
+	$(BIN)/python -m tests.planted $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 
+pytest_plugins = ["pytester", "tests.swallowed"]
+
 # By hand, for hours if need be: pytest tests/property --hypothesis-profile=deep
 settings.register_profile("deep", max_examples=5000, stateful_step_count=100, deadline=None)
+# For planted mistakes: that there is an example is enough, nobody reads the smallest one.
+settings.register_profile("planted", phases=[Phase.explicit, Phase.generate], database=None, deadline=None)
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,13 @@ def letters_of(batch: MicroBatch) -> Outcomes:
     return dead_letters(batch.origin, [Failure("step", "StepFailed", "It failed.")] * len(batch))
 
 
+def failures(block: Outcomes) -> list[Failure]:
+    """Why each row of a block of dead letters failed."""
+    assert block.kind is Kind.DEAD_LETTER
+    assert block.values is not None
+    return list(block.values)
+
+
 def origin_of(ordinals: list[int], child: list[int] | None = None, last: list[bool] | None = None) -> Origin:
     """An origin in slot 0 whose offsets are ten times the ordinals."""
     ordinal = np.array(ordinals, np.int64)

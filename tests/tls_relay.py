@@ -46,8 +46,8 @@ class _Relay:
         with suppress(OSError, asyncio.CancelledError):
             pumps = [asyncio.ensure_future(_pump(reader, back)), asyncio.ensure_future(_pump(onward, writer))]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            for one in pumps:
-                one.cancel()
+            for pump in pumps:
+                pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
         for one in (writer, back):
             one.close()

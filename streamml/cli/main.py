@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
+            # Whoever read this stream has gone; the exit code is for others.
             with contextlib.suppress(OSError):
                 stream.flush()
     os._exit(code)
@@ -99,7 +100,7 @@ def exit_code_of(arguments: list[str] | None = None) -> int:
         where = f" {error.filename}" if error.filename else ""
         click.echo(f"Error:{where}: {error.strerror or error}. See to it, then try again.", err=True)
         return 3
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  told as the bug that it is, with an exit code
         _LOG.info("The traceback:", exc_info=True)
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         click.echo(

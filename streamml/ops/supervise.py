@@ -108,7 +108,7 @@ class _Child:
     def _guard(self) -> None:
         try:
             self._watch()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  raised by `supervise` when all have ended
             self.error = error
             self._stop.set()
 

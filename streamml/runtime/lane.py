@@ -64,10 +64,9 @@ class Lane:
             if isinstance(error, TransientError) and error.retry_in_s is None:
                 _LOG.warning("Try %d of stage %d: %s", job.attempt, job.stage, error)
             return StageFailed(job.job, error, random.random())  # noqa: S311  jitter needs no secrecy
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a crash ends the worker with it
             return Crash.of(error, f"the stage {self._stage.name}")
-        except BaseException as error:
-            # sys.exit() in a user's function would end this thread alone, in silence.
+        except BaseException as error:  # noqa: BLE001  sys.exit() in a user's function would end this thread alone, in silence
             return Crash(
                 FatalError(f"A step of the stage {self._stage.name} ended with {type(error).__name__}; let it raise.")
             )

@@ -142,7 +142,7 @@ class Reader:
             while not self._stopping.is_set():
                 with self._pulse.at("the source's thread"):
                     self._turn()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a crash ends the worker with it
             self._inbox.put(Crash.of(error, "the source's thread"))
             self._stopping.wait()
         self._leave()

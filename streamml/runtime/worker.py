@@ -164,7 +164,7 @@ class Worker:
             try:
                 stop = self._inbox.get(timeout=Backoff().delay(attempt, random.random()))  # noqa: S311
             except queue.Empty:
-                continue
+                continue  # Nobody asked for a stop.
             self._inbox.put(stop)
             return False
 

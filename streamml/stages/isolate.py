@@ -42,7 +42,7 @@ def isolate(
         part = batch if len(rows) == len(batch) else batch.take(slice(rows.start, rows.stop))
         try:
             passed.append((part, call(part)))
-        except Exception as error:
+        except Exception as error:  # The rows that it is about end with it.
             if not _about_rows(error):
                 raise
             if len(rows) == 1:

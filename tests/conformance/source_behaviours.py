@@ -43,6 +43,7 @@ class SourceBehaviours:
             assert member.starts() == dict.fromkeys(self.places(ground), 0)
 
     def test_d1_earliest_begins_at_the_first_record_and_commits_that_before_reading(self, ground: Ground) -> None:
+        """D1.3."""
         values = self.fill(ground, 3)
         ground.delete_before(1, 0)
         with joined(ground.source(start="earliest")) as member:
@@ -51,6 +52,7 @@ class SourceBehaviours:
             assert member.values() == values[1:]
 
     def test_d1_latest_begins_at_the_end_and_commits_that_before_reading(self, ground: Ground) -> None:
+        """D1.3."""
         self.fill(ground, 3)
         with joined(ground.source(start="latest")) as member:
             assert member.source.committed() == {self.places(ground)[0]: 3, self.places(ground)[1]: 0}
@@ -59,6 +61,7 @@ class SourceBehaviours:
             assert member.values() == later
 
     def test_d1_a_partition_that_came_later_is_read_from_its_first_record(self, ground: Ground) -> None:
+        """D1.4."""
         with joined(ground.source(start="latest")) as member:
             until(lambda: len(member.owned) == 2, member)
             ground.add_partition()
@@ -140,6 +143,7 @@ class SourceBehaviours:
             timer.join()
 
     def test_an_offset_below_retention_stops_the_worker(self, ground: Ground) -> None:
+        """D7.2."""
         self.fill(ground, 5)
         with joined(ground.source()) as member:
             until(lambda: len(member.owned) == 2, member)
@@ -154,6 +158,7 @@ class SourceBehaviours:
     # -- pausing
 
     def test_b2_a_pause_stops_delivery_and_resume_goes_on_with_the_next_record(self, ground: Ground) -> None:
+        """B2.4."""
         first = self.fill(ground, 3)
         with joined(ground.source()) as member:
             until(lambda: len(member.values()) == 3, member)
@@ -165,6 +170,7 @@ class SourceBehaviours:
             assert member.values() == first + later
 
     def test_b2_a_pause_holds_for_partitions_that_are_assigned_later(self, ground: Ground) -> None:
+        """B2.4."""
         values = self.fill(ground, 3)
         with joined(ground.source()) as member:
             member.source.pause()
@@ -209,6 +215,7 @@ class SourceBehaviours:
     # -- several members
 
     def test_d5_a_second_member_gets_its_share_from_where_the_first_one_says(self, ground: Ground) -> None:
+        """D5.2."""
         for partition in (0, 1):
             self.fill(ground, 4, partition=partition)
         with joined(ground.source()) as first:
@@ -233,6 +240,7 @@ class SourceBehaviours:
             assert member.starts()[self.places(ground)[0]] == 2
 
     def test_d6_a_member_that_lost_its_partitions_hears_so_and_commits_nothing(self, ground: Ground) -> None:
+        """D6.2."""
         self.fill(ground, 4)
         with joined(ground.source()) as slow, joined(ground.source()) as quick:
             until(lambda: len(slow.owned) == len(quick.owned) == 1, slow, quick)
@@ -255,6 +263,7 @@ class SourceBehaviours:
             assert second.source.committed()[place] == 1
 
     def test_the_second_owner_of_an_identity_fences_the_first(self, ground: Ground) -> None:
+        """D6.3."""
         with joined(ground.source(identity="one")) as first:
             until(lambda: len(first.owned) == 2, first)
             with joined(ground.source(identity="one")) as second:

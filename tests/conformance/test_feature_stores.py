@@ -45,7 +45,12 @@ class Subject:
 
 def memory(name: str) -> Subject:
     store = MemoryFeatureStore()
-    return Subject(store, lambda schema, rows, at: store.load(schema, dict(rows), at), store.rollback, name)
+    return Subject(
+        store,
+        lambda schema, rows, at: store.load(schema, dict[Any, Any](rows), at),
+        store.rollback,
+        name,
+    )
 
 
 def real(name: str, url: str) -> Subject:
@@ -95,11 +100,13 @@ def test_values_come_back_as_they_were_loaded_in_the_order_asked(subject: Subjec
 
 
 def test_key_parts_are_not_run_together(subject: Subject) -> None:
+    """F1.4."""
     subject.load(subject.schema(), {("1", "12"): ROW}, 0)
     assert subject.ask(("11", "2"), ("1", "12")).present.tolist() == [False, True]
 
 
 def test_f4_a_load_replaces_the_version_and_a_rollback_brings_it_back(subject: Subject) -> None:
+    """F4.1."""
     first = subject.load(subject.schema(), {("a", "b"): ROW}, 0)
     second = subject.load(subject.schema(), {("c", "d"): ROW}, 0)
     assert first != second
@@ -110,6 +117,7 @@ def test_f4_a_load_replaces_the_version_and_a_rollback_brings_it_back(subject: S
 
 
 def test_f4_a_set_that_was_never_loaded_and_another_schema_are_unavailable(subject: Subject) -> None:
+    """F4.3."""
     with pytest.raises(FeaturesUnavailable, match="never loaded"):
         subject.ask(("a", "b"))
     subject.load(subject.schema(), {("a", "b"): ROW}, 0)
@@ -147,6 +155,7 @@ def test_memory_can_be_unavailable_on_purpose() -> None:
 
 @pytest.mark.integration
 def test_f4_during_loads_a_lookup_sees_one_whole_version(redis_server: EmbeddedRedis) -> None:
+    """F1.2, F4.1."""
     subject = real("cutover", redis_server.url)
     entities = [(str(number), "x") for number in range(300)]
 
@@ -170,6 +179,7 @@ def test_f4_during_loads_a_lookup_sees_one_whole_version(redis_server: EmbeddedR
 
 @pytest.mark.integration
 def test_truncated_and_foreign_values_are_missing_and_counted(redis_server: EmbeddedRedis) -> None:
+    """F1.3."""
     import redis as client
 
     subject = real("broken", redis_server.url)

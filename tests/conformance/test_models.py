@@ -264,6 +264,7 @@ class TestOnnxModelOnly:
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_pickle_is_refused_and_does_not_run(self, tmp_path: Path, protocol: int) -> None:
+        """L5.1."""
         marker = tmp_path / "the-pickle-ran"
         files = store(tmp_path, identity())
         files.model.write_bytes(pickle.dumps(_Trap(marker), protocol))

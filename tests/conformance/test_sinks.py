@@ -11,6 +11,7 @@ from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.sink import MemorySink
 from streamml.errors import FatalError, SinkUnavailable
 from streamml.ops.embedded.kafka import EmbeddedKafka
+from streamml.ports.sink import Delivered
 from streamml.ports.source import Headers, RawRecord
 from tests.conformance.grounds import Ground, KafkaGround, MemoryGround
 from tests.conformance.sink_behaviours import SinkBehaviours, block, ended, numbered
@@ -79,5 +80,6 @@ def test_memory_refuses_what_the_test_says() -> None:
     sink = MemorySink(broker)
     sink.send(1, [numbered("out", 3)])
     (only,) = sink.completions()
+    assert isinstance(only, Delivered)
     assert [(refusal.index, refusal.message) for refusal in only.refusals] == [(1, "Not this one.")]
     assert [record.value for record in broker.records("out")] == [b"0", b"2"]

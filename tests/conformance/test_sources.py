@@ -50,6 +50,7 @@ class TestKafkaNewProtocol(SourceBehaviours):
 
 @pytest.mark.integration
 def test_kafka_a_group_of_the_new_protocol_says_when_it_gives_members_up(kafka: EmbeddedKafka) -> None:
+    """D6.5."""
     hurried, usual = KafkaGround(kafka, "consumer"), KafkaGround(kafka)
     admin = KafkaAdmin(usual.client)
     assert [admin.group_session_ms(one.group) for one in (hurried, usual)] == [2_000, 10_000]
@@ -72,6 +73,7 @@ def test_kafka_open_says_that_the_broker_is_away(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.integration
 def test_kafka_the_end_of_a_partition_lies_behind_what_nobody_is_shown(kafka: EmbeddedKafka) -> None:
+    """D1.5."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 1)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": ground.topic})
@@ -106,6 +108,7 @@ def test_kafka_records_that_came_with_an_error_are_delivered_before_it_is_raised
 
 @pytest.mark.integration
 def test_kafka_d7_a_position_that_the_broker_does_not_have_is_told_with_what_to_do(kafka: EmbeddedKafka) -> None:
+    """D7.2."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 1)
     place = TopicPartition(ground.topic, 0)
@@ -125,6 +128,7 @@ def test_kafka_d7_a_position_that_the_broker_does_not_have_is_told_with_what_to_
 
 @pytest.mark.integration
 def test_kafka_d7_a_partition_that_was_added_stops_the_worker_where_the_source_says_so(kafka: EmbeddedKafka) -> None:
+    """D1.4."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 1)
     refresh = {**ground.client, "topic.metadata.refresh.interval.ms": 300}
@@ -148,9 +152,10 @@ def _made_anew(ground: KafkaGround, admin: AdminClient, partitions: int) -> None
 
 @pytest.mark.integration
 def test_kafka_d7_a_topic_that_is_made_anew_is_told_while_running_and_at_the_next_start(kafka: EmbeddedKafka) -> None:
+    """D7.3."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 2)
-    client = {"bootstrap.servers": kafka.bootstrap_servers}
+    client: dict[str, str | int | float | bool] = {"bootstrap.servers": kafka.bootstrap_servers}
 
     def source() -> KafkaSource:
         ids = {ground.topic: KafkaAdmin(client).topics([ground.topic])[ground.topic].id}
@@ -170,6 +175,7 @@ def test_kafka_d7_a_topic_that_is_made_anew_is_told_while_running_and_at_the_nex
 
 @pytest.mark.integration
 def test_kafka_d6_partitions_that_a_killed_static_member_left_to_nobody_are_shared_anew(kafka: EmbeddedKafka) -> None:
+    """D6.4."""
     ground = KafkaGround(kafka)
     ground.create(ground.topic, 4)
     client = {"bootstrap.servers": kafka.bootstrap_servers}

@@ -81,7 +81,8 @@ class Secured:
         self._until(lambda known: binding not in known)
 
     def _until(self, met: Callable[[set[AclBinding]], bool]) -> None:
-        every = AclBindingFilter(
+        any_of: Any = AclBindingFilter  # Its stub does not know that a name may be any.
+        every = any_of(
             ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
         )
         deadline = time.monotonic() + 20

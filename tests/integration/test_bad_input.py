@@ -19,6 +19,7 @@ from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.process import free_port
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.run import RunOptions, StopSignal, run
+from streamml.settings.settings import WorkerSettings
 from tests.integration.scoring import NOW, Job, Payment, payment
 
 pytestmark = pytest.mark.integration
@@ -51,6 +52,7 @@ BAD: dict[str, bytes] = {
 
 
 def test_e3_each_bad_record_alone_is_a_dead_letter_and_its_neighbours_are_scored_right(job: Job) -> None:
+    """E1.1, E3.3."""
     job.create(max_message_bytes=8_000_000)
     job.features({"a1": 10.0})
     records: list[bytes | None] = []
@@ -73,6 +75,7 @@ def test_e3_each_bad_record_alone_is_a_dead_letter_and_its_neighbours_are_scored
 
 @pytest.mark.parametrize("policy", ["drop", "forward", "dead_letter"])
 def test_e4_tombstones_follow_their_policy(job: Job, policy: str) -> None:
+    """E4.3."""
     job.source = {"on_tombstone": policy}
     job.create()
     job.features({"a1": 10.0})
@@ -90,6 +93,7 @@ def test_e4_tombstones_follow_their_policy(job: Job, policy: str) -> None:
 
 
 def test_f2_f3_unknown_old_and_future_features_are_defaulted_and_flagged(job: Job) -> None:
+    """F2.1, F2.2, F2.3, F3.1."""
     job.create()
     version = job.features({"a1": 10.0})
     later = (NOW + timedelta(days=3)).isoformat()
@@ -108,6 +112,7 @@ def test_f2_f3_unknown_old_and_future_features_are_defaulted_and_flagged(job: Jo
 
 
 def test_f2_a_dead_letter_by_policy_names_the_set(job: Job) -> None:
+    """F2.1."""
     job.policies = {"if_missing": "dead_letter"}
     job.create()
     job.features({"a1": 10.0})
@@ -120,6 +125,7 @@ def test_f2_a_dead_letter_by_policy_names_the_set(job: Job) -> None:
 
 
 def test_f2_fail_by_policy_stops_and_commits_nothing(job: Job) -> None:
+    """E1.3, F2.1."""
     job.policies = {"if_missing": "fail"}
     job.create()
     job.features({"a1": 10.0})
@@ -131,6 +137,7 @@ def test_f2_fail_by_policy_stops_and_commits_nothing(job: Job) -> None:
 
 
 def test_a_truncated_vector_in_redis_is_a_missing_value(job: Job, redis_server: EmbeddedRedis) -> None:
+    """F1.3."""
     job.create()
     version = job.features({"a1": 10.0})
     with client.Redis(port=redis_server.port) as raw:
@@ -142,6 +149,7 @@ def test_a_truncated_vector_in_redis_is_a_missing_value(job: Job, redis_server: 
 
 
 def test_f4_another_schema_in_redis_is_told_before_anything_is_consumed(job: Job) -> None:
+    """F4.3."""
     job.create()
     job.features({"a1": 10.0}, columns={"mean": sm.f8(default=0.0)})
     with pytest.raises(TopologyError, match="another schema"):
@@ -149,6 +157,7 @@ def test_f4_another_schema_in_redis_is_told_before_anything_is_consumed(job: Job
 
 
 def test_l1_everything_that_is_wrong_is_told_at_once_before_anything_is_consumed(job: Job) -> None:
+    """E1.4, L1.1, L1.2."""
     with pytest.raises(TopologyError) as missing:
         job.run()
     topics, features = missing.value.problems[:3], missing.value.problems[3:]
@@ -165,7 +174,18 @@ def test_l1_everything_that_is_wrong_is_told_at_once_before_anything_is_consumed
         assert any(words in one for one in wrong.value.problems)
 
 
+def test_d2_a_sink_without_order_is_refused_with_transactions(job: Job) -> None:
+    """D2.4."""
+    job.sink = {"order": "none"}
+    job.create()
+    job.features({"a1": 10.0})
+    worker = WorkerSettings(processing_guarantee="exactly_once")
+    with pytest.raises(SettingsError, match='order="partition"'):
+        run(job.located, job.settings.model_copy(update={"worker": worker}), RunOptions(), StopSignal())
+
+
 def test_l1_a_sample_does_not_keep_a_group_from_coming_back(job: Job) -> None:
+    """L1.4."""
     job.create()
     job.features({"a1": 10.0})
     job.produce([payment(1)])
@@ -175,6 +195,7 @@ def test_l1_a_sample_does_not_keep_a_group_from_coming_back(job: Job) -> None:
 
 
 def test_l1_what_the_dead_letter_limit_allows_passes_the_sample(job: Job) -> None:
+    """L1.4."""
     job.max_ratio = 1.0
     job.create()
     job.features({"a1": 10.0})
@@ -183,6 +204,7 @@ def test_l1_what_the_dead_letter_limit_allows_passes_the_sample(job: Job) -> Non
 
 
 def test_e3_a_dead_letter_topic_that_is_too_small_is_told(job: Job) -> None:
+    """E3.4."""
     job.create(max_message_bytes=20_000_000)
     job.features({"a1": 10.0})
     with pytest.raises(TopologyError, match=r"Set its max\.message\.bytes"):
@@ -212,6 +234,7 @@ def test_one_worker_identity_is_for_one_process(job: Job) -> None:
 
 
 def test_no_broker_at_the_start_is_waited_for_or_told(job: Job) -> None:
+    """L1.3."""
     lonely = Job(f"127.0.0.1:{free_port()}", job.redis_url, job.folder)
     lonely.features({"a1": 10.0})
     with pytest.raises(SourceUnavailable, match="did not answer"):
@@ -230,6 +253,7 @@ def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 def test_no_redis_at_the_start_is_waited_for_or_told(
     kafka: EmbeddedKafka, own_redis: EmbeddedRedis, tmp_path: Path
 ) -> None:
+    """L1.3."""
     job = Job(kafka.bootstrap_servers, own_redis.url, tmp_path)
     job.create()
     own_redis.stop()
@@ -241,6 +265,7 @@ def test_no_redis_at_the_start_is_waited_for_or_told(
 def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
     kafka: EmbeddedKafka, own_redis: EmbeddedRedis, tmp_path: Path, policy: str
 ) -> None:
+    """E1.2, F2.4."""
     job = Job(kafka.bootstrap_servers, own_redis.url, tmp_path, policies={"if_unavailable": policy})
     job.create()
     version = job.features({"a1": 10.0})
@@ -295,6 +320,7 @@ class WideScore(Wide):
 
 
 def test_e3_a_prediction_that_its_topic_refuses_is_a_dead_letter_and_the_others_go_out(job: Job) -> None:
+    """E3.5."""
     job.source, job.sink = {"schema": Wide, "max_record_bytes": 4_000_000}, {"schema": WideScore}
     job.create(max_message_bytes=4_000_000)
     job.features({"a1": 10.0})
@@ -316,6 +342,7 @@ class Provenanced(Payment):
 
 
 def test_d3_provenance_in_fields_and_headers_passed_on(job: Job) -> None:
+    """D3.5."""
     job.sink = {"schema": Provenanced, "provenance": "fields", "headers": ("trace",)}
     job.create()
     version = job.features({"a1": 10.0})
@@ -329,6 +356,7 @@ def test_d3_provenance_in_fields_and_headers_passed_on(job: Job) -> None:
 
 
 def test_d1_a_group_that_never_ran_starts_where_the_topology_says(job: Job) -> None:
+    """D1.3."""
     job.source = {"start": "latest"}
     job.create()
     job.features({"a1": 10.0})
@@ -339,6 +367,7 @@ def test_d1_a_group_that_never_ran_starts_where_the_topology_says(job: Job) -> N
 
 
 def test_e4_too_many_dead_letters_pause_the_worker_before_they_are_all(job: Job) -> None:
+    """E4.1."""
     job.create()
     job.features({"a1": 10.0})
     producer = Producer({"bootstrap.servers": job.brokers})

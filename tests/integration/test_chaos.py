@@ -19,7 +19,7 @@ NAMES = ("kill", "sigterm", "poison", "bad_rows", "redis_slow", "broker")
 @pytest.mark.integration
 @pytest.mark.timeout(420)
 def test_d1_d4_e2_faults_lose_nothing(tmp_path: Path) -> None:
-    """It waits for what it started, not for a time; on two busy cores that takes a minute or two."""
+    """D1.2, D4.1. It waits for what it started, not for a time; on two busy cores that takes a minute or two."""
     faults = [FAULTS[name] for name in NAMES]
     found = run(Shape(workers=2, rate=500.0, seed=SEED), faults, 25.0, print)
     verdict = found["verdict"]

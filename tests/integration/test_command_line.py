@@ -28,6 +28,7 @@ from streamml.ops.embedded.process import free_port
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.telemetry.catalogue import CATALOGUE
 from tests.integration.scoring import model
+from tests.swallowed import assert_nothing_swallowed
 
 pytestmark = pytest.mark.integration
 
@@ -90,6 +91,7 @@ class Shell:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=60)
         assert process.returncode == code, err
+        assert_nothing_swallowed(err)
         return json.loads(out) if out.startswith(("{", "[")) else out
 
     def refused(self, *arguments: str) -> str:
@@ -97,6 +99,7 @@ class Shell:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (2, ""), err
+        assert_nothing_swallowed(err)
         return err
 
     def produce(self, count: int, first: int = 0) -> None:
@@ -211,6 +214,7 @@ def test_what_is_wrong_with_the_rows_of_a_file_comes_with_its_name_and_nothing_e
 
 
 def test_dead_letters_can_be_listed_named_and_looked_at_whatever_was_written_into_their_topic(shell: Shell) -> None:
+    """E5.3."""
     shell.type("topics", "create", "payments.py", "--partitions", "1")
     load_features(shell)
     shell.produce(1)
@@ -227,7 +231,7 @@ def test_dead_letters_can_be_listed_named_and_looked_at_whatever_was_written_int
     }
     whole = {**forged, "model": "", "attempts": "1", "worker": "w", "time_ms": "9" * 30}
     for headers in (forged, {**whole, "offset": "second"}, whole):
-        own = [(f"streamml.dlq.{name}", value) for name, value in headers.items()]
+        own: list[tuple[str, str | bytes | None]] = [(f"streamml.dlq.{name}", value) for name, value in headers.items()]
         producer.produce(f"{shell.name}.dlq", b"x", f"forged/{len(headers)}/{headers['offset']}", headers=own)
     producer.flush(10)
     assert shell.type("run", "payments.py", "--until-caught-up", "--json")["caught_up"] is True
@@ -245,6 +249,7 @@ def test_dead_letters_can_be_listed_named_and_looked_at_whatever_was_written_int
 
 
 def test_e5_dead_letters_are_exported_and_shown_without_secrets_and_purged_for_good(shell: Shell) -> None:
+    """E5.1, E5.2."""
     written = (shell.folder / "payments.py").read_text()
     (shell.folder / "payments.py").write_text(
         written.replace('start="earliest"', 'start="earliest", secret=("account",)')
@@ -304,6 +309,7 @@ def test_workers_share_the_topic_and_their_summaries_add_up(shell: Shell) -> Non
 
 
 def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(shell: Shell) -> None:
+    """L3.1, L3.3."""
     shell.type("topics", "create", "payments.py")
     load_features(shell)
     port = free_port()
@@ -326,6 +332,7 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
         process.kill()
         process.wait()
     assert process.returncode == 0, err
+    assert_nothing_swallowed(err)
     assert "starting it again" in err
     # Worker 0 may have been killed before it could say so.
     assert f"Worker 1: Running {shell.name}." in err
@@ -335,6 +342,7 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
 
 
 def test_l2_a_step_that_does_not_come_back_ends_the_worker_with_the_stacks_of_its_threads(shell: Shell) -> None:
+    """L2.1."""
     shell.type("topics", "create", "payments.py")
     load_features(shell)
     written = (shell.folder / "payments.py").read_text()
@@ -349,6 +357,29 @@ def test_l2_a_step_that_does_not_come_back_ends_the_worker_with_the_stacks_of_it
     assert "in to_matrix" in err
     assert err.count("Thread 0x") > 2
     assert shell.scores() == {}
+
+
+def test_l3_a_second_signal_ends_a_worker_at_once(shell: Shell) -> None:
+    """L3.2."""
+    shell.type("topics", "create", "payments.py")
+    load_features(shell)
+    written = (shell.folder / "payments.py").read_text()
+    hanging = 'import pathlib, threading\n\ndef to_matrix(columns):\n    pathlib.Path("hangs").touch()\n    threading.Event().wait()'
+    (shell.folder / "stuck.py").write_text(written.replace("def to_matrix(columns):", hanging))
+    shell.produce(10)
+    process = shell.start("run", "stuck.py")
+    try:
+        while not (shell.folder / "hangs").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        # The first one waits for the step: it has five seconds.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=3) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def page(url: str) -> str:
@@ -375,6 +406,7 @@ def child_of(pid: int) -> int:
 
 
 def test_metrics_have_the_values_that_they_should(shell: Shell) -> None:
+    """F3.1."""
     shell.type("topics", "create", "payments.py")
     load_features(shell)
     port = free_port()

@@ -70,6 +70,7 @@ def check(job: Job) -> None:
 
 @both
 def test_d1_d2_d4_kill_9_of_the_worker_loses_nothing(kafka: EmbeddedKafka, exactly_once: bool) -> None:
+    """D1.2, D2.2, D4.1."""
     job = Job(kafka.bootstrap_servers, exactly_once=exactly_once)
     job.create()
     probe = KafkaSource([f"{job.name}.in"], job.name, "earliest", {"bootstrap.servers": job.servers})
@@ -95,6 +96,7 @@ def test_d1_d2_d4_kill_9_of_the_worker_loses_nothing(kafka: EmbeddedKafka, exact
 
 @both
 def test_d1_d2_d4_broker_kill_9_and_restart_loses_nothing(own_kafka: EmbeddedKafka, exactly_once: bool) -> None:
+    """D1.2, D2.2, D4.1."""
     job = Job(own_kafka.bootstrap_servers, exactly_once=exactly_once)
     job.create()
     half = EVENTS // 2

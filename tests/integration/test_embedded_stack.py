@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis as client
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.kafka import EmbeddedKafka

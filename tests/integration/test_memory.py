@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from tests.integration.test_worker import PARTITIONS, Job
@@ -40,6 +40,7 @@ def produce(job: Job) -> None:
 
 
 def test_b2_b3_memory_stays_bounded_while_a_model_stands_still_before_large_records(kafka: EmbeddedKafka) -> None:
+    """B2.1, B3.1."""
     job = Job(kafka.bootstrap_servers)
     create(job)
     produce(job)

@@ -63,6 +63,7 @@ def world(kafka: EmbeddedKafka) -> World:
 
 
 def test_d7_each_position_that_does_not_hold_has_its_name(world: World) -> None:
+    """D7.2."""
     assert world.states() == ["not started", "not started"]
     world.commit(1, 5)
     assert [one.lag for one in positions(world.topology, world.settings).partitions] == [4, 0]
@@ -75,6 +76,7 @@ def test_d7_each_position_that_does_not_hold_has_its_name(world: World) -> None:
 
 
 def test_d7_a_reset_goes_where_it_is_told_and_heals_every_state(world: World) -> None:
+    """D7.4."""
     assert world.move("latest") == [5, 5]
     assert world.move("2", "0") == [2, 5]
     assert world.move("earliest", f"{world.ground.topic}/1") == [2, 0]
@@ -90,6 +92,7 @@ def test_d7_a_reset_goes_where_it_is_told_and_heals_every_state(world: World) ->
 
 
 def test_d7_a_plan_says_what_it_skips_and_what_cannot_be_is_told_at_once(world: World) -> None:
+    """D7.4."""
     world.commit(1, 5)
     found = positions(world.topology, world.settings)
     assert [move.effect for move in plan_reset(found, world.settings, "4", ["0"])] == ["skips 3 records"]
@@ -106,6 +109,7 @@ def test_d7_a_plan_says_what_it_skips_and_what_cannot_be_is_told_at_once(world: 
 
 
 def test_d7_a_group_at_work_is_left_alone(world: World) -> None:
+    """D7.4."""
     with joined(world.ground.source()) as member:
         until(lambda: len(member.owned) == 2, member)
         found = positions(world.topology, world.settings)
@@ -120,6 +124,7 @@ def test_d7_a_group_at_work_is_left_alone(world: World) -> None:
 def test_d7_a_worker_below_retention_says_which_command_helps_and_it_does(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """D7.2, D7.4."""
     job = BriefSession(kafka.bootstrap_servers, redis_server.url, tmp_path)
     job.create()
     job.features({"a1": 0.5})

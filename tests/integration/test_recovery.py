@@ -19,7 +19,7 @@ from typing import Any, Final
 import psutil
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
 from streamml.ops.embedded.kafka import EmbeddedKafka
@@ -167,12 +167,14 @@ def running(job: Job) -> Iterator[Job]:
 
 
 def workers_of(supervisor: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return psutil.Process(supervisor.pid).children()
+    found: list[psutil.Process] = psutil.Process(supervisor.pid).children()
+    return found
 
 
 def test_d6_l3_a_killed_worker_scores_again_when_it_is_back_and_a_fenced_one_is_not_started_again(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
+    """D6.3, L3.5."""
     with running(Job(kafka, tmp_path / "job", "classic")) as job:
         supervisor = job.start("--workers", "2")
         job.recovered(time.monotonic())
@@ -194,6 +196,7 @@ def test_d6_l3_a_killed_worker_scores_again_when_it_is_back_and_a_fenced_one_is_
 
 
 def test_d2_d6_a_worker_that_never_returns_is_replaced_by_either_protocol(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    """D2.5, D6.5, L3.5."""
     with (
         running(Job(kafka, tmp_path / "classic", "classic")) as classic,
         running(Job(kafka, tmp_path / "consumer", "consumer")) as consumer,

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from pydantic import BaseModel
 
 from streamml.adapters.codecs.json import json_decoder
@@ -83,7 +83,7 @@ class Job:
         for created in admin.create_topics(topics).values():
             created.result()
 
-    def produce(self, values: list[bytes | None]) -> None:
+    def produce(self, values: Sequence[bytes | None]) -> None:
         producer = Producer({"bootstrap.servers": self.servers})
         for index, value in enumerate(values):
             producer.produce(f"{self.name}.in", value, str(index % 50), partition=index % PARTITIONS)
@@ -155,11 +155,13 @@ class Job:
         while len(ended) < PARTITIONS:
             message = consumer.poll(10)
             assert message is not None, f"{part} ended early, after {len(records)} records"
-            if message.error() is None:
+            error, partition = message.error(), message.partition()
+            if error is None:
                 records.append(message)
             else:
-                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
-                ended.add(message.partition())
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                assert partition is not None
+                ended.add(partition)
         consumer.close()
         return records
 
@@ -176,6 +178,7 @@ def event(number: int, amount: float) -> bytes:
 
 
 def test_d1_d3_every_record_ends_once_and_poison_alone_is_a_dead_letter(job: Job) -> None:
+    """D1.2, D3.1, D3.3, L4.1."""
     values: list[bytes | None] = [event(n, 1.5) for n in range(5_000)]
     poison: dict[int, bytes] = {
         10: b"not json",
@@ -206,6 +209,7 @@ def test_d1_d3_every_record_ends_once_and_poison_alone_is_a_dead_letter(job: Job
 
 
 def test_d2_e3_a_prediction_that_the_broker_refuses_is_a_dead_letter_and_its_neighbours_are_not(job: Job) -> None:
+    """D2.3, E3.5."""
     noise = Random(1).randbytes(LARGEST).hex()
     large = json.dumps({"id": noise, "amount": 1.0}).encode()
     job.produce([event(n, float(n)) for n in range(100, 160)] + [large] + [event(n, float(n)) for n in range(160, 200)])
@@ -218,6 +222,7 @@ def test_d2_e3_a_prediction_that_the_broker_refuses_is_a_dead_letter_and_its_nei
 
 
 def test_d4_predictions_of_a_source_partition_keep_their_order(job: Job) -> None:
+    """D4.1."""
     job.produce([event(n, float(n)) if n % 50 else b"poison" for n in range(3_000)])
     job.run_until_committed(job.worker(), 3_000)
     by_key: dict[tuple[str, int], list[int]] = {}
@@ -228,6 +233,8 @@ def test_d4_predictions_of_a_source_partition_keep_their_order(job: Job) -> None
 
 
 def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(job: Job) -> None:
+    """D5.1, D5.2."""
+
     def slow(inputs: Columns) -> Columns:
         never.wait(0.02)
         return {"score": np.asarray(inputs["amount"])}
@@ -262,6 +269,7 @@ def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(jo
 
 
 def test_b1_a_batch_longer_than_the_poll_interval_costs_no_membership_and_scores_each_row_once(job: Job) -> None:
+    """B1.1."""
     calls: list[int] = []
     interval_ms = 3_000
 
@@ -281,6 +289,7 @@ def test_b1_a_batch_longer_than_the_poll_interval_costs_no_membership_and_scores
 
 
 def test_b2_a_slow_model_fills_the_budget_and_no_more(job: Job) -> None:
+    """B2.1."""
     gate = threading.Event()
 
     def slow(inputs: Columns) -> Columns:

@@ -50,6 +50,7 @@ def test_no_module_is_called_by_what_says_nothing() -> None:
 
 
 def test_no_pickle_is_loaded_anywhere() -> None:
+    """L5.1."""
     loads = re.compile(r"\b(pickle|cloudpickle|joblib|torch\.load|allow_pickle=True|marshal)\b")
     found = [
         f"{path.relative_to(ROOT)}: {line}"

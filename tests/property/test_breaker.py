@@ -16,6 +16,7 @@ STEPS = st.lists(st.tuples(TICKS, st.sampled_from(["ask", "succeed", "fail"])), 
 
 @given(STEPS)
 def test_e1_an_open_breaker_lets_one_through_per_interval_and_closes_on_success(steps: list[tuple[float, str]]) -> None:
+    """E1.5."""
     breaker, now, in_a_row = Breaker(POLICY), 0.0, 0
     shut_at = float("-inf")
     for passed, what in steps:
@@ -42,6 +43,7 @@ def test_e1_an_open_breaker_lets_one_through_per_interval_and_closes_on_success(
 
 
 def test_e1_a_probe_that_never_comes_back_keeps_nobody_out() -> None:
+    """E1.5."""
     breaker = Breaker(POLICY)
     for _ in range(3):
         breaker.failed(0.0)
@@ -50,6 +52,7 @@ def test_e1_a_probe_that_never_comes_back_keeps_nobody_out() -> None:
 
 
 def test_e1_probes_come_less_often_the_longer_it_lasts_down_to_a_bound() -> None:
+    """E1.5."""
     breaker, now, probes = Breaker(POLICY), 0.0, []
     for _ in range(3):
         breaker.failed(now)
@@ -65,6 +68,7 @@ def test_e1_probes_come_less_often_the_longer_it_lasts_down_to_a_bound() -> None
 def test_e1_retries_are_a_share_of_first_tries_and_a_few_more_by_the_second(
     steps: list[tuple[float, bool]], share: float, free_per_s: float
 ) -> None:
+    """E1.6."""
     budget, now, first, retries = RetryBudget(share=share, free_per_s=free_per_s, most=10.0), 0.0, 0, 0
     for passed, is_first in steps:
         now += passed
@@ -78,6 +82,7 @@ def test_e1_retries_are_a_share_of_first_tries_and_a_few_more_by_the_second(
 
 
 def test_e1_a_retry_is_put_off_and_never_given_up() -> None:
+    """E1.6."""
     budget = RetryBudget(share=0.5, free_per_s=1.0, most=2.0)
     assert [budget.spend(0.0) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
     assert budget.spend(10.0) == pytest.approx(0.0)

@@ -124,10 +124,11 @@ class AtLeastOnce(Surroundings):
 
 
 class TestD1D4D6AtLeastOnce(AtLeastOnce.TestCase):  # type: ignore[misc, valid-type]
-    """D1, D4, D6: whatever happens in whatever order, in the end everything has ended, in order, and is committed."""
+    """D1.1, D4.1, D5.1, D6.1: whatever happens in whatever order, in the end everything has ended, in order, and is committed."""
 
 
 def test_b2_the_budget_bounds_what_is_in_flight_exactly() -> None:
+    """B2.1."""
     engine = Engine(CONFIG, SlotNames())
     engine.handle(Assigned({PARTITION: 0}), 0.0)
     polled = 0

@@ -121,10 +121,11 @@ class ExactlyOnce(Surroundings):
 
 
 class TestD2ExactlyOnce(ExactlyOnce.TestCase):  # type: ignore[misc, valid-type]
-    """D2, D4, D5, D6: whatever happens in whatever order, every record is seen once, and positions are its cut."""
+    """D2.1, D2.3, D4.1, D5.1, D6.1: whatever happens in whatever order, every record is seen once, and positions are its cut."""
 
 
 def test_d2_d6_a_partition_that_is_lost_is_in_no_transaction_and_in_none_that_is_sent_anew() -> None:
+    """D2.1, D6.1."""
     world = ExactlyOnce()
     backlog = [FATES[0]] * 3
     world.begin(2, False, (8, 8), budget=15, outbound=20, interval_s=0.2, ordered=True, backlog=backlog)

@@ -28,6 +28,7 @@ def schedules(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
 def test_d1_position_is_behind_every_unsettled_record(
     schedule: tuple[list[list[int]], list[list[int]]], hidden: int
 ) -> None:
+    """D1.1."""
     runs, groups = schedule
     offsets = [offset for run in runs for offset in run]
     ledger = Ledger(0)
@@ -46,6 +47,7 @@ def test_d1_position_is_behind_every_unsettled_record(
 
 
 def test_d1_settling_twice_is_a_violation() -> None:
+    """D1.7."""
     ledger = Ledger(0)
     ledger.open(run_of([0, 1]))
     ledger.settle(np.array([0, 0], np.int64))
@@ -53,7 +55,18 @@ def test_d1_settling_twice_is_a_violation() -> None:
         ledger.settle(np.array([1], np.int64))
 
 
+def test_d1_settling_twice_is_a_violation_also_behind_records_that_are_not_settled() -> None:
+    """D1.7."""
+    ledger = Ledger(0)
+    ledger.open(run_of([0]))
+    ledger.open(run_of([1, 2]))
+    ledger.settle(np.array([1, 2], np.int64))
+    with pytest.raises(LedgerViolation, match="twice"):
+        ledger.settle(np.array([2], np.int64))
+
+
 def test_d1_what_is_shown_to_nobody_needs_no_settling() -> None:
+    """D1.5."""
     ledger = Ledger(3)
     ledger.skip_to(7)
     assert ledger.position == 7

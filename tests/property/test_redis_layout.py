@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,14 +19,17 @@ ROW = st.tuples(st.floats(width=32), st.floats(), I8, st.tuples(*[st.floats(widt
 
 
 @given(st.lists(ROW, min_size=1, max_size=20), st.data())
-def test_f1_values_round_trip_and_damaged_ones_are_not_present(rows: list[tuple], data: st.DataObject) -> None:
+def test_f1_values_round_trip_and_damaged_ones_are_not_present(
+    rows: list[tuple[Any, ...]], data: st.DataObject
+) -> None:
+    """F1.3."""
     delay, share, flights, vector, times = (np.array(column) for column in zip(*rows, strict=True))
     columns = {"delay": delay.astype("f4"), "share": share, "flights": flights, "vector": vector.astype("f4")}
     values: list[bytes | None] = list(LAYOUT.encode(columns, times.astype("i8"), 5))
     damage = data.draw(
         st.lists(st.sampled_from(["none", "cut", "longer", "stamp", "fine"]), min_size=len(rows), max_size=len(rows))
     )
-    damaged = {
+    damaged: dict[str, Callable[[Any], Any]] = {
         "none": lambda value: None,
         "cut": lambda value: value[:-1],
         "longer": lambda value: value + b"x",
@@ -42,5 +48,13 @@ def test_f1_values_round_trip_and_damaged_ones_are_not_present(rows: list[tuple]
 
 @given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4)), unique=True, min_size=1))
 def test_f1_distinct_entities_have_distinct_keys(entities: list[tuple[bytes, bytes]]) -> None:
+    """F1.4."""
     keys = entity_keys(b"p:", entities)
     assert len(set(keys)) == len(entities)
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_f1_one_text_cut_at_different_places_gives_different_keys(text: bytes) -> None:
+    """F1.4."""
+    cuts = [(text[:place], text[place:]) for place in range(len(text) + 1)]
+    assert len(set(entity_keys(b"p:", cuts))) == len(cuts)

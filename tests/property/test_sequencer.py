@@ -37,6 +37,7 @@ def outcomes_of(rows: list[Row]) -> list[Outcomes]:
 
 @given(rows_in_pieces())
 def test_d4_order_within_a_kind_and_nothing_lost_or_doubled(pieces: list[list[Row]]) -> None:
+    """D4.1, D4.2."""
     sequencer = Sequencer()
     seen: dict[Kind, list[tuple[int, int]]] = {kind: [] for kind in Kind}
     offered: set[tuple[int, int]] = set()
@@ -57,6 +58,7 @@ def test_d4_order_within_a_kind_and_nothing_lost_or_doubled(pieces: list[list[Ro
 
 @given(rows_in_pieces())
 def test_d4_unordered_releases_a_record_as_soon_as_its_children_ended(pieces: list[list[Row]]) -> None:
+    """D4.2, D4.3."""
     sequencer = Sequencer(ordered=False)
     offered: set[tuple[int, int]] = set()
     released: list[tuple[int, int]] = []

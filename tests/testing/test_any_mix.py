@@ -99,6 +99,7 @@ class Story:
 @settings(max_examples=150, deadline=None)
 @given(moves)
 def test_d1_d3_d4_everything_ends_once_in_order_and_is_committed(moves: list[tuple[str, int]]) -> None:
+    """D1.2, D4.1."""
     story = Story()
     story.play(moves)
     assert sorted(story.ends()) == sorted(story.written().items())
@@ -112,6 +113,7 @@ def test_d1_d3_d4_everything_ends_once_in_order_and_is_committed(moves: list[tup
 @settings(max_examples=150, deadline=None)
 @given(moves, st.lists(st.integers(0, 60), max_size=3))
 def test_d1_d3_crashes_lose_nothing_and_repeat_only_equal_ids(moves: list[tuple[str, int]], crashes: list[int]) -> None:
+    """D1.2, D3.1, D4.1."""
     story = Story()
     for place in crashes:
         moves = [*moves[:place], ("crash", 0), *moves[place:]]

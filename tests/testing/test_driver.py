@@ -33,6 +33,7 @@ def values(run: TopologyDriver) -> list[str]:
 
 
 def test_a_prediction_with_its_features_and_where_it_comes_from() -> None:
+    """D3.1, D3.4, F3.1."""
     run = driver()
     sent = run.send(payment(1), key="k", timestamp=1_704_067_200_000, headers=[("trace", b"t1"), ("other", b"x")])
     run.settle()
@@ -46,6 +47,7 @@ def test_a_prediction_with_its_features_and_where_it_comes_from() -> None:
 
 
 def test_f2_a_missing_entity_gets_the_defaults_and_says_so() -> None:
+    """F2.1, F3.1."""
     run = driver()
     run.send(payment(1, account="bob"))
     run.settle()
@@ -54,6 +56,7 @@ def test_f2_a_missing_entity_gets_the_defaults_and_says_so() -> None:
 
 
 def test_f2_an_old_feature_is_stale_and_a_new_load_mends_that() -> None:
+    """F2.2."""
     run = driver()
     run.advance("37h")
     run.send(payment(1))
@@ -77,6 +80,7 @@ def test_f2_an_old_feature_is_stale_and_a_new_load_mends_that() -> None:
     ],
 )
 def test_e3_poison_alone_is_a_dead_letter_and_its_neighbours_are_scored(poison: Any, step: str, error: str) -> None:
+    """E1.1, E2.1."""
     run = driver()
     run.send(payment(1))
     sent = run.send(poison, key="mine", headers=[("h", b"1")])
@@ -90,6 +94,7 @@ def test_e3_poison_alone_is_a_dead_letter_and_its_neighbours_are_scored(poison: 
 
 
 def test_e3_a_dead_letter_says_which_try_failed_it() -> None:
+    """E3.2."""
     run = driver()
     run.store.fail("Redis is away.")
     run.send(b"not json")
@@ -104,6 +109,7 @@ def test_e3_a_dead_letter_says_which_try_failed_it() -> None:
 
 
 def test_d4_predictions_keep_the_order_of_each_partition() -> None:
+    """D4.1."""
     run = driver(partitions=3)
     for number in range(300):
         run.send(payment(number, amount=13.0 if number % 7 == 0 else 5.0), partition=number % 3)
@@ -115,6 +121,7 @@ def test_d4_predictions_keep_the_order_of_each_partition() -> None:
 
 
 def test_m1_a_slow_model_makes_larger_batches_and_none_waits_for_a_timer() -> None:
+    """M1.1, M1.2."""
     run = driver(service_time={"fraud": lambda rows: 0.010})
     run.send(payment(0))
     run.advance("1.25ms")
@@ -127,6 +134,7 @@ def test_m1_a_slow_model_makes_larger_batches_and_none_waits_for_a_timer() -> No
 
 
 def test_m2_rows_that_wait_past_the_budget_are_flagged_late() -> None:
+    """M2.1."""
     run = driver(service_time={"fraud": lambda rows: 0.060})
     run.send(payment(0))
     run.advance("1ms")
@@ -136,6 +144,7 @@ def test_m2_rows_that_wait_past_the_budget_are_flagged_late() -> None:
 
 
 def test_b2_a_slow_model_stops_polling_at_the_budget() -> None:
+    """B2.1, B2.2."""
     settings = WorkerSettings(max_in_flight_rows=100, max_poll_rows=40)
     run = driver(settings=settings, service_time={"fraud": lambda rows: 1.0})
     for number in range(500):
@@ -147,6 +156,7 @@ def test_b2_a_slow_model_stops_polling_at_the_budget() -> None:
 
 
 def test_d1_nothing_is_committed_before_it_has_ended() -> None:
+    """D1.1."""
     run = driver(service_time={"fraud": lambda rows: 1.0})
     assert run.commits() == {IN: 0}
     run.send(payment(1))
@@ -159,6 +169,7 @@ def test_d1_nothing_is_committed_before_it_has_ended() -> None:
 
 
 def test_d1_d3_a_crash_reads_again_what_was_not_committed_under_the_same_ids() -> None:
+    """D1.2, D3.1."""
     run = driver()
     run.send(payment(1))
     run.settle()
@@ -172,6 +183,7 @@ def test_d1_d3_a_crash_reads_again_what_was_not_committed_under_the_same_ids() -
 
 
 def test_d5_a_second_member_takes_over_where_the_first_one_stopped() -> None:
+    """D5.1, D5.2."""
     run = driver(partitions=2, service_time={"fraud": lambda rows: 0.5})
     for partition in (0, 1):
         run.send(payment(partition), partition=partition)
@@ -186,6 +198,7 @@ def test_d5_a_second_member_takes_over_where_the_first_one_stopped() -> None:
 
 
 def test_l3_a_shutdown_finishes_what_fits() -> None:
+    """L3.1."""
     run = driver(service_time={"fraud": lambda rows: 1.0})
     run.send(payment(1))
     run.advance("1ms")
@@ -196,6 +209,7 @@ def test_l3_a_shutdown_finishes_what_fits() -> None:
 
 @pytest.mark.parametrize("policy", ["drop", "forward", "dead_letter"])
 def test_e4_tombstones_follow_the_policy(policy: str) -> None:
+    """E4.3."""
     run = driver(payments(on_tombstone=policy))
     sent = run.send(None, key="k")
     run.send(payment(1))
@@ -208,6 +222,7 @@ def test_e4_tombstones_follow_the_policy(policy: str) -> None:
 
 
 def test_e1_a_store_that_is_away_is_waited_for_and_nothing_is_lost() -> None:
+    """E1.2, F2.4."""
     run = driver()
     run.store.fail("Redis is away.")
     run.send(payment(1))
@@ -222,6 +237,7 @@ def test_e1_a_store_that_is_away_is_waited_for_and_nothing_is_lost() -> None:
 
 
 def test_an_outage_of_the_broker_passes_and_nothing_is_lost() -> None:
+    """D1.2."""
     run = driver(service_time={"fraud": lambda rows: 1.0})
     run.send(payment(1))
     run.advance("10ms")
@@ -238,6 +254,7 @@ def test_an_outage_of_the_broker_passes_and_nothing_is_lost() -> None:
 
 
 def test_d2_a_prediction_that_the_broker_refuses_is_a_dead_letter() -> None:
+    """E3.5."""
     run = driver()
     run.broker.refuse(lambda topic, record: "Too large." if topic == "verdicts" and record.key == b"p1" else None)
     sent = [run.send(payment(number)) for number in range(3)]
@@ -305,6 +322,7 @@ def test_e4_a_pause_by_hand_finishes_what_is_on_its_way_and_takes_nothing_more()
 
 
 def test_e4_a_few_dead_letters_at_the_end_are_committed() -> None:
+    """E4.2."""
     run = driver(replace(payments(), dead_letters=sm.DeadLetterQueue("payments.dlq", max_ratio=0.1, min_sample=100)))
     for _ in range(20):
         run.send(b"poison")
@@ -366,6 +384,7 @@ def words() -> sm.Topology:
 
 
 def test_several_topics_children_text_and_provenance_in_fields() -> None:
+    """D3.1, D3.5, D4.2."""
     run = TopologyDriver(words(), models={"length": lambda tensors: {"n": [len(text) for text in tensors["t"]]}})
     run.send(Word(id=1, texts=["a", "bcd"]))
     run.send({"id": 2, "texts": ["ef"]}, topic="more.texts")
@@ -386,7 +405,7 @@ def test_d3_the_id_of_a_record_that_was_never_exploded_is_the_same_beside_those_
         return {"length": lengths, **sm.failures(columns["text"] == "bad", "It is bad.")}
 
     steps = [words().steps[0], sm.Transform(measure, inputs=("text",), outputs={"length": "i8"})]
-    run = TopologyDriver(replace(words(), steps=steps))
+    run = TopologyDriver(replace(words(), steps=tuple(steps)))
     run.send({"id": 1, "texts": ["a", "bad"]})
     run.send(b"not json")
     run.send({"id": 3, "texts": ["bad"]})

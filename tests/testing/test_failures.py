@@ -35,6 +35,7 @@ def scored(tmp_path: Path) -> TopologyDriver:
 def test_e2_m5_rows_that_are_refused_and_rows_that_never_fit_are_dead_letters_of_their_own(
     scored: TopologyDriver,
 ) -> None:
+    """E2.1, M5.1, M5.3."""
     amounts = [float(n) for n in range(20, 120)]
     amounts[30], amounts[31], amounts[70] = 13.0, 2e6, 13.0
     ids = [scored.send(payment(n, amount)) for n, amount in enumerate(amounts)]
@@ -47,6 +48,7 @@ def test_e2_m5_rows_that_are_refused_and_rows_that_never_fit_are_dead_letters_of
 
 
 def test_e1_a_fault_of_the_model_stops_the_worker_and_fails_no_row(tmp_path: Path) -> None:
+    """E1.3."""
     one_answer = graph(
         [node("ReduceSum", ["x"], ["score"], keepdims=1)],
         [value("x", "float32", ["rows", 2])],
@@ -75,6 +77,7 @@ def test_e1_a_model_that_raises_for_every_row_is_dead_letters_up_to_the_limit() 
 
 
 def test_m5_a_batch_that_does_not_fit_is_halved_once_and_the_next_ones_come_in_parts() -> None:
+    """M5.1, M5.2."""
     calls: list[int] = []
 
     def small(tensors: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -145,6 +148,7 @@ def counted(topology: sm.Topology) -> tuple[TopologyDriver, Counted]:
 
 
 def test_e1_an_outage_stops_the_stages_that_need_it_and_hammers_nothing() -> None:
+    """E1.2, E1.5."""
     run, store = counted(two_lookups(accounts, limits()))
     run.send(payment(1))
     run.advance("100ms")
@@ -163,6 +167,7 @@ def test_e1_an_outage_stops_the_stages_that_need_it_and_hammers_nothing() -> Non
 
 
 def test_f2_while_the_breaker_is_open_defaults_come_at_once() -> None:
+    """F2.4."""
     optional = [limits(name, if_unavailable="default") for name in ("limits", "others")]
     run, store = counted(two_lookups(*optional))
     store.fail("Redis is away.")

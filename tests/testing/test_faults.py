@@ -11,6 +11,7 @@ from streamml.adapters.memory.sink import MemorySink
 from streamml.ports.feature_store import FeatureSchema
 from streamml.testing import TopologyDriver, faults
 from streamml.testing.models import StandIn
+from streamml.testing.report import Report
 from tests.testing.shop import accounts, payment, payments, score
 from topologies.flight_delay import stream
 from topologies.flight_delay.topology import FEATURE_SETS
@@ -34,7 +35,7 @@ EVERYTHING: list[faults.Fault] = [
 
 def shop(
     found: list[faults.Fault], guarantee: Guarantee = "at_least_once", seed: int = 1, model: StandIn = score
-) -> faults.Report:
+) -> Report:
     return faults.run(
         payments(),
         [payment(number, amount=number % 50, account=("ann", "bob")[number % 2]) for number in range(1500)],
@@ -48,6 +49,7 @@ def shop(
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)
 def test_d1_d2_d4_everything_at_once_loses_nothing_of_the_shop(guarantee: Guarantee) -> None:
+    """D1.2, D2.2, D4.1."""
     report = shop(EVERYTHING, guarantee)
     report.assert_nothing_lost()
     assert report.produced == report.predicted + report.dead_lettered + report.filtered > 1500
@@ -67,13 +69,14 @@ def put(driver: TopologyDriver, sample: stream.Stream) -> None:
         table = sample.tables[one.name]
         keys: list[Any] = list(zip(*(table.key[part].tolist() for part in one.key), strict=True))
         values = [dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True)]
-        times = dict(zip(keys, table.event_time.astype("M8[us]").astype(int).tolist(), strict=True))
+        times: dict[Any, Any] = dict(zip(keys, table.event_time.astype("M8[us]").astype(int).tolist(), strict=True))
         schema = FeatureSchema(one.name, tuple(one.columns.items()))
         driver.store.load(schema, dict(zip(keys, values, strict=True)), times)
 
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)
 def test_d1_d2_d4_flights_under_faults_are_scored_as_without_them(guarantee: Guarantee) -> None:
+    """D1.2, D2.2, D4.1."""
     sample = stream.prepare(1200)
     report = faults.run(
         flight_delay,

@@ -36,6 +36,7 @@ def most_in_flight(sizes: list[int], rows: int, poll: int) -> tuple[int, int]:
 def test_b2_a_model_that_stands_still_holds_the_budget_and_one_poll_at_most(
     paddings: list[int], rows: int, poll: int
 ) -> None:
+    """B2.1."""
     bounds = WorkerSettings(max_in_flight_rows=rows, max_in_flight_mb=1, max_poll_rows=poll)
     run = driver(settings=bounds, service_time={"fraud": lambda rows: 3600.0})
     values = [payment(n).model_dump_json().encode() + b" " * padding for n, padding in enumerate(paddings)]
@@ -55,8 +56,8 @@ def blocks(sizes: list[int]) -> list[Outcomes]:
     """One prediction each, of so many bytes."""
     found = []
     for ordinal, size in enumerate(sizes):
-        columns = [object_array([bytes(size)], 1), object_array([None], 1), object_array([[]], 1)]
-        found.append(Outcomes(Kind.PREDICTION, origin_of([ordinal]), *columns))
+        values, keys, headers = object_array([bytes(size)], 1), object_array([None], 1), object_array([[]], 1)
+        found.append(Outcomes(Kind.PREDICTION, origin_of([ordinal]), values, keys, headers))
     return found
 
 
@@ -75,6 +76,7 @@ BUDGETS = st.builds(Budget, st.integers(1, 20), st.integers(1, 500))
 def test_b2_a_broker_that_stands_still_is_handed_the_budget_and_one_block_at_most(
     sizes: list[int], budget: Budget
 ) -> None:
+    """B2.6."""
     outbox = AtLeastOnce(lambda block, now: prediction_records(block, "out"), budget)
     for block in blocks(sizes):
         outbox.put((block,))
@@ -93,6 +95,7 @@ def test_b2_a_broker_that_stands_still_is_handed_the_budget_and_one_block_at_mos
 def test_b2_d2_a_transaction_and_what_waits_for_the_next_are_bounded_also_when_it_is_taken_back(
     sizes: list[int], budget: Budget, committed: list[bool]
 ) -> None:
+    """B2.6."""
     outbox = ExactlyOnce(lambda block, now: prediction_records(block, "out"), budget, 0.2, Backoff())
     ledger = SimpleNamespace(position_at=lambda ordinal: ordinal)
     slots = [SimpleNamespace(number=0, partition="in", ledger=ledger, committed=0)]

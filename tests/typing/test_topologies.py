@@ -13,6 +13,7 @@ import pytest
 from streamml.adapters.memory.model import FunctionModel
 from streamml.batch.column import Columns
 from streamml.ports.model import Signature, Tensor
+from streamml.ports.source import TopicPartition
 from streamml.testing import TopologyDriver
 from streamml.topology.check import problems
 from streamml.topology.topology import Topology
@@ -90,7 +91,7 @@ def test_detect_crop_recognise_gives_a_child_for_each_box() -> None:
     assert [one.value["confidence"] for one in found] == pytest.approx([0.9, 0.8])
     assert {one.value["text"] for one in found} == {"BBB"}
     assert [letter.message for letter in driver.dead_letters()] == ["The image is not 8 x 8."]
-    assert driver.commits()[("images", 0)] == 3
+    assert driver.commits()[TopicPartition("images", 0)] == 3
 
 
 def test_two_topics_with_nulls_text_and_vectors() -> None:

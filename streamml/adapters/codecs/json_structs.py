@@ -106,7 +106,7 @@ def attempt(
     while True:
         try:
             results.extend(map(call, pending))  # keeps what it appended when one item raises
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the item is failed with it
             failed[len(results) + len(failed)] = explain(error)
         else:
             return results, failed

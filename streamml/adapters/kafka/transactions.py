@@ -206,7 +206,7 @@ class _Ending:
             self.committed = self._job(self)
         except KafkaException as error:
             self.error = error_of(error.args[0])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  raised by `completions` on the worker's thread
             self.error = error
         finally:
             self.over.set()

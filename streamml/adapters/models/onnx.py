@@ -67,7 +67,7 @@ class OnnxModel:
         rows = check_inputs(self._label, self._signature, inputs)
         try:
             values = session.run(self._outputs, dict(inputs))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  raised below
             failure = translated(error, self._label)
         else:
             outputs = dict(zip(self._outputs, values, strict=True))

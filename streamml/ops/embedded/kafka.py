@@ -144,7 +144,7 @@ class EmbeddedKafka(Server):
                     _round_trip(self.bootstrap_servers)
                     return
             except KafkaException:
-                pass
+                pass  # It is not ready; below, the time runs out.
             time.sleep(0.05)
         self.kill()
         raise ConfigError(self._explained())

@@ -135,5 +135,5 @@ def started_at(pid: int) -> str | None:
 
 def send(pid: int, how: signal.Signals) -> None:
     """Signal a process; nothing happens where it is gone."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):  # It is gone, as was wanted.
         os.kill(pid, how)

@@ -210,5 +210,5 @@ def _end(part: Part) -> bool:
 
 def _reap(pid: int) -> None:
     """Where this process is the parent, an ended child stays until it is waited for."""
-    with suppress(ChildProcessError):
+    with suppress(ChildProcessError):  # Another process is its parent.
         os.waitpid(pid, os.WNOHANG)

@@ -97,6 +97,7 @@ def test_check_of_a_sound_topology(topology: str, capsys: Captured) -> None:
 
 
 def test_check_lists_all_problems_and_ends_with_2(topology: str, capsys: Captured) -> None:
+    """L1.2."""
     Path(topology).write_text(TOPOLOGY.replace('"events.dlq"', '"events"').replace('key="id"', 'key="nobody"'))
     assert exit_code_of(["check", topology, "--json"]) == 2
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 2
@@ -166,7 +167,10 @@ def test_a_worker_id_from_anywhere_names_one_worker(
     assert f"worker_id in {place} names one worker" in capsys.readouterr().err
 
 
+@pytest.mark.logs_errors("out of order")
 def test_an_error_of_our_own_is_one_sentence_and_exit_code_3(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E1.3."""
+
     def broken(settings: object) -> None:
         raise RuntimeError("out of order\nwith a second line")
 
@@ -203,6 +207,7 @@ def test_a_place_that_is_of_several_dead_letters_names_them(topology: str, monke
 
 
 def test_what_a_step_raised_is_not_in_its_dead_letter() -> None:
+    """E3.3."""
     failure = Failure(
         "step", "StepFailed", "step raised ValueError.", detail="ValueError: hunter2 (topology.py, line 1)"
     )

@@ -41,6 +41,7 @@ def only(actions: list[Action], stage: int) -> RunStage | None:
 
 
 def test_b2_what_a_stage_makes_of_its_rows_is_bounded_by_what_the_next_one_takes() -> None:
+    """B2.5."""
     made = engine(BatchPolicy(4096, explodes=True), BatchPolicy(1000))
     job = only(made.handle(Polled([run_of(list(range(5_000)))]), 1.0), 0)
     sizes: list[int] = []
@@ -63,6 +64,7 @@ def test_b2_what_a_stage_makes_of_its_rows_is_bounded_by_what_the_next_one_takes
 
 
 def test_b2_what_a_stage_makes_of_its_rows_is_bounded_in_bytes() -> None:
+    """B2.5."""
     wide = np.zeros((4096, 1000), np.float64)
     made = engine(BatchPolicy(4096), BatchPolicy(100_000))
     job = only(made.handle(Polled([run_of(list(range(100)))]), 1.0), 0)
@@ -78,6 +80,7 @@ def test_b2_what_a_stage_makes_of_its_rows_is_bounded_in_bytes() -> None:
 
 
 def test_m1_m4_a_free_stage_takes_what_waits_and_every_batch_has_its_reason() -> None:
+    """M1.1, M4.1."""
     made = engine(BatchPolicy(8))
     first = only(made.handle(Polled([run_of(list(range(3)))]), 1.0), 0)
     assert first is not None

@@ -24,6 +24,7 @@ def read(letter: Letter) -> DeadLetter:
 @pytest.mark.parametrize("value", [None, b"", b"x"])
 @pytest.mark.parametrize("key", [None, b"", b"k"])
 def test_key_value_and_headers_come_back_byte_for_byte(value: bytes | None, key: bytes | None) -> None:
+    """E3.1, E3.2."""
     headers: Headers = [
         ("trace", b"t"),
         ("trace", None),
@@ -43,11 +44,13 @@ def test_a_letter_of_a_record_without_a_value_has_one_because_compaction_would_d
 
 
 def test_a_dead_letter_of_a_dead_letter_holds_it_whole() -> None:
+    """E3.1."""
     inner = written(None, [("trace", b"t")])
     outer = read(written(inner.value, inner.headers))
     assert (outer.value, outer.headers) == (b"", tuple(inner.headers))
 
 
 def test_what_is_no_letter_is_none() -> None:
+    """E5.3."""
     assert read_letter(RawRecord(b"k", None, [], 7)) is None
     assert read_letter(RawRecord(b"k", b"x", [("streamml.dlq.version", b"2")], 7)) is None

@@ -58,6 +58,7 @@ def sent(actions: list[Action]) -> list[list[Place]]:
 
 
 def test_d4_a_batch_that_is_next_in_all_its_partitions_goes_out_as_one_block_and_settles_in_each() -> None:
+    """D4.1."""
     engine, job = started()
     actions = engine.handle(scored(job), 1.0)
     assert sent(actions) == [[(0, 0), (0, 1), (1, 0), (1, 1)]]
@@ -68,6 +69,7 @@ def test_d4_a_batch_that_is_next_in_all_its_partitions_goes_out_as_one_block_and
 
 
 def test_d4_a_dead_letter_between_predictions_splits_only_its_own_partition() -> None:
+    """D4.1."""
     engine, job = started()
     bad, good = job.batch.take(slice(0, 1)), job.batch.take(slice(1, 4))
     actions = engine.handle(scored(job, predictions_of(good), letters_of(bad)), 1.0)
@@ -78,6 +80,7 @@ def test_d4_a_dead_letter_between_predictions_splits_only_its_own_partition() ->
 
 
 def test_d6_of_a_batch_one_of_whose_partitions_went_only_the_rest_goes_out() -> None:
+    """D6.1."""
     engine, job = started()
     engine.handle(Lost((FIRST,)), 1.0)
     actions = engine.handle(scored(job), 1.0)
@@ -86,6 +89,7 @@ def test_d6_of_a_batch_one_of_whose_partitions_went_only_the_rest_goes_out() -> 
 
 
 def test_d6_a_block_that_waits_for_the_sink_loses_only_the_rows_of_the_partition_that_goes() -> None:
+    """D6.1."""
     engine, first = started(max_outbound_rows=1)
     assert jobs(engine.handle(two_of_each(2), 1.0)) == []
     actions = engine.handle(scored(first), 1.0)

@@ -41,6 +41,7 @@ def later(made: Engine) -> tuple[float, RunStage]:
 
 
 def test_e1_retries_of_a_worker_are_a_share_of_its_first_tries() -> None:
+    """E1.6."""
     records = 200
     made, job = engine(records)
     now = 0.0

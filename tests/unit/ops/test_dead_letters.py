@@ -26,6 +26,7 @@ GUARDED = replace(payments(), source=sm.Source("payments", schema=Payment, start
     ],
 )
 def test_e5_nothing_secret_of_a_record_is_shown_tombstones_too(value: bytes | None, shown: bytes | None) -> None:
+    """E5.2."""
     seen = redacted(replace(LETTER, value=value), GUARDED)
     assert (seen.value, seen.key, seen.headers) == (shown, HIDDEN.encode(), (("h", HIDDEN.encode()), ("n", None)))
     assert redacted(replace(LETTER, value=value), payments()) == replace(LETTER, value=value)

@@ -9,7 +9,7 @@ import pytest
 from streamml.ops.referee import Place, Referee, Verdict, id_of, place_of
 
 
-def run(*, mistake: Callable[[Referee], None] = lambda referee: None, skip: int = -1) -> Verdict:
+def run(*, mistake: Callable[[Referee], object] = lambda referee: None, skip: int = -1) -> Verdict:
     """Ten good events and one of poison in partition 0, each ended as it should be but ``skip``."""
     referee = Referee(lambda event, value: value["score"] == event)
     for offset in range(10):
@@ -34,7 +34,7 @@ def test_a_lost_record() -> None:
 
 
 def test_a_duplicate_is_no_disorder() -> None:
-    verdict = run(mistake=lambda referee: referee.predicted("topic/0/3", 0, {"score": 3}) and None)
+    verdict = run(mistake=lambda referee: referee.predicted("topic/0/3", 0, {"score": 3}))
     assert (verdict.duplicated, verdict.out_of_order, verdict.wrong) == (1, 0, 0)
 
 
@@ -47,16 +47,16 @@ def test_a_duplicate_is_no_disorder() -> None:
     ],
     ids=["other content", "no such record", "good event among the dead letters"],
 )
-def test_a_wrong_answer(mistake: Callable[[Referee], None]) -> None:
+def test_a_wrong_answer(mistake: Callable[[Referee], object]) -> None:
     assert run(mistake=mistake, skip=4).wrong == 1
 
 
 def test_poison_that_got_a_prediction_is_wrong() -> None:
-    assert run(mistake=lambda referee: referee.predicted("topic/0/10", 0, {"score": 1}) and None).wrong == 1
+    assert run(mistake=lambda referee: referee.predicted("topic/0/10", 0, {"score": 1})).wrong == 1
 
 
 def test_a_record_that_was_overtaken() -> None:
-    verdict = run(skip=4, mistake=lambda referee: referee.predicted("topic/0/4", 0, {"score": 4}) and None)
+    verdict = run(skip=4, mistake=lambda referee: referee.predicted("topic/0/4", 0, {"score": 4}))
     assert (verdict.out_of_order, verdict.lost) == (1, 0)
 
 
@@ -75,7 +75,7 @@ def test_ids() -> None:
 
 
 def test_a_duplicate_of_other_content_is_wrong() -> None:
-    verdict = run(mistake=lambda referee: referee.predicted("topic/0/3", 0, {"score": 4}) and None)
+    verdict = run(mistake=lambda referee: referee.predicted("topic/0/3", 0, {"score": 4}))
     assert (verdict.duplicated, verdict.wrong) == (1, 1)
 
 

@@ -86,6 +86,7 @@ def silent_broker(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_l1_models_are_loaded_once_however_often_the_broker_is_asked(
     tmp_path: Path, open_models: list[str], silent_broker: list[int]
 ) -> None:
+    """L1.3."""
     store(tmp_path / "models", identity())
     stop = StopSignal()
     waits = iter(range(5))
@@ -112,6 +113,7 @@ def test_l1_models_are_closed_when_patience_ends(tmp_path: Path, open_models: li
 
 @pytest.mark.usefixtures("silent_broker")
 def test_l1_a_wrong_model_and_a_silent_broker_are_told_together(tmp_path: Path, open_models: list[str]) -> None:
+    """L1.2."""
     store(tmp_path / "models", identity())
     with pytest.raises(TopologyError) as wrong:
         run(Located(topology("test", "missing"), tmp_path), Settings(), RunOptions(), StopSignal())
@@ -122,6 +124,7 @@ def test_l1_a_wrong_model_and_a_silent_broker_are_told_together(tmp_path: Path, 
 
 
 def test_a_run_that_is_to_catch_up_gives_up_on_a_broker_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L3.6."""
     monkeypatch.setattr("streamml.adapters.kafka.source._TIMEOUT_S", 0.2)
     servers = f"127.0.0.1:{closed_port()}"
     probe = KafkaSource(["events"], "group", "earliest", {"bootstrap.servers": servers})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -11,8 +12,9 @@ from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.source import MemorySource
 from streamml.clock import SystemClock
 from streamml.engine.events import Assigned, Lost, Released, Revoking
+from streamml.errors import FatalError
 from streamml.ports.source import Positions, SourceListener, TopicPartition
-from streamml.runtime.inbox import Inbox, Message, Polls
+from streamml.runtime.inbox import Crash, Inbox, Message, Polls
 from streamml.runtime.pulse import Pulse
 from streamml.runtime.reader import Reader, WorkerConfig
 
@@ -30,6 +32,11 @@ class Other(SourceListener):
 
     def assigned(self, positions: Positions) -> None:
         self.starts.update(positions)
+
+    def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
+        return {}
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None: ...
 
 
 class Case:
@@ -66,6 +73,7 @@ def case() -> Iterator[Case]:
 
 
 def test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_owner_back(case: Case) -> None:
+    """D6.2."""
     other = Other(case.broker)
     going = case.hear(Revoking)
     assert isinstance(going, Revoking)
@@ -73,13 +81,14 @@ def test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_o
     (kept,) = {FIRST, SECOND} - {gone}
     case.reader.commit({gone: 10})
     case.reader.released(Released((gone,), {gone: 12}))
-    case.broker.wait_for(lambda: other.source.poll(1, 0.0) or other.starts, DEADLINE_S)
+    case.broker.wait_for(lambda: bool(other.source.poll(1, 0.0) or other.starts), DEADLINE_S)
     assert other.starts == {gone: 12}
     case.commits_pass(kept, 1)
     assert case.broker.committed("group") == {gone: 12, kept: 1}
 
 
 def test_d6_nothing_is_committed_for_a_partition_that_was_lost(case: Case) -> None:
+    """D6.2."""
     case.commits_pass(FIRST, 5)
     case.broker.expel(case.source)
     case.hear(Lost)
@@ -93,11 +102,43 @@ def test_d6_nothing_is_committed_for_a_partition_that_was_lost(case: Case) -> No
 
 
 def test_l3_leaving_commits_the_last_positions_of_what_is_still_ours(case: Case) -> None:
+    """L3.1."""
     case.reader.stop({FIRST: 3, SECOND: 4, TopicPartition("events", 9): 5})
     assert case.broker.committed("group") == {FIRST: 3, SECOND: 4}
 
 
+@pytest.mark.logs_errors("Unexpected ZeroDivisionError in the source's thread")
+def test_what_the_source_raises_is_heard_of(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case.source, "poll", lambda rows, timeout_s: 1 / 0)
+    crash = case.hear(Crash)
+    assert isinstance(crash, Crash)
+    assert isinstance(crash.error, FatalError)
+
+
+def test_b2_partitions_are_paused_only_after_a_second_without_room_and_read_on_as_soon_as_there_is_some(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B2.2, B2.3."""
+    told: queue.SimpleQueue[float] = queue.SimpleQueue()
+    pause = case.source.pause
+
+    def paused() -> None:
+        pause()
+        told.put(time.monotonic())
+
+    monkeypatch.setattr(case.source, "pause", paused)
+    closed = time.monotonic()
+    case.reader.gate(False)
+    case.broker.append("events", b"x")
+    assert told.get(timeout=DEADLINE_S) - closed >= 0.9 * WorkerConfig().room_wait_s
+    assert WorkerConfig().room_wait_s == 1.0
+    case.reader.gate(True)
+    polls = case.hear(Polls)
+    assert isinstance(polls, Polls)
+
+
 def test_b2_what_is_polled_and_not_taken_is_bounded_in_bytes() -> None:
+    """B2.7."""
     case = Case(WorkerConfig(max_poll_bytes=100))
     reader, polled = case.reader, case.reader._untaken
     try:

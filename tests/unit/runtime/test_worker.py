@@ -37,6 +37,7 @@ class DropAll:
     ("batch_rows", "budget_rows"), [(4096, 1000), (4, 50_000)], ids=["a full budget", "many small batches"]
 )
 def test_b2_a_backlog_is_worked_off_whatever_the_budget_and_the_batch_size(batch_rows: int, budget_rows: int) -> None:
+    """B2.1, B2.2."""
     broker = MemoryBroker()
     for topic in ("events", "predictions", "letters"):
         broker.create_topic(topic)

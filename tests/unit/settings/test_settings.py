@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from streamml.adapters.kafka import membership, sink
 from streamml.errors import SettingsError
 from streamml.settings.settings import REFUSED, masked
 from streamml.settings.sources import described, read_settings
@@ -44,6 +45,7 @@ def test_librdkafka_properties_pass_through_with_their_dots(tmp_path: Path) -> N
 
 
 def test_every_problem_comes_at_once(tmp_path: Path) -> None:
+    """E1.4."""
     file = toml(tmp_path, 'colour = "red"\n[worker]\ndrain_ms = 1\n[kafka]\n"group.id" = "mine"\n')
     environment = {"STREAMML_NOTHING": "1", "STREAMML_REDIS_TIMEOUT_MS": "soon"}
     with pytest.raises(SettingsError) as caught:
@@ -73,8 +75,15 @@ def test_a_name_that_is_none_comes_with_its_place_and_the_nearest_that_is(tmp_pa
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_properties_that_the_promises_rest_on_are_refused(name: str, tmp_path: Path) -> None:
+    """D7.1."""
     with pytest.raises(SettingsError, match="refused"):
         read_settings(environment={}, file=toml(tmp_path, f'[kafka]\n"{name}" = "x"\n'))
+
+
+def test_what_adapters_hold_fixed_no_setting_may_change() -> None:
+    """D7.1."""
+    assert (membership.SAFETY.keys() | sink.SAFETY.keys()) <= REFUSED.keys()
+    assert {membership.SAFETY["enable.auto.commit"], membership.SAFETY["enable.auto.offset.store"]} == {False}
 
 
 def test_secrets_are_masked() -> None:

@@ -25,6 +25,7 @@ def score(fitting: FittingRows, rows: int, room: int) -> list[int]:
 
 
 def test_m5_later_batches_come_in_parts_that_fit() -> None:
+    """M5.2."""
     fitting = FittingRows()
     assert score(fitting, 64, room=20) == [64, 32, 16, 16, 32, 16, 16]
     assert score(fitting, 64, room=20) == [16, 16, 16, 16]
@@ -32,6 +33,7 @@ def test_m5_later_batches_come_in_parts_that_fit() -> None:
 
 
 def test_m5_it_grows_back_when_there_is_room_again() -> None:
+    """M5.2."""
     fitting = FittingRows()
     score(fitting, 4096, room=1)
     assert fitting.most == 1
@@ -44,6 +46,7 @@ def test_m5_it_grows_back_when_there_is_room_again() -> None:
 
 
 def test_m5_what_stays_too_large_is_tried_ever_less() -> None:
+    """M5.2."""
     fitting = FittingRows()
     calls = [size for _ in range(2_000) for size in score(fitting, 64, room=16)]
     assert sum(size > 16 for size in calls) < len(calls) / 100
@@ -51,6 +54,7 @@ def test_m5_what_stays_too_large_is_tried_ever_less() -> None:
 
 @given(st.integers(1, 300), st.lists(st.integers(1, 300), max_size=40))
 def test_m5_each_row_is_in_one_part_in_order(rows: int, rooms: list[int]) -> None:
+    """M5.1."""
     fitting = FittingRows()
     for room in rooms:
         parts = fitting.cut(rows)

@@ -33,6 +33,7 @@ def opened(clock: ManualClock) -> Guard:
 
 
 def test_e1_an_open_breaker_answers_at_once_and_says_when_it_is_useful_to_come_again() -> None:
+    """E1.5."""
     clock = ManualClock()
     guard = opened(clock)
     clock.advance(0.25)
@@ -47,6 +48,7 @@ def test_e1_an_open_breaker_answers_at_once_and_says_when_it_is_useful_to_come_a
 
 
 def test_e1_while_one_probes_the_others_are_turned_away() -> None:
+    """E1.5."""
     clock = ManualClock()
     guard = opened(clock)
     clock.advance(1.0)

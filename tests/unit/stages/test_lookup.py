@@ -16,6 +16,7 @@ from streamml.batch.outcome import Kind
 from streamml.errors import FatalError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest
 from streamml.stages.lookup import LookUp
+from tests.records import failures
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_000 * HOUR_US
@@ -69,6 +70,7 @@ def flags(batch: MicroBatch) -> list[str]:
 
 
 def test_f1_one_call_for_all_sets_with_each_entity_once() -> None:
+    """F1.1."""
     store = Stored()
     lookup = LookUp("lookup", [accounts(), accounts(name="others", key=("country", "account"))], store, None)
     batch, ended = lookup.apply(rows([1, 1, 1]), 0.0)
@@ -79,25 +81,29 @@ def test_f1_one_call_for_all_sets_with_each_entity_once() -> None:
 
 
 def test_f2_f3_missing_stale_and_future_values_become_defaults_and_say_so() -> None:
+    """F2.1, F2.2, F3.1."""
     batch, _ = LookUp("lookup", [accounts()], Stored(), None).apply(rows([1, 2, 3, 4]), 0.0)
     assert batch.columns["accounts.mean"].tolist() == [1.0, -1.0, -1.0, -1.0]
     assert flags(batch) == ["accounts@v7", "accounts@v7:stale", "accounts@v7:from_future", "accounts@v7:missing"]
 
 
 def test_f2_dead_letters_by_policy() -> None:
+    """F2.1, F2.2."""
     lookup = LookUp("lookup", [accounts(if_missing="dead_letter", if_stale="dead_letter")], Stored(), None)
     batch, ended = lookup.apply(rows([1, 2, 9]), 0.0)
     assert len(batch) == 1
     assert all(piece.kind is Kind.DEAD_LETTER for piece in ended)
-    assert sorted(failure.error for piece in ended for failure in piece.values) == ["FeatureMissing", "FeatureStale"]
+    assert sorted(failure.error for piece in ended for failure in failures(piece)) == ["FeatureMissing", "FeatureStale"]
 
 
 def test_f2_fail_by_policy_stops_the_worker() -> None:
+    """F2.1."""
     with pytest.raises(FatalError, match="offset 1"):
         LookUp("lookup", [accounts(if_missing="fail")], Stored(), None).apply(rows([1, 9]), 0.0)
 
 
 def test_f2_the_age_counts_from_the_event_time_where_there_is_one() -> None:
+    """F2.3."""
     batch = rows([1])
     late = np.array([NOW_US + 20 * HOUR_US], np.int64).view("<M8[us]")
     looked, _ = LookUp("lookup", [accounts()], Stored(), "at").apply(batch.with_columns({"at": late}), 0.0)
@@ -110,6 +116,7 @@ def test_a_null_in_the_key_is_a_missing_entity() -> None:
 
 
 def test_f2_an_unavailable_set_waits_or_defaults_by_policy() -> None:
+    """F2.4."""
     store = Stored()
     store.down = {"optional"}
     sets = [accounts(), accounts(name="optional", if_unavailable="default")]
@@ -130,6 +137,7 @@ class Down(Stored):
 
 
 def test_f2_a_batch_pays_for_the_timeout_of_the_store_once_however_many_sets_it_has() -> None:
+    """F2.4."""
     store = Down()
     sets = [accounts(name=name, if_unavailable="default") for name in "abc"]
     batch, _ = LookUp("lookup", sets, store, None).apply(rows([1]), 0.0)
@@ -141,6 +149,7 @@ def test_f2_a_batch_pays_for_the_timeout_of_the_store_once_however_many_sets_it_
 
 
 def test_f3_an_empty_load_is_not_scored_in_silence_and_a_good_one_opens_the_way() -> None:
+    """F3.2, F3.3."""
     store = Stored()
     lookup = LookUp("lookup", [accounts(max_default_ratio=0.5)], store, None)
     lookup.apply(rows([1] * 900), 0.0)
@@ -163,6 +172,7 @@ def scored_before_it_waits(lookup: LookUp, keys: list[int]) -> int:
 
 
 def test_f3_a_restart_with_a_bad_load_does_not_score_another_window_of_defaults() -> None:
+    """F3.4."""
     store = Stored()
     store.times = {}
     for _ in range(3):
@@ -174,6 +184,7 @@ def test_f3_a_restart_with_a_bad_load_does_not_score_another_window_of_defaults(
 
 
 def test_f3_a_new_bad_load_is_found_as_soon_however_long_the_one_before_was_good() -> None:
+    """F3.4."""
     store = Stored()
     store.times = {str(n).encode(): NOW_US for n in range(5_000)}
     lookup = LookUp("lookup", [accounts()], store, None)

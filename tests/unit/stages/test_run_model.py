@@ -15,6 +15,7 @@ from streamml.errors import ModelBusy, ModelFault, ModelRejected
 from streamml.ports.model import Signature, Tensor
 from streamml.stages.model import RunModel
 from streamml.topology.steps import Output
+from tests.records import failures
 
 Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -37,8 +38,7 @@ def reasons_of(ended: list[Outcomes]) -> dict[int, str]:
     return {
         int(offset): failure.error
         for piece in ended
-        if piece.values is not None
-        for offset, failure in zip(piece.origin.offset, piece.values, strict=True)
+        for offset, failure in zip(piece.origin.offset, failures(piece), strict=True)
     }
 
 
@@ -49,6 +49,8 @@ def apply(function: Function, amounts: list[float]) -> tuple[list[float], dict[i
 
 
 def test_e2_only_the_rows_that_it_raises_for_are_dead_letters() -> None:
+    """E2.1."""
+
     def raises_for_13(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if (inputs["amount"] == 13.0).any():
             raise ValueError("13")
@@ -83,11 +85,12 @@ class Raising:
     ],
 )
 def test_what_an_exception_says_of_the_values_is_not_told(error: Exception, told: str) -> None:
+    """E3.3."""
     zeros = np.zeros(1, np.int64)
     step = RunModel(Raising(error), {"amount": "amount"}, {"score": Output("score")})
     batch = MicroBatch(Origin(zeros, zeros, zeros, zeros, zeros), {"amount": np.array([4929.0])})
     ((piece,),) = [step.apply(batch, 0.0)[1]]
-    assert [failure.message for failure in piece.values] == [told]
+    assert [failure.message for failure in failures(piece)] == [told]
 
 
 def test_rows_whose_answer_is_not_finite_are_dead_letters() -> None:
@@ -109,11 +112,13 @@ def test_rows_whose_answer_is_not_finite_are_dead_letters() -> None:
     ids=["too few rows", "another type", "another name", "no array"],
 )
 def test_an_answer_of_another_shape_is_the_models_fault_and_stops_the_worker(answer: Function) -> None:
+    """E1.3."""
     with pytest.raises(ModelFault):
         apply(answer, [1.0, 2.0])
 
 
 def test_m5_out_of_memory_halves_the_batch() -> None:
+    """M5.1."""
     sizes: list[int] = []
 
     def small_only(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -128,6 +133,7 @@ def test_m5_out_of_memory_halves_the_batch() -> None:
 
 
 def test_m5_a_row_that_does_not_fit_alone_is_a_dead_letter_and_shrinks_nothing() -> None:
+    """M5.3."""
     sizes: list[int] = []
 
     def not_2(inputs: Mapping[str, Array]) -> Mapping[str, Array]:

@@ -157,6 +157,7 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
 
 @pytest.mark.parametrize(("words", "changes"), CASES, ids=[words for words, _ in CASES])
 def test_l1_each_mistake_is_told_in_a_sentence(words: str, changes: Callable[[], dict[str, Any]]) -> None:
+    """L1.1, L1.2."""
     told = [problem for problem in found(**changes()) if words in problem]
     assert told
     assert all(problem.endswith((".", "…).")) for problem in told)
@@ -181,6 +182,7 @@ def test_l1_a_default_that_fits_is_no_problem(column: sm.ColumnType) -> None:
 
 
 def test_l1_all_problems_come_at_once() -> None:
+    """L1.2."""
     wrong = topology(
         name="",
         source=replace_start(SOURCE),

@@ -17,6 +17,7 @@ from streamml.ports.source import TopicPartition
     ids=["no id", "zeros", "an id"],
 )
 def test_d3_prediction_ids_name_the_topic_where_the_broker_has_no_ids(id: Uuid | None, name: str) -> None:
+    """D3.2."""
     names = SlotNames({"events": id_of(id) or "events"})
     slot = names.add(TopicPartition("events", 0))
     assert prediction_id(names.prefixes[slot], 7, None) == f"{name}/0/7"

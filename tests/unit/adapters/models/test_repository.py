@@ -192,6 +192,7 @@ class TestModelToml:
         assert len(problems_of(tmp_path)) == 2
 
     def test_changed_model_is_refused(self, tmp_path: Path) -> None:
+        """L4.2."""
         files = store(tmp_path, identity())
         other = store(tmp_path / "elsewhere", identity(shape=("rows", 3)))
         files.model.write_bytes(other.model.read_bytes())
@@ -253,6 +254,7 @@ class TestExternalData:
         assert model.run({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[11, 21]]
 
     def test_changed_data_is_refused(self, tmp_path: Path) -> None:
+        """L4.2."""
         files = self.stored(tmp_path)
         (files.folder / "weights.bin").write_bytes(np.array([1, 2], np.float32).tobytes())
         (problem,) = problems_of(tmp_path / "models")
