@@ -203,7 +203,9 @@ class KafkaSource:
         Told while it closes, the client takes the answer to that as the one to its own revoke, and never comes back from the
         revoke (observed with librdkafka 2.16; its issue 4884 is alike).
         """
-        with suppress(KafkaException, StreamMLError):
+        with suppress(
+            KafkaException, StreamMLError
+        ):  # Who leaves has nobody left to tell; what was not committed is read anew.
             for _ in range(_LAST_LOOKS):
                 if self._listener is None or not self._consumer.consume(_LAST_ROWS, 0):
                     return
