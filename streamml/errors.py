@@ -149,7 +149,7 @@ class OffsetOutOfRange(FatalError):
 
 
 class DeadLetterLimitExceeded(FatalError):
-    """More rows became dead letters than the topology allows."""
+    """More rows became dead letters than the topology allows, and the group could not be told to pause."""
 
 
 class Fenced(FatalError):

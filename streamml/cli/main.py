@@ -17,6 +17,8 @@ _LOG: Final = logging.getLogger("streamml.cli")
 COMMANDS: Final = {
     "demo": "Real flights through real Kafka and Redis, with faults at a key press.",
     "run": "Run a topology's workers.",
+    "pause": "Have all workers of a topology take no more records.",
+    "resume": "Have them go on, after a storm of dead letters too.",
     "check": "List every problem of a topology.",
     "predict": "Try a topology on a file of events; no broker, no Redis.",
     "topics": "Make the topics of a topology.",

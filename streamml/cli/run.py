@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from streamml.settings.sources import Effective
 
 _GRACE_S: Final = 10.0
+_PAUSED: Final = 3
 _INTERRUPTED: Final = 130
 _LAST_PORT: Final = 65_535
 
@@ -59,7 +60,7 @@ def command(
 ) -> int:
     """Run TOPOLOGY's workers until they are stopped (SIGTERM or Ctrl-C: finish, commit, leave).
 
-    Exit code 0, also for a worker that was stopped; 130 where --until-caught-up was stopped before it had caught up.
+    Exit code 0, also for a worker that was stopped; 3 where --until-caught-up meets a paused group, 130 where --until-caught-up was stopped before it had caught up.
     """
     from streamml.compose.locate import locate_topology
 
@@ -83,13 +84,14 @@ def command(
     observers: list[Any] = []
     who = "" if number is None else f"Worker {number}: "
 
-    def started(engine: Any, observer: Any) -> None:
+    def started(composed: Any, observer: Any) -> None:
         observers.append(observer)
         if settings.metrics.port is not None:
             from streamml.adapters.prometheus.exporter import serve
 
-            port, _ = serve(engine, observer, settings.metrics.host, settings.metrics.port)
-            click.echo(f"{who}Metrics: http://{settings.metrics.host}:{port}/metrics", err=True)
+            probes = {"/ready": composed.worker.ready, "/live": composed.worker.live}
+            port, _ = serve(composed.engine, observer, settings.metrics.host, settings.metrics.port, probes)
+            click.echo(f"{who}Metrics: http://{settings.metrics.host}:{port}/metrics, /ready, /live", err=True)
         # Several workers are told how they end once, by the supervisor.
         ending = "." if number is not None else "; Ctrl-C finishes what is on its way and leaves."
         click.echo(f"{who}Running {located.found.name}{ending}", err=True)
@@ -178,6 +180,13 @@ def _end(summary: dict[str, Any], as_json: bool) -> int:
         from streamml.cli.tables import print_summary
 
         print_summary(summary)
+    if summary["caught_up"] is False and summary["paused"]:
+        click.echo(
+            f"Error: Group is paused by {summary['paused']['by']}: {summary['paused']['reason']}. It has not caught up; "
+            "`streamml resume` lets it go on, then run again.",
+            err=True,
+        )
+        return _PAUSED
     if summary["caught_up"] is False:
         click.echo(
             "Stopped before it had caught up; what it did is committed, and the next run goes on from there.", err=True

@@ -25,7 +25,7 @@ def command() -> None:
 @click.option("--replication", type=click.IntRange(-1, 100), default=-1, help="Copies; -1: the broker's default.")
 @json_option
 def create(topology: str, partitions: int, replication: int, as_json: bool, config: Path | None, **flags: Any) -> None:
-    """Make TOPOLOGY's input, prediction and dead-letter topics; those that exist are left as they are."""
+    """Make TOPOLOGY's input, prediction, dead-letter and control topics; those that exist are left as they are."""
     from streamml.compose.locate import locate_topology
     from streamml.ops.topics import create_topics
 

@@ -14,6 +14,7 @@ from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
+from streamml.compose.control import control_topic, lacking
 from streamml.compose.parts import Parts
 from streamml.errors import (
     ConfigError,
@@ -89,7 +90,7 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     found = Findings(problems=list(parts.problems))
     broker = f"{settings.brokers}: "
     with found.collecting(broker):
-        found.topics = _topics(topology, settings, found.problems)
+        found.topics = _topics(topology, settings, found)
         _session(topology, settings)
         found.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in found.topics.values()]
     # Records are decoded and features asked for as declared; topics are but names.
@@ -109,16 +110,24 @@ def _names(topology: Topology) -> tuple[str, ...]:
     return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic)
 
 
-def _topics(topology: Topology, settings: Settings, problems: list[str]) -> dict[str, TopicInfo]:
-    """The topology's topics as the broker has them; what is wrong with them, or with this client's rights, joins ``problems``."""
+def _topics(topology: Topology, settings: Settings, findings: Findings) -> dict[str, TopicInfo]:
+    """The topology's topics as the broker has them; what is wrong with them, or with this client's rights, joins the findings."""
     admin = KafkaAdmin(settings.client())
-    found = admin.find_topics(_names(topology))
-    problems += [*_missing(topology, settings, found), *_small(topology, found.topics)]
-    problems += _forbidden(topology, found.topics)
-    rights = admin.group_rights(settings.group or topology.name)
+    group = settings.group or topology.name
+    control = control_topic(group)
+    found = admin.find_topics((*_names(topology), control))
+    topics = {name: info for name, info in found.topics.items() if name != control}
+    findings.problems += [
+        *_missing(topology, settings, found),
+        *_small(topology, topics),
+        *_forbidden(topology, topics),
+    ]
+    rights = admin.group_rights(group)
     if rights is not None and "READ" not in rights:
-        problems.append(_lacking("READ", f"consumer group {settings.group or topology.name!r}"))
-    return dict(found.topics)
+        findings.problems.append(_lacking("READ", f"consumer group {group!r}"))
+    if (reason := lacking(control, found.topics, found.hidden)) is not None:
+        findings.notes.append(f"Pause and resume: not at hand, as {reason}")
+    return topics
 
 
 def _session(topology: Topology, settings: Settings) -> None:

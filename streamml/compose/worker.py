@@ -12,6 +12,7 @@ from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.clock import Clock, SystemClock
+from streamml.compose.control import open_control
 from streamml.compose.identity import Identity, claim
 from streamml.compose.parts import Parts
 from streamml.compose.stages import build_stages, engine_config, reads_keys
@@ -84,13 +85,18 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
             partitions_added=topology.source.partitions_added,
         )
         undo.callback(source.close)
-        config = WorkerConfig(max_poll_rows=settings.worker.max_poll_rows, drain_s=settings.worker.drain_ms / 1000)
+        config = WorkerConfig(
+            max_poll_rows=settings.worker.max_poll_rows,
+            drain_s=settings.worker.drain_ms / 1000,
+            stuck_after_s=settings.worker.stuck_after_ms / 1000,
+        )
         # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
         producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
         # Two dynamic members of one name fence each other's producers and nothing else, for ever.
         own_name = identity.name if static else f"{gethostname()}/{identity.name}"
         sink = _sink(topology, settings, producer, f"{group}/{own_name}", source, names.topic_ids)
-        worker = Worker(engine, source, stages, sink, clock, config, observer)
+        control = open_control(settings, group)
+        worker = Worker(engine, source, stages, sink, clock, config, observer, control)
         undo.pop_all()
     return Composed(worker, engine, identity)
 

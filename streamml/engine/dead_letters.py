@@ -1,4 +1,4 @@
-"""What a dead letter looks like (promise E3; docs/reference/dead-letters.md), and when there are too many of them (E4)."""
+"""What a dead letter looks like (promise E3; docs/reference/dead-letters.md), and how many are too many (E4)."""
 
 from __future__ import annotations
 
@@ -147,34 +147,3 @@ class DeadLetterLimit:
 
     max_ratio: float
     min_sample: int
-
-
-class DeadLetterMeter:
-    """Share of dead letters among the latest records, in windows of ``min_sample``."""
-
-    def __init__(self, limit: DeadLetterLimit) -> None:
-        self._limit = limit
-        self._rows = 0
-        self._letters = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether a window had too many."""
-        return self._rows >= self._limit.min_sample
-
-    @property
-    def looming(self) -> bool:
-        """Whether there are more dead letters already than a whole window may have."""
-        return self._letters > self._limit.max_ratio * self._limit.min_sample
-
-    def exceeded(self, rows: int, letters: int) -> float | None:
-        """Count ``rows`` more records with ``letters`` dead letters; the share if it is over the limit."""
-        self._rows += rows
-        self._letters += letters
-        if self._rows < self._limit.min_sample:
-            return None
-        share = self._letters / self._rows
-        if share > self._limit.max_ratio:
-            return share
-        self._rows = self._letters = 0
-        return None

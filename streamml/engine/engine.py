@@ -25,7 +25,8 @@ from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Assignment, Slot, SlotNames
 from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.batcher import Batcher, BatchPolicy, Flush
-from streamml.engine.dead_letters import DeadLetterLimit, DeadLetterMeter
+from streamml.engine.brake import Brake
+from streamml.engine.dead_letters import DeadLetterLimit
 from streamml.engine.events import (
     Action,
     Assigned,
@@ -34,6 +35,7 @@ from streamml.engine.events import (
     Event,
     Fail,
     Gate,
+    GroupTold,
     Lost,
     Polled,
     Released,
@@ -44,13 +46,15 @@ from streamml.engine.events import (
     StageFailed,
     Stop,
     Stopped,
+    TellGroup,
 )
 from streamml.engine.outbound import Letters, prediction_records
 from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox
 from streamml.engine.retry import Backoff, RetryBudget
 from streamml.engine.rows import check_conservation, rows_of, split_by_slot, stretches
 from streamml.engine.sequencer import Sequencer
-from streamml.errors import DeadLetterLimitExceeded, FatalError, LedgerViolation, TransientError
+from streamml.errors import FatalError, LedgerViolation, TransientError
+from streamml.ports.control import GroupState
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import RecordRun, TopicPartition
 
@@ -65,7 +69,7 @@ class EngineConfig:
     Args:
         stages: batch policy of each stage, in the order that rows pass them.
         prediction_topic, dead_letter_topic: where outcomes go.
-        dead_letter_limit: when to stop because too much fails.
+        dead_letter_limit: when to pause the group because too much fails.
         budget: bound on what is polled and unsettled.
         exactly_once: send and commit in transactions (promise D2), which needs ``ordered``.
         ordered: keep the order of each source partition.
@@ -149,7 +153,7 @@ class Engine:
             else AtLeastOnce(self._records, outbound)
         )
         self._gauge = Gauge(config.budget)
-        self._meter = DeadLetterMeter(config.dead_letter_limit)
+        self._brake = Brake(config.dead_letter_limit, config.worker)
         self._gate_open = True
         self._commit_at = 0.0
         self._retries = RetryBudget()
@@ -171,9 +175,7 @@ class Engine:
                 case StageFailed():
                     self._stage_failed(event, now, actions)
                 case Assigned():
-                    self._close(event.positions)
-                    for partition, position in event.positions.items():
-                        self._assignment.open(partition, position)
+                    self._assigned(event)
                 case Revoking():
                     self._drains.append(self._drain(event.partitions, event.deadline))
                 case Lost():
@@ -182,6 +184,8 @@ class Engine:
                     self._transaction_ended(event, now, actions)
                 case CommitFailed():
                     self._uncommit(event)
+                case GroupTold():
+                    self._brake.change(event.state)
                 case Stop():
                     self._stop = self._stop or event
             self._go_on(now, actions)
@@ -193,7 +197,8 @@ class Engine:
         """When a `Tick` is due even if nothing else happens."""
         times = [job.retry_at for job in self._jobs.values() if job.retry_at is not None]
         times += [drain.deadline for drain in self._drains]
-        if (send_at := self._outbox.wake_at(self._assignment.slots())) is not None:
+        send_at = None if self._brake.withholds else self._outbox.wake_at(self._assignment.slots())
+        if send_at is not None:
             times.append(send_at)
         if self._stop is not None:
             times.append(self._stop.deadline)
@@ -207,6 +212,16 @@ class Engine:
     def idle(self) -> bool:
         """Whether nothing is on its way."""
         return not self._gauge.rows
+
+    @property
+    def group_state(self) -> GroupState:
+        """Whether the group is paused, as far as this worker knows. May be read by any thread."""
+        return self._brake.state
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a stage waits for something that did not answer, until it does. May be read by any thread."""
+        return any(job.retry_at is not None or job.attempt > 1 for job in list(self._jobs.values()))
 
     @property
     def gauge(self) -> Gauge:
@@ -238,13 +253,18 @@ class Engine:
 
     @property
     def _weighed(self) -> bool:
-        return self._meter.over or (self._meter.looming and not self.idle)
+        return self._brake.keeps_from_commit(idle=self.idle)
 
     def queued_rows(self) -> list[int]:
         """Rows that wait, per stage."""
         return [stage.batcher.rows for stage in self._stages]
 
     # -- what happened -----------------------------------------------------------------------------------------------
+
+    def _assigned(self, event: Assigned) -> None:
+        self._close(event.positions)
+        for partition, position in event.positions.items():
+            self._assignment.open(partition, position)
 
     def _polled(self, event: Polled) -> None:
         ours: list[tuple[RecordRun, Slot]] = []
@@ -294,6 +314,8 @@ class Engine:
         self.statistics.retries += 1
 
     def _delivered(self, event: Delivered, actions: list[Action]) -> None:
+        if self._config.exactly_once:
+            self._brake.weigh_refused(len(event.refusals))
         settled, letters = self._outbox.delivered(event)
         mine = tuple(one for one in letters if self._assignment.by_number(int(one.origin.slot[0])) is not None)
         if mine:
@@ -349,6 +371,9 @@ class Engine:
         return True
 
     def _send(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
+        if self._config.exactly_once:
+            # Before they are in a transaction: what is weighed later is committed by then.
+            self._brake.weigh(outcomes)
         settled = self._outbox.put(outcomes)
         if settled:
             self._settle(settled, actions)
@@ -361,7 +386,6 @@ class Engine:
 
     def _settle(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
         ordinals: dict[int, list[Int]] = {}
-        rows = letters = 0
         for block in outcomes:
             for number, start, end in stretches(block.origin):
                 ordinals.setdefault(number, []).append(block.origin.ordinal[start:end])
@@ -372,17 +396,10 @@ class Engine:
                 left = slot.ledger.settle(_ascending(parts, once=exploded))
                 self._gauge.add(-left[0], -left[1])
         for block in outcomes:
-            rows += len(block)
-            letters += len(block) if block.kind is Kind.DEAD_LETTER else 0
             self._count(block)
         actions.append(Settled(outcomes))
-        share = self._meter.exceeded(rows, letters)
-        if share is not None:
-            raise DeadLetterLimitExceeded(
-                f"{share:.0%} of the latest records became dead letters, more than the topology allows "
-                f"({self._config.dead_letter_limit.max_ratio:.0%}). See `streamml dlq list`; mend the cause, then start again: "
-                "these records were not committed and will be read anew."
-            )
+        if not self._config.exactly_once:
+            self._brake.weigh(outcomes)
 
     def _count(self, block: Outcomes) -> None:
         match block.kind:
@@ -396,7 +413,10 @@ class Engine:
     # -- what follows ------------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float, actions: list[Action]) -> None:
-        actions += self._outbox.go_on(self._assignment.slots(), now, urgent=self._urgent)
+        if (state := self._brake.broke_out(now)) is not None:
+            actions.append(TellGroup(state))
+        slots, withheld = self._assignment.slots(), self._brake.withholds
+        actions += self._outbox.go_on(slots, now, urgent=self._urgent, withheld=withheld)
         self._retry(now, actions)
         self._dispatch(actions)
         self._finish_drains(now, actions)
@@ -451,7 +471,7 @@ class Engine:
             self._commit_at = now + self._config.commit_interval_s
 
     def _set_gate(self, actions: list[Action]) -> None:
-        wanted = self._gauge.room and self._stop is None
+        wanted = self._gauge.room and self._stop is None and not self._brake.state.paused
         if wanted != self._gate_open:
             self._gate_open = wanted
             actions.append(Gate(wanted))
@@ -463,17 +483,21 @@ class Engine:
     def _finish_drains(self, now: float, actions: list[Action]) -> None:
         for drain in list(self._drains):
             slots = [slot for number in drain.slots if (slot := self._assignment.by_number(number)) is not None]
-            if now < drain.deadline and any(slot.ledger.unsettled for slot in slots):
+            if self._worth_waiting(drain.deadline, now) and any(slot.ledger.unsettled for slot in slots):
                 continue
             self._drains.remove(drain)
             actions.append(Released(drain.partitions, self._positions(slots)))
             self._close(drain.partitions)
 
     def _finish_stop(self, now: float, actions: list[Action]) -> None:
-        if self._stop is None or (self._gauge.rows and now < self._stop.deadline):
+        if self._stop is None or (self._gauge.rows and self._worth_waiting(self._stop.deadline, now)):
             return
         unsettled = sum(slot.ledger.unsettled for slot in self._assignment.slots())
         actions.append(Stopped(self.positions(), unsettled))
+
+    def _worth_waiting(self, deadline: float, now: float) -> bool:
+        """Whether what is on its way may still be finished and committed."""
+        return now < deadline and not self._brake.withholds
 
     def _close(self, partitions: Iterable[TopicPartition]) -> None:
         closed: set[int] = set()

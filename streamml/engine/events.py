@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Outcomes
 from streamml.errors import StreamMLError
+from streamml.ports.control import GroupState
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import Positions, RecordRun, TopicPartition
 
@@ -107,6 +108,13 @@ class Stop:
     deadline: float
 
 
+@dataclass(frozen=True, slots=True)
+class GroupTold:
+    """The group is to pause, or to go on."""
+
+    state: GroupState
+
+
 Event = (
     Assigned
     | Revoking
@@ -119,6 +127,7 @@ Event = (
     | CommitFailed
     | Tick
     | Stop
+    | GroupTold
 )
 
 
@@ -175,6 +184,13 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class TellGroup:
+    """A storm of dead letters broke out: tell all members to pause. This one does already."""
+
+    state: GroupState
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """The answer to `Revoking`: commit these positions, the partitions may go."""
 
@@ -197,4 +213,16 @@ class Fail:
     error: StreamMLError
 
 
-Action = RunStage | Send | Settled | Commit | CommitTransaction | AbortTransaction | Gate | Released | Stopped | Fail
+Action = (
+    RunStage
+    | Send
+    | Settled
+    | Commit
+    | CommitTransaction
+    | AbortTransaction
+    | Gate
+    | TellGroup
+    | Released
+    | Stopped
+    | Fail
+)

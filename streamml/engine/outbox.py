@@ -43,8 +43,13 @@ class Outbox(Protocol):
         """Rows that ended and may go out; returns those that are settled by that alone."""
         ...
 
-    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
-        """What to do now. ``urgent``: somebody waits for these rows to settle."""
+    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool, withheld: bool) -> list[Action]:
+        """What to do now.
+
+        Args:
+            urgent: somebody waits for these rows to settle.
+            withheld: nothing may be committed.
+        """
         ...
 
     def delivered(self, event: Delivered) -> tuple[Rows, Rows]:
@@ -92,7 +97,7 @@ class AtLeastOnce:
         self._held.append(rows)
         return ()
 
-    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
+    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool, withheld: bool) -> list[Action]:
         """See `Outbox.go_on`."""
         actions: list[Action] = []
         while self._held and self.gauge.room:
@@ -172,14 +177,15 @@ class ExactlyOnce:
         self._waiting.add(*_size(rows))
         return ()
 
-    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool) -> list[Action]:
+    def go_on(self, slots: Sequence[Slot], now: float, *, urgent: bool, withheld: bool) -> list[Action]:
         """See `Outbox.go_on`."""
         if self._ending:
             return []
-        if self._broken:
-            self._ending = True
+        if self._broken or (withheld and self._sent):
+            # A transaction that is left open would block its readers, until the broker gives its producer up.
+            self._ending = self._broken = True
             return [AbortTransaction()]
-        if now < self._retry_at:
+        if withheld or now < self._retry_at:
             return []
         actions = list(self._sends(now))
         if urgent or now >= self._commit_at or not self.gauge.room:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.rights import LOADING, READING, least_rule
+from streamml.compose.control import RIGHTS, control_topic
 from streamml.settings.settings import Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
@@ -65,6 +66,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     grant = _Grant(f"User:{name}")
     group = settings.group or topology.name
     inputs, output, letters = topology.source.topics, topology.sink.topic, topology.dead_letters.topic
+    control = control_topic(group)
     every = (*inputs, output, letters)
     sets = list(dict.fromkeys(one.name for step in _lookups(topology) for one in step.sets))
     database = Server(settings.redis.url, options=settings.redis.options).database if sets else 0
@@ -79,6 +81,12 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 Right(grant.principal, "READ", "group", group),
             ),
             least_rule(name, sets, READING, database=database) if sets else None,
+        ),
+        Rights(
+            "pause",
+            False,
+            "pause, resume, and workers that obey them and pause in a storm of dead letters; without it a storm ends a worker.",
+            tuple(grant([control], *RIGHTS, "DESCRIBE")),
         ),
         Rights(
             "start checks",
@@ -111,8 +119,8 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
         Rights(
             "topics create",
             False,
-            "once, by whoever sets up; workers never make topics.",
-            tuple(grant(every, "CREATE", "DESCRIBE")),
+            "once, by whoever sets up; workers make no topic but the control topic, where they may.",
+            tuple(grant((*every, control), "CREATE", "DESCRIBE")),
         ),
     ]
     if sets:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from streamml.adapters.kafka.source import KafkaSource
@@ -19,6 +19,7 @@ from streamml.compose.worker import Composed, compose_worker
 from streamml.engine.engine import Engine
 from streamml.engine.retry import Backoff
 from streamml.errors import SourceUnavailable, StreamMLError, TransientError
+from streamml.ports.control import RUNNING
 from streamml.ports.source import Positions
 from streamml.runtime.pulse import watched
 from streamml.runtime.worker import Worker
@@ -69,13 +70,13 @@ def run(
     options: RunOptions,
     stop: StopSignal,
     *,
-    started: Callable[[Engine, Observer], None] = lambda engine, observer: None,
+    started: Callable[[Composed, Observer], None] = lambda composed, observer: None,
 ) -> dict[str, Any]:
     """Run one worker until it is stopped or caught up; returns the summary.
 
     Args:
         stop: asks it to end.
-        started: hears of the engine and the observer just before the worker joins its group.
+        started: hears of the worker and the observer just before it joins its group.
 
     Raises:
         ConfigError: something declared or set is wrong; nothing was consumed.
@@ -90,14 +91,16 @@ def run(
         if composed is None:
             return summary(None, observer, 0.0, caught_up=False if options.until_caught_up else None)
         with composed:
-            started(composed.engine, observer)
+            started(composed, observer)
             stop.bind(composed.worker)
-            patience_s = settings.worker.stuck_after_ms / 1000
             with (
-                watched(composed.worker.pulse, patience_s),
+                watched(composed.worker.live),
                 _catching_up(topology, settings, options, stop) as caught_up,
             ):
-                composed.worker.run(until=lambda engine: caught_up.is_set())
+                # Who waits for an end must not wait for somebody to resume.
+                composed.worker.run(
+                    until=lambda engine: caught_up.is_set() or (options.until_caught_up and engine.group_state.paused)
+                )
             reached_end = caught_up.is_set() if options.until_caught_up else None
             return summary(composed.engine, observer, time.monotonic() - begun, caught_up=reached_end)
 
@@ -208,8 +211,10 @@ def summary(
     encodes = sum(cost.batches for name, cost in observer.steps.items() if name == "encode")
     latency = observer.latency
     consumed = done.polled if done else 0
+    group = engine.group_state if engine is not None else RUNNING
     return {
         "caught_up": caught_up,
+        "paused": asdict(group) if group.paused else None,
         "consumed": consumed,
         "predictions": done.predictions if done else 0,
         "dead_letters": done.dead_letters if done else 0,

@@ -23,6 +23,7 @@ def merged(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "caught_up": any(told)
         if (told := [one["caught_up"] for one in summaries if one["caught_up"] is not None])
         else None,
+        "paused": next((one["paused"] for one in summaries if one["paused"]), None),
         **sums,
         "workers": len(summaries),
         "seconds": seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
+from streamml.compose.control import control_plan
 from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
 
@@ -10,13 +11,17 @@ from streamml.topology.topology import Topology
 LETTER_BYTES = 16_777_216
 
 
-def planned_topics(topology: Topology, partitions: int, replication: int) -> list[NewTopicPlan]:
-    """Input, prediction and dead-letter topics. Dead letters are kept by id: compacted, with room for large records."""
+def planned_topics(topology: Topology, group: str, partitions: int, replication: int) -> list[NewTopicPlan]:
+    """Input, prediction and dead-letter topics, and the one that the group is paused by.
+
+    Dead letters are kept by id: compacted, with room for large records.
+    """
     letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
     return [
         *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
         NewTopicPlan(topology.sink.topic, partitions, replication),
         NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
+        control_plan(group, replication),
     ]
 
 
@@ -33,7 +38,7 @@ def create_topics(
         FatalError: no rights, or the broker refuses the configuration.
     """
     admin = KafkaAdmin(settings.client())
-    plans = planned_topics(topology, partitions, replication)
+    plans = planned_topics(topology, settings.group or topology.name, partitions, replication)
     there = admin.topics(plan.name for plan in plans)
     missing = [plan for plan in plans if plan.name not in there]
     admin.create(missing)

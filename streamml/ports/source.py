@@ -161,6 +161,14 @@ class Source(Protocol):
         """
         ...
 
+    def trouble(self) -> str | None:
+        """Why the broker does not answer, as far as is known; ``None`` while it does. Any thread may ask; it does not wait."""
+        ...
+
+    def lag(self) -> int:
+        """Records of our partitions that were not polled, as of some seconds ago. Any thread may ask; it does not wait."""
+        ...
+
     def close(self) -> None:
         """Leave; the listener hears ``revoking`` for what was still ours."""
         ...

@@ -8,9 +8,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from streamml.runtime.health import Health
 
 _LOG: Final = logging.getLogger("streamml.worker")
 _LOOK_S: Final = 0.5
@@ -42,21 +44,18 @@ class Pulse:
 
 
 @contextmanager
-def watched(pulse: Pulse, patience_s: float) -> Iterator[None]:
-    """End the process with exit code 3 and the stacks of all threads when one of them does not come back in ``patience_s``.
+def watched(live: Callable[[], Health]) -> Iterator[None]:
+    """End the process with exit code 3 and the stacks of all threads when it is not ``live`` any more.
 
-    Nobody inside can end a thread that hangs, and a worker that hangs keeps its partitions: it goes on polling. Waiting for a
-    broker or a store is no hanging: that ends and begins again.
+    Nobody inside can end a thread that hangs, and a worker that hangs keeps its partitions: it goes on polling.
     """
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(_LOOK_S):
-            what, seconds = pulse.longest()
-            if seconds > patience_s:
-                _LOG.error(
-                    "This worker is stuck: %s has not come back for %.0f s. It ends; nothing is lost.", what, seconds
-                )
+            health = live()
+            if not health.ok:
+                _LOG.error("This worker is stuck: %s. It ends; nothing is lost.", health.reason)
                 faulthandler.dump_traceback(sys.__stderr__ or 2)
                 os._exit(3)
 

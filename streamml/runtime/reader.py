@@ -33,6 +33,7 @@ class WorkerConfig:
         drain_s: time that a revoke or a shutdown may take (promise D5).
         room_wait_s: time without room after which partitions are paused; pausing purges the client's prefetch.
         poll_wait_s: longest wait of one poll for records; a commit waits as long.
+        stuck_after_s: how long a worker may make no progress with records at hand, or a step may take (promise L2).
     """
 
     max_poll_rows: int = 4096
@@ -40,6 +41,7 @@ class WorkerConfig:
     drain_s: float = 5.0
     room_wait_s: float = 1.0
     poll_wait_s: float = 0.05
+    stuck_after_s: float = 600.0
 
 
 class Reader:
@@ -68,6 +70,7 @@ class Reader:
         # Of the partitions that are ours, the position that the group has: only the source thread knows both when it commits.
         self._ours: dict[TopicPartition, int] = {}
         self._paused = False
+        self.joined = False
         self._thread = threading.Thread(target=self._read, name="streamml-source", daemon=True)
 
     def start(self) -> None:
@@ -105,6 +108,19 @@ class Reader:
                 polls.runs = [run for run in polls.runs if run.partition not in partitions]
                 polls.ends = {where: end for where, end in polls.ends.items() if where not in partitions}
                 self._untaken.add(-sum(map(len, gone)), -_bytes(gone))
+
+    @property
+    def untaken(self) -> int:
+        """Records that were polled and are not taken. May be read by any thread."""
+        return self._untaken.rows
+
+    def lag(self) -> int:
+        """Records that wait in the topics, see `Source.lag`. May be called by any thread."""
+        return self._source.lag()
+
+    def trouble(self) -> str | None:
+        """Why the source does not answer, see `Source.trouble`. May be called by any thread."""
+        return self._source.trouble()
 
     def commit(self, positions: Positions) -> None:
         """Commit between two polls: the client lets one call in at a time, and a poll is nearly always inside."""
@@ -222,6 +238,7 @@ class Reader:
     # -- SourceListener, called by the source on this thread
 
     def assigned(self, positions: Positions) -> None:
+        self.joined = True
         self._ours.update(positions)
         self._announce(Assigned(dict(positions)))
 
@@ -243,6 +260,7 @@ class Reader:
             self._give_up(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self.joined = False
         self._give_up(partitions)
         self._announce(Lost(tuple(partitions)))
 

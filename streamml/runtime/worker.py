@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import queue
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -32,6 +33,7 @@ from streamml.engine.events import (
     Event,
     Fail,
     Gate,
+    GroupTold,
     Lost,
     Released,
     Revoking,
@@ -39,14 +41,18 @@ from streamml.engine.events import (
     Send,
     Settled,
     StageDone,
+    StageFailed,
     Stop,
     Stopped,
+    TellGroup,
     Tick,
 )
 from streamml.engine.retry import Backoff
-from streamml.errors import SinkUnavailable, StreamMLError
+from streamml.errors import DeadLetterLimitExceeded, SinkUnavailable, SourceUnavailable, StreamMLError
+from streamml.ports.control import Control, GroupState, how_paused
 from streamml.ports.sink import Sink, TransactionalSink, TransactionEnded
 from streamml.ports.source import Source
+from streamml.runtime.health import Health, Liveness, Signs, ready
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
 from streamml.runtime.lane import Lane
 from streamml.runtime.pulse import Pulse
@@ -73,27 +79,58 @@ class Worker:
         clock: Clock,
         config: WorkerConfig,
         observer: Observer | None = None,
+        control: Control | None = None,
     ) -> None:
+        """
+        Args:
+            control: tells of pauses; ``None``: nothing does, and a storm of dead letters ends the worker.
+        """
         self._engine = engine
         self._sink = sink
         self._clock = clock
         self._config = config
         self._observer = observer or Observer()
+        self._control = control
         self._inbox: Inbox = queue.SimpleQueue()
-        self.pulse = Pulse()
+        self._pulse = Pulse()
+        self._liveness = Liveness(config.stuck_after_s)
         self._lanes = [
-            Lane(f"streamml-stage-{n}", stage, clock, self._inbox, self.pulse) for n, stage in enumerate(stages)
+            Lane(f"streamml-stage-{n}", stage, clock, self._inbox, self._pulse) for n, stage in enumerate(stages)
         ]
-        self._reader = Reader(source, clock, config, self._inbox, self.pulse)
+        self._reader = Reader(source, clock, config, self._inbox, self._pulse)
         # What quick stages answered. It waits for its turn: an event is heard of only when all that the one before it asked
         # for has been done.
         self._answers: deque[Event] = deque()
         self._stopped: Stopped | None = None
         self._outstanding = 0
+        self._draining = False
+        self._failure = ""
 
     def request_stop(self) -> None:
         """Take no more records, finish what is on its way, leave. Safe from any thread and from signal handlers."""
+        self._draining = True
         self._inbox.put(Stop(self._clock.now() + self._config.drain_s))
+
+    def ready(self) -> Health:
+        """Whether records that come now are scored. Safe from any thread."""
+        return ready(self._signs())
+
+    def live(self) -> Health:
+        """Whether there is progress where there is something to do; has to be asked from time to time. Safe from any thread."""
+        return self._liveness.judge(self._signs(), time.monotonic())
+
+    def _signs(self) -> Signs:
+        engine, done = self._engine, self._engine.statistics
+        settled = (done.predictions, done.dead_letters, done.filtered, done.dropped_stale)
+        return Signs(
+            joined=self._reader.joined,
+            draining=self._draining,
+            group_state=engine.group_state,
+            waits_for=self._failure if engine.waiting else self._reader.trouble() or "",
+            at_hand=engine.gauge.rows + self._reader.untaken + self._reader.lag(),
+            progress=(done.polled, sum(dict(done.flushes).values()), *settled),
+            longest=self._pulse.longest(),
+        )
 
     def run(self, *, until: Callable[[Engine], bool] = lambda engine: False) -> Stopped:
         """Work until `request_stop` or until ``until`` answers true; it is asked about ten times a second.
@@ -112,15 +149,18 @@ class Worker:
         return self._stopped
 
     def _opened(self) -> bool:
-        """Connect the sink, however long the broker is away; false where a stop was asked for meanwhile."""
+        """Connect the sink and hear of the group, however long the broker is away; false where a stop was asked for meanwhile."""
         attempt = 0
         while True:
             try:
                 self._sink.open()
+                if self._control is not None:
+                    state = self._control.open(lambda state: self._inbox.put(GroupTold(state)))
+                    self._tell(GroupTold(state), self._clock.now())
                 return True
-            except SinkUnavailable as error:
+            except (SinkUnavailable, SourceUnavailable) as error:
                 attempt += 1
-                _LOG.warning("Try %d to connect the sink: %s", attempt, error)
+                _LOG.warning("Try %d to connect to the broker: %s", attempt, error)
             try:
                 stop = self._inbox.get(timeout=Backoff().delay(attempt, random.random()))  # noqa: S311
             except queue.Empty:
@@ -166,8 +206,13 @@ class Worker:
 
     def _tell(self, event: Event, now: float) -> None:
         """Let the engine hear of an event, and obey."""
-        if isinstance(event, (Assigned, Revoking, Lost)):
-            self._reader.forget(event.partitions)
+        match event:
+            case Assigned() | Revoking() | Lost():
+                self._reader.forget(event.partitions)
+            case StageFailed():
+                self._failure = str(event.error)
+            case GroupTold():
+                self._say(event.state)
         self._obey(self._engine.handle(event, now), now)
         if isinstance(event, StageDone):
             self._observer.staged(event.result)
@@ -208,12 +253,31 @@ class Worker:
                     self._reader.commit(action.positions)
                 case Gate():
                     self._reader.gate(action.open)
+                case TellGroup():
+                    self._tell_group(action.state)
                 case Released():
                     self._reader.released(action)
                 case Stopped():
                     self._stopped = action
                 case Fail():
                     raise action.error
+
+    def _say(self, state: GroupState) -> None:
+        """Log what the group is told, where it is news."""
+        before = self._engine.group_state
+        if state.paused and state != before:
+            _LOG.warning("%s", how_paused(state))
+        elif before.paused and not state.paused:
+            _LOG.warning("Resumed by %s.", state.by or "somebody")
+
+    def _tell_group(self, state: GroupState) -> None:
+        if self._control is None:
+            raise DeadLetterLimitExceeded(
+                f"{state.reason}. See `streamml dlq list`; mend the cause, then start again: these records were not committed "
+                "and will be read anew."
+            )
+        _LOG.warning("%s", how_paused(state))
+        self._control.record(state)
 
     def _end_transaction(self, action: CommitTransaction | AbortTransaction) -> None:
         assert isinstance(self._sink, TransactionalSink)
@@ -238,6 +302,8 @@ class Worker:
         self._reader.stop(self._engine.positions())
         for lane in self._lanes:
             lane.stop()
+        if self._control is not None:
+            self._control.close()
         try:
             self._sink.close(self._config.drain_s if self._stopped is None else 1.0)
         except StreamMLError as error:

@@ -95,7 +95,7 @@ class WorkerSettings(_Section):
     stuck_after_ms: int = Field(
         default=600_000,
         ge=1000,
-        description="A step that takes longer ends the worker with exit code 3 and all stacks.",
+        description="A step that takes longer, or no progress for so long with records at hand, ends the worker with exit code 3.",
     )
     drain_ms: int = Field(default=5000, ge=100, le=600_000, description="Time that a revoke or a shutdown may take.")
 

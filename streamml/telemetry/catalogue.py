@@ -45,6 +45,7 @@ STALE_RESULTS: Final = Metric(
 BATCHES: Final = Metric("streamml_batches", "counter", "Batches dispatched, by stage and reason.", ("stage", "reason"))
 STEP_ROWS: Final = Metric("streamml_step_rows", "counter", "Rows that a step worked on.", ("step",))
 STEP_SECONDS: Final = Metric("streamml_step_seconds", "counter", "Seconds that a step took.", ("step",))
+PAUSED: Final = Metric("streamml_paused", "gauge", "1 while the group is paused, 0 while it takes records.")
 BREAKERS: Final = Metric(
     "streamml_dependency_down",
     "gauge",
@@ -76,6 +77,7 @@ CATALOGUE: Final = (
     BATCHES,
     STEP_ROWS,
     STEP_SECONDS,
+    PAUSED,
     TOO_LARGE,
     BREAKERS,
     BREAKER_OPENINGS,

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from streamml.adapters.memory.broker import MemoryBroker
+from streamml.adapters.memory.control import MemoryControl
 from streamml.adapters.memory.feature_store import Entity, MemoryFeatureStore
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.memory.source import MemorySource
@@ -22,6 +23,7 @@ from streamml.engine.assignment import SlotNames
 from streamml.engine.dead_letters import DeadLetter, read_letter
 from streamml.engine.engine import Engine, EngineStatistics
 from streamml.engine.identity import prediction_id
+from streamml.ports.control import RUNNING, GroupState
 from streamml.ports.feature_store import FeatureSchema
 from streamml.ports.model import Model
 from streamml.ports.source import Headers, TopicPartition
@@ -149,10 +151,12 @@ class TopologyDriver:
         """Let as much time pass as it takes until everything sent has ended and is committed.
 
         Raises:
-            TimeoutError: something has not ended ``within`` that time, in virtual time.
+            TimeoutError: something has not ended ``within`` that time, in virtual time, or the group is paused.
             StreamMLError: a worker would have stopped with this error.
         """
         self._worker.run(self.clock.now() + seconds(within))
+        if self.group_state.paused:
+            raise TimeoutError(f"The group is paused: {self.group_state.reason}. Call resume() to go on.")
         if not self._engine.idle or self._worker.due_at() < math.inf or self.broker.down is not None:
             reason = self._worker.last_failure or self.broker.down or "Give it more time."
             raise TimeoutError(
@@ -163,6 +167,7 @@ class TopologyDriver:
 
     def crash(self) -> None:
         """End the worker as kill −9 does, and start another one: what was not committed is read again."""
+        self._worker.crash()
         self.broker.expel(self._source)
         self._begin()
 
@@ -188,6 +193,20 @@ class TopologyDriver:
     def stop(self) -> int:
         """Shut the worker down in good order; returns the number of records that it had to abandon."""
         return self._worker.stop().abandoned
+
+    def pause(self, reason: str = "by hand") -> None:
+        """What `streamml pause` does: what is on its way is finished, and no more is taken, also after a crash."""
+        state = GroupState(True, reason, "driver", int(self.clock.now() * 1000))
+        self.broker.tell_group(self._topology.name, state)
+
+    def resume(self) -> None:
+        """What `streamml resume` does: end a pause, that of a storm of dead letters too."""
+        self.broker.tell_group(self._topology.name, RUNNING)
+
+    @property
+    def group_state(self) -> GroupState:
+        """Whether the group is paused, and why."""
+        return self.broker.group_state(self._topology.name)
 
     # -- what came out
 
@@ -230,6 +249,7 @@ class TopologyDriver:
             self._source,
             build_stages(topology, self._models, store, names.prefixes),
             self._sink(),
+            MemoryControl(self.broker, topology.name),
             self.clock,
             max_poll_rows=self._settings.max_poll_rows,
             drain_s=self._settings.drain_ms / 1000,

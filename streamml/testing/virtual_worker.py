@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from streamml.clock import ManualClock
@@ -17,6 +17,7 @@ from streamml.engine.events import (
     Event,
     Fail,
     Gate,
+    GroupTold,
     Lost,
     Polled,
     Released,
@@ -27,9 +28,11 @@ from streamml.engine.events import (
     StageFailed,
     Stop,
     Stopped,
+    TellGroup,
     Tick,
 )
 from streamml.errors import SourceUnavailable, StreamMLError, TransientError
+from streamml.ports.control import Control, GroupState
 from streamml.ports.sink import Sink, TransactionalSink
 from streamml.ports.source import Positions, Source, TopicPartition
 from streamml.stages.stage import Stage
@@ -51,6 +54,7 @@ class VirtualWorker:
         source: Source,
         stages: Sequence[Stage],
         sink: Sink,
+        control: Control,
         clock: ManualClock,
         *,
         max_poll_rows: int,
@@ -61,6 +65,7 @@ class VirtualWorker:
         self._source = source
         self._stages = stages
         self._sink = sink
+        self._control = control
         self._clock = clock
         self._max_poll_rows = max_poll_rows
         self._drain_s = drain_s
@@ -69,8 +74,10 @@ class VirtualWorker:
         self._joined = False
         self._releases: list[Released] = []
         self._stopped: Stopped | None = None
+        self._told: deque[GroupState] = deque()
         self.batch_rows: dict[str, list[int]] = defaultdict(list)
         self.last_failure: TransientError | None = None
+        self._tell(GroupTold(control.open(self._told.append)))
 
     def run(self, until: float, *, polling: bool = True, done: Callable[[], bool] = lambda: False) -> None:
         """Work until nothing is due before ``until``, or ``done`` answers true between two things that happen.
@@ -111,12 +118,20 @@ class VirtualWorker:
         self._source.commit(self._stopped.positions, wait=True)
         self._source.close()
         self._sink.close(0.0)
+        self._control.close()
         return self._stopped
+
+    def crash(self) -> None:
+        """End at once; nothing is finished, committed or said."""
+        self._control.close()
 
     # -- one thing at a time
 
     def _turn(self, polling: bool) -> bool:
         """Do what is due at this instant; whether there was anything."""
+        if self._told:
+            self._tell(GroupTold(self._told.popleft()))
+            return True
         if polling and self._poll():
             return True
         now = self._clock.now()
@@ -157,6 +172,8 @@ class VirtualWorker:
                     self._source.commit(action.positions, wait=False)
                 case Gate():
                     (self._source.resume if action.open else self._source.pause)()
+                case TellGroup():
+                    self._control.record(action.state)
                 case Released():
                     self._releases.append(action)
                 case Stopped():

@@ -92,7 +92,7 @@ class DeadLetterQueue:
 
     Args:
         topic: the dead-letter topic.
-        max_ratio: share of dead letters over which the worker stops, as something else is wrong then.
+        max_ratio: share of dead letters over which the group is paused, as something else is wrong then.
         min_sample: number of latest records that the share is taken over; below that it is not judged.
     """
 

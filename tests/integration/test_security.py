@@ -26,6 +26,7 @@ from streamml.ops.acls import Right, least_rights
 from streamml.ops.dead_letters import read_dead_letters
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.features import rollback, show, versions
+from streamml.ops.pause import pause, resume
 from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ops.topics import create_topics
 from streamml.ports.feature_store import FeatureSchema
@@ -79,7 +80,12 @@ def test_a_worker_needs_no_more_than_what_is_printed(
     summary = work(job, settings)
     assert (summary["predictions"], summary["dead_letters"]) == (2, 1)
     assert "DESCRIBE_CONFIGS" in caplog.text
+    assert f"Group {job.name} cannot be paused" in caplog.text
     assert all_is_well(job)
+    secured.grant([*printed(job, "topics create"), *printed(job, "pause")])
+    pause(job.topology, settings, "by hand", wait_s=0.0, waiting=pytest.fail)
+    assert work(job, settings)["paused"]["reason"] == "by hand"
+    resume(job.topology, settings, wait_s=0.0, waiting=pytest.fail)
     with pytest.raises(FatalError, match=f"{job.name}.dlq"):
         list(read_dead_letters(job.topology, settings))
     secured.grant(printed(job, "dlq"))
@@ -166,7 +172,7 @@ def test_topics_are_created_with_the_rights_that_are_printed(secured: Secured, t
         create_topics(job.topology, login(job, secured), 2, -1)
     secured.grant(printed(job, "topics create"))
     made, _ = create_topics(job.topology, login(job, secured), 2, -1)
-    assert len(made) == 3
+    assert len(made) == 4
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from streamml.adapters.memory.feature_store import MemoryFeatureStore
 from streamml.adapters.memory.model import FunctionModel
 from streamml.adapters.memory.source import MemorySource
 from streamml.batch.column import Columns
-from streamml.errors import ConfigError, DeadLetterLimitExceeded, TopologyError
+from streamml.errors import ConfigError, TopologyError
+from streamml.ports.control import Storm
 from streamml.ports.model import Signature, Tensor
 from streamml.ports.source import TopicPartition
 from streamml.settings.settings import WorkerSettings
@@ -246,18 +247,61 @@ def test_d2_a_prediction_that_the_broker_refuses_is_a_dead_letter() -> None:
     assert run.commits() == {IN: 3}
 
 
-def test_e4_too_many_dead_letters_stop_the_worker() -> None:
+def stormy() -> TopologyDriver:
+    """Thirty good records are settled, then twenty bad ones make a storm."""
     run = driver(replace(payments(), dead_letters=sm.DeadLetterQueue("payments.dlq", max_ratio=0.1, min_sample=10)))
     for number in range(30):
         run.send(payment(number))
     run.settle()
-    assert run.commits() == {IN: 30}
     for _ in range(20):
         run.send(b"poison")
-    with pytest.raises(DeadLetterLimitExceeded):
-        run.settle()
-    # Whoever mends the cause gets these records again.
+    run.advance("1s")
+    return run
+
+
+def test_e4_too_many_dead_letters_pause_the_group_also_after_a_crash_until_it_is_resumed() -> None:
+    run = stormy()
+    assert run.group_state.storm == Storm(1.0, 20)
     assert run.commits() == {IN: 30}
+    assert len(run.dead_letters()) == 20
+    run.send(payment(99))
+    run.crash()
+    run.advance("1h")
+    with pytest.raises(TimeoutError, match="is paused: 100% of the latest 20 records"):
+        run.settle()
+    assert run.commits() == {IN: 30}
+    assert len(values(run)) == 30
+    # Whoever mends the cause and started the workers again gets these records again; here they are as bad as before.
+    run.resume()
+    run.advance("1h")
+    assert run.group_state.paused
+    assert len(run.dead_letters()) == 40
+
+
+def test_e4_who_resumes_after_a_storm_goes_on_behind_what_was_weighed() -> None:
+    run = stormy()
+    run.resume()
+    run.send(payment(99))
+    run.settle()
+    assert run.commits() == {IN: 51}
+    assert len(run.dead_letters()) == 20
+    assert values(run)[-1] == "p99"
+
+
+def test_e4_a_pause_by_hand_finishes_what_is_on_its_way_and_takes_nothing_more() -> None:
+    run = driver(service_time={"fraud": lambda rows: 1.0})
+    run.send(payment(1))
+    run.advance("1ms")
+    run.pause("maintenance")
+    run.send(payment(2))
+    run.advance("1h")
+    assert (values(run), run.commits()) == (["p1"], {IN: 1})
+    run.crash()
+    run.advance("1h")
+    assert values(run) == ["p1"]
+    run.resume()
+    run.settle()
+    assert (values(run), run.commits()) == (["p1", "p2"], {IN: 2})
 
 
 def test_e4_a_few_dead_letters_at_the_end_are_committed() -> None:

@@ -78,13 +78,13 @@ def test_b2_a_broker_that_stands_still_is_handed_the_budget_and_one_block_at_mos
     outbox = AtLeastOnce(lambda block, now: prediction_records(block, "out"), budget)
     for block in blocks(sizes):
         outbox.put((block,))
-        outbox.go_on((), 0.0, urgent=False)
+        outbox.go_on((), 0.0, urgent=False, withheld=False)
     gauge, most = outbox.gauge, most_outbound(sizes, budget)
     assert (gauge.most_rows, gauge.most_bytes) == (gauge.rows, gauge.size_bytes) == most
     assert outbox.crowded == (most[0] < len(sizes))
     for token in range(1, len(sizes) + 1):
         outbox.delivered(Delivered(token))
-        outbox.go_on((), 0.0, urgent=False)
+        outbox.go_on((), 0.0, urgent=False, withheld=False)
     assert (gauge.rows, gauge.size_bytes, outbox.crowded) == (0, 0, False)
     assert gauge.most_bytes <= budget.size_bytes - 1 + max(sizes)
 
@@ -105,7 +105,7 @@ def test_b2_d2_a_transaction_and_what_waits_for_the_next_are_bounded_also_when_i
         while waiting and not outbox.crowded:
             outbox.put((waiting.pop(0),))
         now += 10.0
-        actions = outbox.go_on(slots, now, urgent=False)  # type: ignore[arg-type]
+        actions = outbox.go_on(slots, now, urgent=False, withheld=False)  # type: ignore[arg-type]
         assert outbox.gauge.rows <= budget.rows
         assert outbox.gauge.size_bytes <= budget.size_bytes - 1 + max(sizes)
         if actions:

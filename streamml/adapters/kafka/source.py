@@ -66,7 +66,9 @@ class KafkaSource:
         self._partitions_added = partitions_added
         self._topic_ids = dict(topic_ids or {})
         name = str(client.get("group.instance.id", ""))
-        self._watch = GroupWatch(client, topics, group, self._topic_ids, name) if topic_ids is not None else None
+        self._watch = None
+        if topic_ids is not None:
+            self._watch = GroupWatch(client, topics, group, self._topic_ids, name, self._read_up_to)
         self._headers = headers
         self._listener: SourceListener | None = None
         self._paused = False
@@ -78,6 +80,8 @@ class KafkaSource:
         self._failed_commits: list[TopicPartition] = []
         # Ends of partitions as the client told them; most lie right behind the last record.
         self._reached: dict[TopicPartition, int] = {}
+        # Those that lie behind what nobody is shown.
+        self._hidden: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
         self._member: Any = None
         self._member_at = 0.0
@@ -137,7 +141,9 @@ class KafkaSource:
     def ends(self) -> dict[TopicPartition, int]:
         """See `Source.ends`."""
         reached, self._reached = self._reached, {}
-        return {where: end for where, end in reached.items() if end > self._next.get(where, -1)}
+        ends = {where: end for where, end in reached.items() if end > self._next.get(where, -1)}
+        self._hidden.update(ends)
+        return ends
 
     def failed_commits(self) -> list[TopicPartition]:
         """See `Source.failed_commits`."""
@@ -169,6 +175,18 @@ class KafkaSource:
                 TopicPartition(one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)
                 for one in self._partitions()
             }
+
+    def lag(self) -> int:
+        """See `Source.lag`; the watch asks every two seconds."""
+        return 0 if self._watch is None else self._watch.lag
+
+    def _read_up_to(self) -> dict[TopicPartition, int]:
+        """Position in each partition of ours, ends that lie behind markers included. Called by the watch's thread."""
+        return {where: max(to, self._hidden.get(where, 0)) for where, to in dict(self._next).items()}
+
+    def trouble(self) -> str | None:
+        """See `Source.trouble`; the watch finds out, within seven seconds."""
+        return None if self._watch is None else self._watch.trouble
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -273,12 +291,19 @@ class KafkaSource:
         except SourceUnavailable:
             pass  # The next owner scores these records again: at least once.
         finally:
+            self._forget(partitions)
             consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
         self._listener.lost([TopicPartition(one.topic, one.partition) for one in partitions])
+        self._forget(partitions)
         consumer.incremental_unassign(partitions)
+
+    def _forget(self, partitions: list[ClientPartition]) -> None:
+        for one in partitions:
+            for known in (self._next, self._reached, self._hidden):
+                known.pop(TopicPartition(one.topic, one.partition), None)
 
     def _committed_async(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
         self._failed_commits += [

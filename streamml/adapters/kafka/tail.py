@@ -13,13 +13,15 @@ from streamml.errors import FatalError, SourceUnavailable, TopologyError
 from streamml.ports.source import RawRecord, TopicPartition
 
 _TIMEOUT_S: Final = 10.0
-_OWN: Final = {
+OUTSIDE_OF_GROUPS: Final = {
+    # The client wants a name; nothing is ever asked of the group.
     "group.id": "streamml-tail",
     "enable.auto.commit": False,
     "auto.offset.reset": "earliest",
     "enable.partition.eof": True,
     "fetch.queue.backoff.ms": 10,
 }
+"""Properties of a consumer that is assigned its partitions and commits nothing."""
 
 
 class Located(NamedTuple):
@@ -43,7 +45,7 @@ def read_topic(client: Mapping[str, Any], topic: str, *, last: int | None = None
         FatalError: the broker refuses the login, or this client may not read the topic.
     """
     trouble = Trouble()
-    consumer: Any = opened(Consumer, {**client, **_OWN}, trouble)
+    consumer: Any = opened(Consumer, {**client, **OUTSIDE_OF_GROUPS}, trouble)
     try:
         with translated(str(client.get("bootstrap.servers")), trouble):
             open_partitions = _assign(consumer, trouble, topic, last)

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import Consumer, ConsumerGroupState, ConsumerGroupType, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupType,
+    IsolationLevel,
+    KafkaException,
+    TopicCollection,
+)
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streamml.adapters.kafka.admin import id_of
 from streamml.adapters.kafka.client import opened
 from streamml.adapters.kafka.membership import anonymous, member_properties
 from streamml.adapters.kafka.positions import recreated
 from streamml.errors import StreamMLError
+from streamml.ports.source import TopicPartition
 
 _LOG: Final = logging.getLogger("streamml.kafka")
 _EVERY_S: Final = 2.0
@@ -36,24 +45,34 @@ class GroupWatch:
     """
 
     def __init__(
-        self, client: Mapping[str, Any], topics: Sequence[str], group: str, topic_ids: Mapping[str, str], name: str
+        self,
+        client: Mapping[str, Any],
+        topics: Sequence[str],
+        group: str,
+        topic_ids: Mapping[str, str],
+        name: str,
+        positions: Callable[[], Mapping[TopicPartition, int]],
     ) -> None:
         """
         Args:
             client: librdkafka properties of a consumer, ``bootstrap.servers`` at least.
             topic_ids: of the topics, as they were when the worker was made.
             name: this worker's ``group.instance.id``; empty for a dynamic member, which cannot lose partitions so.
+            positions: up to where this worker has read each of its partitions.
         """
         self._client = client
         self._topics = list(topics)
         self._group = group
         self._topic_ids = topic_ids
         self._name = name
+        self._positions = positions
         self._admin: Any = None
         self._orphans: Places = frozenset()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="streamml-watch", daemon=True)
         self.problem: StreamMLError | None = None
+        self.trouble: str | None = None
+        self.lag = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -67,10 +86,13 @@ class GroupWatch:
         while self.problem is None and not self._ended.wait(_EVERY_S):
             try:
                 self._look_at_topics()
+                self._look_at_lag()
                 if self._name:
                     self._look_at_group()
+                self.trouble = None
             except (KafkaException, StreamMLError) as error:
                 # The worker itself hears of a broker that is away, and says so.
+                self.trouble = f"the broker does not answer: {error}"
                 _LOG.debug("Looking at group %s: %s", self._group, error)
 
     def _security(self) -> dict[str, Any]:
@@ -83,6 +105,16 @@ class GroupWatch:
             found = id_of(future.result().topic_id)
             if found is not None and found != self._topic_ids.get(name, found):
                 self.problem = recreated(name, self._group)
+
+    def _look_at_lag(self) -> None:
+        positions, latest = self._positions(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        if not positions:
+            self.lag = 0
+            return
+        ends = {ClientPartition(where.topic, where.partition): latest for where in positions}
+        asked = self._admin.list_offsets(ends, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S)
+        found = {TopicPartition(one.topic, one.partition): future.result().offset for one, future in asked.items()}
+        self.lag = sum(max(0, end - positions[where]) for where, end in found.items())
 
     def _look_at_group(self) -> None:
         described = self._admin.describe_consumer_groups([self._group], request_timeout=_ANSWER_S)[self._group].result()

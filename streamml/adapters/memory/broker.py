@@ -11,6 +11,7 @@ from zlib import crc32
 from streamml.adapters.memory.group import Group
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FatalError, OffsetOutOfRange
+from streamml.ports.control import GroupState
 from streamml.ports.source import Headers, RawRecord, TopicPartition
 
 RefusalOf = Callable[[str, RawRecord], str | None]
@@ -49,7 +50,7 @@ class _Topic:
 
 
 class MemoryBroker:
-    """Topics with partitions, and consumer groups; `MemorySource` and `MemorySink` are its clients.
+    """Topics with partitions, and consumer groups; `MemorySource`, `MemorySink` and `MemoryControl` are its clients.
 
     Safe to share between threads. A record's partition follows from its key; records without one take turns.
     """
@@ -135,6 +136,19 @@ class MemoryBroker:
         with self._changed:
             return dict(self.group(group).committed)
 
+    def group_state(self, group: str) -> GroupState:
+        """Whether the group is paused, and why."""
+        with self._changed:
+            return self.group(group).state
+
+    def tell_group(self, group: str, state: GroupState) -> None:
+        """Have a group pause, or go on."""
+        with self._changed:
+            self.group(group).state = state
+            listeners = list(self.group(group).listeners)
+        for changed in listeners:
+            changed(state)
+
     # -- faults ------------------------------------------------------------------------------------------------------
 
     def fail(self, reason: str) -> None:
@@ -168,7 +182,7 @@ class MemoryBroker:
                 group.leave(source)
             self._changed.notify_all()
 
-    # -- for source and sink -----------------------------------------------------------------------------------------
+    # -- for its clients -----------------------------------------------------------------------------------------
 
     @property
     def down(self) -> str | None:
@@ -194,6 +208,17 @@ class MemoryBroker:
     def group(self, name: str) -> Group:
         """The group of that name; it begins to exist when it is asked for."""
         return self._groups.setdefault(name, Group())
+
+    def hear_of_group(self, group: str, changed: Callable[[GroupState], None]) -> GroupState:
+        """The group's state; ``changed`` hears of every new one, until `leave_group_alone`."""
+        with self._changed:
+            self.group(group).listeners.append(changed)
+            return self.group(group).state
+
+    def leave_group_alone(self, group: str, changed: Callable[[GroupState], None]) -> None:
+        """Tell ``changed`` nothing more."""
+        with self._changed:
+            self.group(group).listeners.remove(changed)
 
     def partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
         """All partitions of the topics.

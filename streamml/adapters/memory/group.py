@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from streamml.ports.control import RUNNING, GroupState
 from streamml.ports.source import Positions, TopicPartition
 
 
@@ -16,6 +17,8 @@ class Group:
     def __init__(self) -> None:
         self.committed: dict[TopicPartition, int] = {}
         self.generation = 0
+        self.state = RUNNING
+        self.listeners: list[Callable[[GroupState], None]] = []
         self._members: list[object] = []
         self._identities: dict[str, object] = {}
         self._owners: dict[TopicPartition, object] = {}

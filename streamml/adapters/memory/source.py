@@ -114,6 +114,15 @@ class MemorySource:
             self._answering()
             return {where: self._broker.marks(where) for where in self._broker.partitions(self._topics)}
 
+    def lag(self) -> int:
+        """See `Source.lag`."""
+        with self._broker.lock():
+            return sum(self._broker.marks(where)[1] - position for where, position in self._positions.items())
+
+    def trouble(self) -> str | None:
+        """See `Source.trouble`."""
+        return self._broker.down
+
     def close(self) -> None:
         """See `Source.close`."""
         if self._positions and self._group.has(self):

@@ -1,11 +1,12 @@
-"""Serves the metrics of a worker; they are read when they are asked for, so a worker pays nothing in between."""
+"""Serves a worker's metrics and health; they are read when they are asked for, so a worker pays nothing in between."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -59,6 +60,7 @@ class WorkerCollector(Collector):
         steps = dict(watched.steps)
         yield _counter(catalogue.STEP_ROWS, {(name,): cost.rows for name, cost in steps.items()})
         yield _counter(catalogue.STEP_SECONDS, {(name,): cost.seconds for name, cost in steps.items()})
+        yield _gauge(catalogue.PAUSED, {(): self._engine.group_state.paused})
         yield _counter(catalogue.TOO_LARGE, {(name,): cost.too_large for name, cost in steps.items()})
         guards = list(watched.guards)
         yield _gauge(catalogue.BREAKERS, {(guard.name,): float(guard.open) for guard in guards})
@@ -76,8 +78,13 @@ class WorkerCollector(Collector):
         return family
 
 
-def serve(engine: Engine, observer: Observer, host: str, port: int) -> tuple[int, Any]:
-    """Serve ``/metrics``; returns the port (a free one where ``port`` is 0) and the server.
+def serve(
+    engine: Engine, observer: Observer, host: str, port: int, probes: Mapping[str, Callable[[], tuple[bool, str]]]
+) -> tuple[int, Any]:
+    """Serve ``/metrics`` and probes; returns the port (a free one where ``port`` is 0) and the server.
+
+    Args:
+        probes: by path, ``/ready`` for example; each says whether all is well, and why: 200 or 503 with one JSON line.
 
     Raises:
         SettingsError: the port cannot be opened.
@@ -90,6 +97,17 @@ def serve(engine: Engine, observer: Observer, host: str, port: int) -> tuple[int
         raise SettingsError(
             f"The metrics port {port} on {host} cannot be opened ({error.strerror}); choose another by --metrics-port."
         ) from error
+    metrics = make_wsgi_app(registry)
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        probe = probes.get(environ.get("PATH_INFO", ""))
+        if probe is None:
+            return metrics(environ, start_response)
+        ok, reason = probe()
+        start_response("200 OK" if ok else "503 Service Unavailable", [("Content-Type", "application/json")])
+        return [json.dumps({"ok": ok, "reason": reason}).encode() + b"\n"]
+
+    server.set_app(answer)
     return int(server.server_port), server
 
 
