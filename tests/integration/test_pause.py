@@ -125,6 +125,7 @@ def until(met: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 def test_e4_l2_a_storm_pauses_survives_kill_9_and_ends_when_somebody_resumes(group: Group, guarantee: str) -> None:
+    """E4.1, E4.4, E4.6, L2.3."""
     group.environment["STREAMML_WORKER_PROCESSING_GUARANTEE"] = guarantee
     group.produce(GOOD)
     with group.running() as worker:
@@ -161,6 +162,7 @@ def test_e4_l2_a_storm_pauses_survives_kill_9_and_ends_when_somebody_resumes(gro
 
 
 def test_e4_l2_all_workers_pause_by_hand_and_go_on(group: Group) -> None:
+    """E4.5, L2.3."""
     group.produce(GOOD)
     with group.running(2) as workers:
         # With one partition, one of them has none, and is ready all the same.

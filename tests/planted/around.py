@@ -46,6 +46,13 @@ MISTAKES: Final = (
         ("tests/conformance/test_sinks.py::test_kafka_a_topic_that_is_not_there_stops_the_worker",),
     ),
     Mistake(
+        "the brake is released by a restart",
+        "streamml/runtime/worker.py",
+        "                    self._tell(GroupTold(state), self._clock.now())\n",
+        "",
+        ("tests/unit/runtime/test_pause.py::test_e4_a_worker_that_starts_in_a_pause_takes_nothing",),
+    ),
+    Mistake(
         "the end of the source's thread is told to nobody",
         "streamml/runtime/reader.py",
         'self._inbox.put(Crash.of(error, "the source\'s thread"))',

@@ -19,7 +19,6 @@ from tests.property.test_exactly_once import ExactlyOnce
 
 LETTER = Fate(None, ("letter",))
 PREDICTION = Fate(None, ("prediction",))
-PATIENCE = 200
 
 
 class Paused(Surroundings):
@@ -97,11 +96,12 @@ def test_e4_a_storm_pauses_until_somebody_resumes(kind: type[Any]) -> None:
     world = kind()
     backlog = [PREDICTION] * 8 + [LETTER] * 12 + [PREDICTION] * 20
     world.begin(1, False, (8, 8), budget=15, outbound=20, interval_s=0.2, ordered=True, backlog=backlog)
-    while not world.state.paused:
-        world.go_on()
-    for _ in range(PATIENCE):
-        if waiting := [one for one in world.next_things() if one != world.somebody_resumes]:
-            waiting[0]()
+
+    def others() -> list[Callable[[], None]]:
+        return [one for one in world.next_things() if one != world.somebody_resumes]
+
+    while found := others():
+        found[0]()
     assert world.storms == 1
     assert world.state.paused
     assert world.logs[0].committed < 10

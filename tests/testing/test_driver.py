@@ -277,6 +277,7 @@ def stormy() -> TopologyDriver:
 
 
 def test_e4_too_many_dead_letters_pause_the_group_also_after_a_crash_until_it_is_resumed() -> None:
+    """E4.1, E4.4, E4.6."""
     run = stormy()
     assert run.group_state.storm == Storm(1.0, 20)
     assert run.commits() == {IN: 30}
@@ -296,6 +297,7 @@ def test_e4_too_many_dead_letters_pause_the_group_also_after_a_crash_until_it_is
 
 
 def test_e4_who_resumes_after_a_storm_goes_on_behind_what_was_weighed() -> None:
+    """E4.6."""
     run = stormy()
     run.resume()
     run.send(payment(99))
@@ -306,6 +308,7 @@ def test_e4_who_resumes_after_a_storm_goes_on_behind_what_was_weighed() -> None:
 
 
 def test_e4_a_pause_by_hand_finishes_what_is_on_its_way_and_takes_nothing_more() -> None:
+    """E4.4, E4.5."""
     run = driver(service_time={"fraud": lambda rows: 1.0})
     run.send(payment(1))
     run.advance("1ms")
@@ -400,6 +403,8 @@ def test_several_topics_children_text_and_provenance_in_fields() -> None:
 
 
 def test_d3_the_id_of_a_record_that_was_never_exploded_is_the_same_beside_those_that_were() -> None:
+    """D3.1."""
+
     def measure(columns: Columns) -> dict[str, Any]:
         lengths = np.array([len(text) for text in columns["text"]], np.int64)
         return {"length": lengths, **sm.failures(columns["text"] == "bad", "It is bad.")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 
@@ -36,6 +37,8 @@ from streamml.ports.control import RUNNING, GroupState, Storm
 from streamml.ports.sink import Delivered, TransactionEnded
 from tests.property.test_engine import CONFIG
 from tests.records import PARTITION, letters_of, predictions_of, run_of
+
+T = TypeVar("T", bound=Action)
 
 LIMIT = DeadLetterLimit(0.1, 20)
 STORM = GroupState(True, "too many", "w", 1, Storm(0.5, 20))
@@ -80,7 +83,7 @@ class Driven:
         )
 
 
-def of(actions: list[Action], kind: type[Action]) -> list[Action]:
+def of(actions: list[Action], kind: type[T]) -> list[T]:
     return [one for one in actions if isinstance(one, kind)]
 
 
@@ -92,6 +95,7 @@ def committed(actions: list[Action]) -> int | None:
 
 
 def test_a_storm_is_told_once_closes_the_gate_and_nothing_is_committed_until_somebody_resumes() -> None:
+    """E4.1."""
     run = Driven()
     assert committed(run.poll(30, 0)) == 30
     actions = run.poll(20, 20)
@@ -110,6 +114,7 @@ def test_a_storm_is_told_once_closes_the_gate_and_nothing_is_committed_until_som
 
 
 def test_d2_in_transactions_a_storm_is_judged_before_it_is_committed() -> None:
+    """E4.1."""
     run = Driven(exactly_once=True)
     assert committed(run.poll(30, 0)) == 30
     actions = run.poll(25, 25)
@@ -117,7 +122,7 @@ def test_d2_in_transactions_a_storm_is_judged_before_it_is_committed() -> None:
     assert committed(actions) is None
     resumed = run.tell(GroupTold(RUNNING))
     assert committed(resumed) == 55
-    assert sum(sum(map(len, one.blocks)) for one in of(resumed, Send) if isinstance(one, Send)) == 25
+    assert sum(len(block) for one in of(resumed, Send) for block in one.blocks) == 25
 
 
 def test_predictions_that_the_broker_refuses_are_dead_letters_of_their_window() -> None:
@@ -145,6 +150,7 @@ def test_d2_a_transaction_that_is_open_when_another_worker_tells_of_a_storm_is_t
 
 
 def test_a_pause_by_hand_finishes_and_commits_what_is_on_its_way() -> None:
+    """E4.5."""
     run = Driven()
     (job,) = (one for one in run.take(10) if isinstance(one, RunStage))
     assert Gate(False) in run.tell(GroupTold(BY_HAND))
@@ -153,6 +159,7 @@ def test_a_pause_by_hand_finishes_and_commits_what_is_on_its_way() -> None:
 
 
 def test_a_storm_is_not_forgotten_because_somebody_pauses_by_hand() -> None:
+    """E4.4."""
     run = Driven()
     run.poll(20, 20)
     assert committed(run.tell(GroupTold(BY_HAND))) is None

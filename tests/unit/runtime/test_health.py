@@ -23,6 +23,7 @@ PAUSED = GroupState(True, "maintenance")
     ],
 )
 def test_ready_is_who_would_score_what_comes_now(signs: Signs, word: str) -> None:
+    """L2.3."""
     assert ready(Signs()).ok
     health = ready(signs)
     assert not health.ok
@@ -30,6 +31,7 @@ def test_ready_is_who_would_score_what_comes_now(signs: Signs, word: str) -> Non
 
 
 def test_nothing_done_with_records_at_hand_is_not_alive() -> None:
+    """L2.2."""
     liveness = Liveness(10.0)
     assert liveness.judge(BUSY, 0.0).ok
     assert liveness.judge(BUSY, 10.0).ok
@@ -52,6 +54,7 @@ def test_progress_is_alive_however_slow() -> None:
 def test_idle_waiting_for_a_dependency_and_paused_is_alive_and_patience_begins_anew_behind_it(
     excuse: dict[str, object],
 ) -> None:
+    """L2.2."""
     liveness = Liveness(10.0)
     excused = replace(BUSY, **excuse)  # type: ignore[arg-type]
     assert all(liveness.judge(excused, at).ok for at in (0.0, 100.0))
@@ -60,6 +63,7 @@ def test_idle_waiting_for_a_dependency_and_paused_is_alive_and_patience_begins_a
 
 
 def test_a_step_that_does_not_come_back_is_not_alive_whatever_else_is() -> None:
+    """L2.1."""
     health = Liveness(10.0).judge(Signs(longest=("the stage score", 11.0)), 0.0)
     assert not health.ok
     assert "the stage score" in health.reason

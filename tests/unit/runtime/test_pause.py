@@ -95,6 +95,7 @@ def stop(threads: list[threading.Thread], *workers: Worker) -> None:
 
 
 def test_e4_a_storm_of_one_worker_pauses_all_commits_nothing_and_resume_goes_on(broker: MemoryBroker) -> None:
+    """E4.1, E4.6."""
     workers = worker_on(broker), worker_on(broker)
     threads = running(*workers)
     until(lambda: all("paused: 100%" in worker.ready().reason for worker in workers))
@@ -109,6 +110,7 @@ def test_e4_a_storm_of_one_worker_pauses_all_commits_nothing_and_resume_goes_on(
 
 
 def test_e4_a_worker_that_starts_in_a_pause_takes_nothing(broker: MemoryBroker) -> None:
+    """E4.4."""
     broker.tell_group("group", GroupState(True, "maintenance"))
     worker = worker_on(broker, max_ratio=1.0)
     threads = running(worker)
@@ -125,12 +127,14 @@ def test_e4_a_worker_that_starts_in_a_pause_takes_nothing(broker: MemoryBroker) 
 
 
 def test_e4_where_the_group_cannot_be_told_a_storm_ends_the_worker(broker: MemoryBroker) -> None:
+    """E4.7."""
     with pytest.raises(DeadLetterLimitExceeded, match="start again"):
         worker_on(broker, control=False).run()
     assert sum(broker.committed("group").values()) == 0
 
 
 def test_l2_a_worker_that_stands_still_with_records_at_hand_is_not_alive(broker: MemoryBroker) -> None:
+    """L2.2."""
     worker = worker_on(broker, sink=Deaf(broker))
     threads = running(worker)
     until(lambda: not worker.live().ok)
