@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
+
+# By hand, for hours if need be: pytest tests/property --hypothesis-profile=deep
+settings.register_profile("deep", max_examples=5000, stateful_step_count=100, deadline=None)
 
 
 @pytest.fixture(scope="session")

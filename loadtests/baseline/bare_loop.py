@@ -8,22 +8,17 @@ from __future__ import annotations
 import signal
 import sys
 import uuid
-from typing import Any
 
 from confluent_kafka import Consumer, Producer
 
-from streamml.adapters.kafka import sink, source
+from streamml.adapters.kafka import sink
+from streamml.adapters.kafka.membership import member_properties
 
 
 def main(brokers: str, topic_in: str, topic_out: str, count: int) -> None:
     """Copy ``count`` records."""
-    settings: dict[str, Any] = {
-        **source.DEFAULTS,
-        **source.SAFETY,
-        "auto.offset.reset": "earliest",
-        "enable.partition.eof": False,
-    }
-    consumer = Consumer({**settings, "bootstrap.servers": brokers, "group.id": f"bare-{uuid.uuid4().hex}"})
+    settings = member_properties({"bootstrap.servers": brokers}, f"bare-{uuid.uuid4().hex}")
+    consumer = Consumer({**settings, "auto.offset.reset": "earliest", "enable.partition.eof": False})
     producer = Producer({**sink.DEFAULTS, **sink.SAFETY, "bootstrap.servers": brokers})
     consumer.subscribe([topic_in])
     ended = False

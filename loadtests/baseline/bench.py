@@ -1,4 +1,4 @@
-"""The worker next to a bare client loop on the embedded stack, in one run: ``streamml bench``.
+"""The worker, at least once and exactly once, next to a bare client loop on the embedded stack: ``streamml bench``.
 
 Drains are timed by the broker: the output topic stamps records as they are appended, so that start-up counts for nobody; the broker's own
 warming up is drained away first. Latencies are from
@@ -35,6 +35,7 @@ from streamml.ops.embedded.redis import EmbeddedRedis
 
 HERE = Path(__file__).parent
 PARTITIONS = 4
+_QUIET_S = 1.0
 Tell = Callable[[str], None]
 
 
@@ -81,7 +82,7 @@ def bench(options: BenchOptions, tell: Tell) -> dict[str, Any]:
         _topic(servers, "baseline.dlq")
         load_features(servers.redis_url)
         produce_all(servers.brokers, "baseline.events", options.events)
-        drains: dict[str, list[Drain]] = {"bare": [], "worker": []}
+        drains: dict[str, list[Drain]] = {who: [] for who in ("bare", "worker", "exactly_once")}
         steps: dict[str, float] = {}
         tell("Warming up the broker: a drain that does not count")
         _drain(servers, options, _bare)
@@ -91,6 +92,7 @@ def bench(options: BenchOptions, tell: Tell) -> dict[str, Any]:
             drains["bare"].append(_drain(servers, options, _bare)[0])
             drain, steps = _drain(servers, options, _worker)
             drains["worker"].append(drain)
+            drains["exactly_once"].append(_drain(servers, options, _exactly_once)[0])
         latency = {str(rate): _latencies(servers, rate, options, tell) for rate in options.rates}
     return {"conditions": _conditions(options), **_figures(drains, steps), "latency_ms": latency}
 
@@ -128,6 +130,10 @@ def _worker(servers: Servers, topic_in: str, topic_out: str, count: int) -> list
     return [sys.executable, "-m", "loadtests.baseline.worker", servers.brokers, servers.redis_url, topic_in, topic_out]
 
 
+def _exactly_once(servers: Servers, topic_in: str, topic_out: str, count: int) -> list[str]:
+    return [*_worker(servers, topic_in, topic_out, count), "exactly_once"]
+
+
 def _drain(servers: Servers, options: BenchOptions, command: Command) -> tuple[Drain, dict[str, float]]:
     out = _topic(servers, f"out.{uuid.uuid4().hex}", stamped=True)
     process = subprocess.Popen(
@@ -157,35 +163,57 @@ def _children_cpu_s() -> float:
 
 def _appended(servers: Servers, topic: str, count: int) -> tuple[float, float]:
     """Wait for ``count`` records; when the broker appended the first and the last, in seconds."""
-    from confluent_kafka import Consumer, TopicPartition
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-    consumer = Consumer({"bootstrap.servers": servers.brokers, "group.id": "bench", "enable.partition.eof": False})
+    admin: Any = AdminClient({"bootstrap.servers": servers.brokers})
     places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    _wait_until_filled(admin, places, count)
+    first = _first_appended(servers, places)
+    # The last append of an exactly-once worker is the marker that makes its last predictions visible.
+    latest = admin.list_offsets(dict.fromkeys(places, OffsetSpec.max_timestamp())).values()
+    return first, max(one.result().timestamp for one in latest) / 1000
+
+
+def _wait_until_filled(admin: Any, places: list[Any], count: int) -> None:
+    """Until ``count`` records are there, and for a second no more came: markers of transactions take offsets too."""
     deadline = time.monotonic() + 600
-    while _length(consumer, places) < count:
+    length, grown_at = 0, time.monotonic()
+    while length < count or time.monotonic() - grown_at < _QUIET_S:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{topic} did not fill within ten minutes")
+            raise TimeoutError(f"{places[0].topic} did not fill within ten minutes")
         time.sleep(0.05)
-    stamps: list[int] = []
-    for place in places:
-        high = consumer.get_watermark_offsets(place, timeout=10)[1]
-        for offset in (0, high - 1) if high else ():
-            consumer.assign([TopicPartition(topic, place.partition, offset)])
-            message = consumer.poll(10)
-            if message is None or message.error() is not None:
-                raise TimeoutError(f"{topic} could not be read back")
-            stamps.append(message.timestamp()[1])
-    consumer.close()
-    return min(stamps) / 1000, max(stamps) / 1000
+        now = _length(admin, places)
+        if now != length:
+            length, grown_at = now, time.monotonic()
 
 
-def _length(consumer: Any, places: list[Any]) -> int:
+def _length(admin: Any, places: list[Any]) -> int:
     from confluent_kafka import KafkaException
+    from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
     try:
-        return sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+        return sum(
+            one.result().offset for one in admin.list_offsets(dict.fromkeys(places, OffsetSpec.latest())).values()
+        )
     except KafkaException:
         return 0  # A topic that was just made has no leader for a moment.
+
+
+def _first_appended(servers: Servers, places: list[Any]) -> float:
+    """When the broker appended the first record of all partitions, in seconds."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": servers.brokers, "group.id": "bench", "enable.partition.eof": True})
+    stamps: list[int] = []
+    for place in places:
+        consumer.assign([TopicPartition(place.topic, place.partition, 0)])
+        message = consumer.poll(10)
+        if message is None:
+            raise TimeoutError(f"{place.topic} could not be read back")
+        stamps += [message.timestamp()[1]] if message.error() is None else []
+    consumer.close()
+    return min(stamps) / 1000
 
 
 class _Memory:
@@ -258,13 +286,16 @@ def _figures(drains: dict[str, list[Drain]], steps: dict[str, float]) -> dict[st
     def middle(who: str, name: str) -> float:
         return float(median(getattr(one, name) for one in drains[who]))
 
-    ratios = [
-        worker.events_per_s / bare.events_per_s for worker, bare in zip(drains["worker"], drains["bare"], strict=True)
-    ]
+    def ratios(of: str, to: str) -> list[float]:
+        return [a.events_per_s / b.events_per_s for a, b in zip(drains[of], drains[to], strict=True)]
+
+    to_bare, to_worker = ratios("worker", "bare"), ratios("exactly_once", "worker")
     return {
         "events_per_s": {who: round(middle(who, "events_per_s")) for who in drains},
-        "ratio": round(median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
+        "ratio": round(median(to_bare), 3),
+        "ratios": [round(ratio, 3) for ratio in to_bare],
+        "exactly_once_ratio": round(median(to_worker), 3),
+        "exactly_once_ratios": [round(ratio, 3) for ratio in to_worker],
         "cpu_s_per_million": {who: round(middle(who, "cpu_s_per_million"), 2) for who in drains},
         "us_per_event": {who: round(1e6 / middle(who, "events_per_s"), 2) for who in drains},
         "us_per_row_by_step": steps,

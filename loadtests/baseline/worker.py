@@ -1,4 +1,4 @@
-"""One worker of the job on topics of its own: ``worker.py BROKERS REDIS_URL IN OUT``; prints its summary when it is stopped."""
+"""One worker of the job on topics of its own: ``worker.py BROKERS REDIS_URL IN OUT [GUARANTEE]``; prints its summary when it is stopped."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import streamml as sm
 from loadtests.baseline.topology import Event, topology
 from streamml.compose.locate import Located
 from streamml.ops.run import RunOptions, StopSignal, run
-from streamml.settings.settings import RedisSettings, Settings
+from streamml.settings.settings import Settings
 
 
-def main(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
+def main(brokers: str, redis_url: str, topic_in: str, topic_out: str, guarantee: str = "at_least_once") -> None:
     """Work until SIGTERM."""
     stop = StopSignal()
     signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=stop.set).start())
@@ -28,9 +28,11 @@ def main(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
         sink=replace(topology.sink, topic=topic_out),
         dead_letters=topology.dead_letters,
     )
-    settings = Settings(brokers=brokers, redis=RedisSettings(url=redis_url))
+    settings = Settings.model_validate(
+        {"brokers": brokers, "redis": {"url": redis_url}, "worker": {"processing_guarantee": guarantee}}
+    )
     print(json.dumps(run(Located(job, Path(__file__).parent), settings, RunOptions(), stop)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:])

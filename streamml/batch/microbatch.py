@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 VALUE = "record.value"
 KEY = "record.key"
 HEADERS = "record.headers"
+_NOT_EXPLODED: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class Origin:
         offset: int64 ``[n]``; offset of the parent record.
         timestamp: int64 ``[n]``; record time in ms since 1970, UTC.
         flags: int64 ``[n]``; code of what happened to the row, see `streamml.batch.flags`.
-        child: int64 ``[n]`` or ``None``; index of the row among its parent's children, ``None``: no row was exploded.
+        child: int64 ``[n]`` or ``None``; index of the row among its parent's children, -1 for a row that was not exploded.
+            ``None``: no row was.
         last: bool ``[n]`` or ``None``; whether the row is its parent's last child.
     """
 
@@ -73,14 +76,23 @@ class Origin:
             np.concatenate([part.offset for part in parts]),
             np.concatenate([part.timestamp for part in parts]),
             np.concatenate([part.flags for part in parts]),
-            np.concatenate([part.children for part in parts]) if exploded else None,
+            np.concatenate([part._numbers for part in parts]) if exploded else None,
             np.concatenate([part.lasts for part in parts]) if exploded else None,
         )
 
     @property
     def children(self) -> Int:
         """`child`, with zeros for rows that were never exploded."""
-        return np.zeros(len(self), np.int64) if self.child is None else self.child
+        return np.maximum(self._numbers, 0)
+
+    @property
+    def _numbers(self) -> Int:
+        return np.full(len(self), _NOT_EXPLODED, np.int64) if self.child is None else self.child
+
+    def child_at(self, index: int) -> int | None:
+        """Index of one row among its parent's children; ``None`` where it was not exploded."""
+        child = _NOT_EXPLODED if self.child is None else int(self.child[index])
+        return None if child == _NOT_EXPLODED else child
 
     @property
     def lasts(self) -> Mask:

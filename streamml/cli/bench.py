@@ -41,21 +41,28 @@ def _show(result: dict[str, Any]) -> None:
 
     conditions = result["conditions"]
     rows: list[tuple[object, ...]] = [
-        ("events/s, draining", *_both(result["events_per_s"])),
-        ("µs per event", *_both(result["us_per_event"])),
-        ("processor seconds per million", *_both(result["cpu_s_per_million"])),
+        ("events/s, draining", *_each(result["events_per_s"])),
+        ("µs per event", *_each(result["us_per_event"])),
+        ("processor seconds per million", *_each(result["cpu_s_per_million"])),
     ]
     for rate, found in result["latency_ms"].items():
         cells = [" / ".join(f"{found[who][name]:.1f}" for name in ("p50", "p95", "p99")) for who in ("bare", "worker")]
-        rows.append((f"latency p50 / p95 / p99 at {int(rate):,}/s, ms", *cells))
+        rows.append((f"latency p50 / p95 / p99 at {int(rate):,}/s, ms", *cells, ""))
     rows.append(
-        ("resident memory early / most, MB", "", f"{result['resident_mb']['early']} / {result['resident_mb']['most']}")
+        (
+            "resident memory early / most, MB",
+            "",
+            f"{result['resident_mb']['early']} / {result['resident_mb']['most']}",
+            "",
+        )
     )
     title = f"{conditions['events']:,} events, median of {conditions['rounds']}, {conditions['cores']} cores"
-    print_table(title, ("", "bare loop", "worker"), rows)
+    print_table(title, ("", "bare loop", "worker", "exactly once"), rows)
     print_table("µs per row, by step", ("step", "µs"), list(result["us_per_row_by_step"].items()))
     click.echo(f"Ratio to the bare loop: {result['ratio']} (rounds: {', '.join(map(str, result['ratios']))})")
+    rounds = ", ".join(map(str, result["exactly_once_ratios"]))
+    click.echo(f"Exactly once, ratio to at least once: {result['exactly_once_ratio']} (rounds: {rounds})")
 
 
-def _both(found: dict[str, Any]) -> tuple[str, str]:
-    return f"{found['bare']:,}", f"{found['worker']:,}"
+def _each(found: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{found[who]:,}" for who in ("bare", "worker", "exactly_once"))

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "topics": "Make the topics of a topology.",
     "acls": "Print the least rights on Kafka and Redis that a topology's worker needs.",
     "features": "Load feature sets into Redis; list, show, roll back and prune versions.",
+    "offsets": "Show and reset the positions of a topology's group.",
     "dlq": "List, show, export and purge dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",
     "bench": "Measure speed against a bare client loop.",

@@ -32,6 +32,14 @@ _LAST_PORT: Final = 65_535
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes in the group.")
 @click.option("--until-caught-up", is_flag=True, help="End when what is in the topics now has been settled.")
 @click.option(
+    "--wait",
+    "wait_s",
+    type=click.IntRange(1, 86_400),
+    default=60,
+    show_default=True,
+    help="With --until-caught-up: give up, with exit code 3, after so many seconds without an answer.",
+)
+@click.option(
     "--metrics-port", type=int, help="Serve Prometheus metrics here; with several workers, from here upwards."
 )
 @click.option("--worker-id", help="Stable identity; default: the first that is free on this machine.")
@@ -42,6 +50,7 @@ def command(
     topology: str,
     workers: int,
     until_caught_up: bool,
+    wait_s: int,
     metrics_port: int | None,
     as_json: bool,
     summary_file: Path | None,
@@ -59,15 +68,17 @@ def command(
     settings = effective.settings
     located = locate_topology(topology)
     if workers > 1:
-        arguments = ["run", topology, *(["--until-caught-up"] if until_caught_up else [])]
+        arguments = ["run", topology, *(["--until-caught-up", "--wait", str(wait_s)] if until_caught_up else [])]
         arguments += ["--config", str(config)] if config else []
         for name in ("brokers", "group", "redis_url"):
             arguments += [f"--{name.replace('_', '-')}", flags[name]] if flags.get(name) else []
         ports = _ports(effective, workers)
-        return _several(topology, arguments, ports, until_caught_up, as_json)
+        return _several(topology, arguments, ports, wait_s if until_caught_up else None, as_json)
 
     from streamml.ops.run import RunOptions, StopSignal, run
 
+    # A service waits for its broker as long as it takes; a job of a timer must come to an end.
+    options = RunOptions(until_caught_up, float(wait_s) if until_caught_up else None)
     stop = StopSignal()
     _on_signals(stop.set, settings.worker.drain_ms / 1000 + _GRACE_S)
     observers: list[Any] = []
@@ -87,7 +98,7 @@ def command(
 
     # What a user's own functions print must not come between the lines of the summary.
     with contextlib.redirect_stdout(sys.stderr):
-        summary = run(located, settings, RunOptions(until_caught_up), stop, started=started)
+        summary = run(located, settings, options, stop, started=started)
     if summary_file is None:
         return _end(summary, as_json)
     # For the supervisor, which adds up what its workers did.
@@ -142,9 +153,10 @@ def _ports(effective: Effective, workers: int) -> list[int | None]:
     return [port + number for number in range(workers)]
 
 
-def _several(topology: str, arguments: list[str], ports: list[int | None], until_caught_up: bool, as_json: bool) -> int:
+def _several(topology: str, arguments: list[str], ports: list[int | None], wait_s: int | None, as_json: bool) -> int:
+    """``wait_s``: of workers that end when they have caught up."""
     from streamml.ops.summaries import merged
-    from streamml.ops.supervise import supervise
+    from streamml.ops.supervise import Restarts, supervise
 
     def arguments_of(number: int) -> list[str]:
         port = ports[number]
@@ -154,9 +166,11 @@ def _several(topology: str, arguments: list[str], ports: list[int | None], until
     stop = threading.Event()
     _on_signals(stop.set)
     click.echo(f"Running {len(ports)} workers of {topology}; Ctrl-C ends them in good order.", err=True)
-    summary = merged(supervise(arguments_of, len(ports), stop))
+    # Who waits in vain that long ends like one that crashed, and must not be started again for ever.
+    restarts = None if wait_s is None else Restarts(window_s=10.0 * wait_s)
+    summary = merged(supervise(arguments_of, len(ports), stop, restarts=restarts))
     # A worker that was stopped before it could tell has not caught up.
-    return _end({**summary, "caught_up": bool(summary["caught_up"]) if until_caught_up else None}, as_json)
+    return _end({**summary, "caught_up": None if wait_s is None else bool(summary["caught_up"])}, as_json)
 
 
 def _end(summary: dict[str, Any], as_json: bool) -> int:

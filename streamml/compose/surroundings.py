@@ -10,6 +10,7 @@ from typing import Final
 
 from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.kafka.admin import USUAL_MESSAGE_BYTES, FoundTopics, KafkaAdmin, TopicInfo
+from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
@@ -90,6 +91,7 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     broker = f"{settings.brokers}: "
     with found.collecting(broker):
         found.topics = _topics(topology, settings, found)
+        _session(topology, settings)
         found.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in found.topics.values()]
     # Records are decoded and features asked for as declared; topics are but names.
     if declared_problems(topology):
@@ -126,6 +128,20 @@ def _topics(topology: Topology, settings: Settings, findings: Findings) -> dict[
     if (reason := lacking(control, found.topics, found.hidden)) is not None:
         findings.notes.append(f"Pause and resume: not at hand, as {reason}")
     return topics
+
+
+def _session(topology: Topology, settings: Settings) -> None:
+    """Warn where a dead worker's partitions would wait for long: with the new protocol that is the broker's to say."""
+    if settings.worker.group_protocol == "classic":
+        return
+    group = settings.group or topology.name
+    session = KafkaAdmin(settings.client()).group_session_ms(group)
+    if session is not None and session > SESSION_MS:
+        _LOG.warning(
+            "The broker gives a dead worker of group %s up after %.0f s only. Set consumer.session.timeout.ms=%d of the group "
+            "(kafka-configs --group), after group.consumer.min.session.timeout.ms of the brokers where that forbids it.",
+            *(group, session / 1000, SESSION_MS),
+        )
 
 
 def _missing(topology: Topology, settings: Settings, found: FoundTopics) -> Iterator[str]:

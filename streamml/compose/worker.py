@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from socket import gethostname
+from typing import Any, Final
 
+from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.sink import KafkaSink
-from streamml.adapters.kafka.source import DEFAULTS, KafkaSource
+from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.clock import Clock, SystemClock
 from streamml.compose.control import open_control
@@ -25,6 +27,8 @@ from streamml.settings.settings import Settings
 from streamml.stages.guard import GuardedStore, feature_store_guard
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
+
+_TRANSACTION_MS: Final = 5_000
 
 
 @dataclass(slots=True)
@@ -66,7 +70,9 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         clock, observer = SystemClock(), observer or Observer()
         store = _guarded(parts.store, clock, observer)
         stages = build_stages(topology, parts.models, store, names.prefixes, max_prediction_bytes=largest)
-        member = {"group.instance.id": f"{group}/{identity.name}"} if identity.stable else {}
+        # A static member of the new protocol cannot come back before its session has ended; a dynamic one can.
+        static = identity.stable and settings.worker.group_protocol == "classic"
+        member = {"group.instance.id": f"{group}/{identity.name}"} if static else {}
         source = KafkaSource(
             topology.source.topics,
             group,
@@ -76,6 +82,7 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
             headers=bool(topology.sink.headers),
             transactional=settings.worker.processing_guarantee == "exactly_once",
             topic_ids=names.topic_ids,
+            partitions_added=topology.source.partitions_added,
         )
         undo.callback(source.close)
         config = WorkerConfig(
@@ -85,7 +92,9 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         )
         # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
         producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
-        sink = _sink(topology, settings, producer, f"{group}/{identity.name}", source, names.topic_ids)
+        # Two dynamic members of one name fence each other's producers and nothing else, for ever.
+        own_name = identity.name if static else f"{gethostname()}/{identity.name}"
+        sink = _sink(topology, settings, producer, f"{group}/{own_name}", source, names.topic_ids)
         control = open_control(settings, group)
         worker = Worker(engine, source, stages, sink, clock, config, observer, control)
         undo.pop_all()
@@ -115,7 +124,9 @@ def _sink(
             'processing_guarantee is "exactly_once", and the sink\'s order is "none": a transaction is a cut through the '
             'order of each partition. Set Sink(order="partition"), or process at least once.'
         )
-    # No longer than the session: whoever takes the partitions of a dead worker over waits for its transaction to end.
-    session = settings.consumer().get("session.timeout.ms", DEFAULTS["session.timeout.ms"])
-    own = {"transaction.timeout.ms": session, **producer}
+    # Whoever takes the partitions of a dead worker over waits for its transaction to end: a broker looks for those that are
+    # over time every ten seconds, so that the time and those ten should be over soon after the session.
+    session = int(settings.consumer().get("session.timeout.ms", SESSION_MS))
+    timeout = max(min(session, _TRANSACTION_MS), 2 * settings.worker.commit_interval_ms)
+    own = {"transaction.timeout.ms": timeout, **producer}
     return KafkaTransactions(own, name, source.member, topic_ids)

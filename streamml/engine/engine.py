@@ -138,7 +138,9 @@ class Engine:
         self._names = names
         self._assignment = Assignment(names, ordered=config.ordered)
         self._stages = [
-            _Stage(Batcher(policy), policy.max_rows, policy.max_rows / _FIRST_ROWS if policy.explodes else 1.0)
+            _Stage(
+                Batcher(policy), policy.max_rows, max(1.0, policy.max_rows / _FIRST_ROWS) if policy.explodes else 1.0
+            )
             for policy in config.stages
         ]
         self._jobs: dict[int, _Job] = {}

@@ -84,7 +84,6 @@ class Letters:
         slot = self.assignment.by_number(number)
         assert slot is not None
         run, place = slot.ledger.find(ordinal)
-        child = None if origin.child is None else int(origin.child[index])
-        id = prediction_id(self.names.prefixes[number], offset, child)
+        id = prediction_id(self.names.prefixes[number], offset, origin.child_at(index))
         failure, record = block.values[index], run.records[place]
         return compose_letter(failure, record, slot.partition, offset, id, worker=self.worker, now=now)

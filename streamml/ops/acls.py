@@ -103,8 +103,17 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
         Rights(
             "exactly once",
             False,
-            "a worker that writes in transactions; this version writes in none.",
+            'workers with processing_guarantee = "exactly_once", which write in transactions.',
             tuple(Right(grant.principal, one, "transactional-id", group, "prefixed") for one in ("WRITE", "DESCRIBE")),
+        ),
+        Rights(
+            "offsets",
+            False,
+            "for people who look at the group's positions, or reset them.",
+            (
+                *grant(inputs, "READ", "DESCRIBE"),
+                *(Right(grant.principal, one, "group", group) for one in ("READ", "DESCRIBE")),
+            ),
         ),
         Rights("dlq", False, "for people who look at dead letters.", tuple(grant([letters], "READ", "DESCRIBE"))),
         Rights(

@@ -131,8 +131,9 @@ def _batch(events: Mapping[int, bytes]) -> MicroBatch:
 def _rows(piece: Outcomes) -> Iterator[dict[str, Any]]:
     for index in range(len(piece)):
         row: dict[str, Any] = {"event": int(piece.origin.offset[index])}
-        if piece.origin.child is not None:
-            row["child"] = int(piece.origin.child[index])
+        child = piece.origin.child_at(index)
+        if child is not None:
+            row["child"] = child
         if piece.kind is Kind.FILTERED:
             row["filtered"] = True
         elif piece.kind is Kind.DEAD_LETTER:

@@ -37,11 +37,12 @@ class RunOptions:
 
     Args:
         until_caught_up: end when the group has committed what was in the topics at the start.
-        start_patience_s: how long to try when broker or store do not answer at the start; ``None``: for ever.
+        patience_s: how long to bear that broker or store do not answer at the start, and with ``until_caught_up`` that the
+            broker does not later; ``None``: for ever.
     """
 
     until_caught_up: bool = False
-    start_patience_s: float | None = None
+    patience_s: float | None = None
 
 
 class StopSignal:
@@ -92,7 +93,7 @@ def run(
         with composed:
             started(composed, observer)
             stop.bind(composed.worker)
-            with watched(composed.worker.live), _catching_up(topology, settings, options) as caught_up:
+            with watched(composed.worker.live), _catching_up(topology, settings, options, stop) as caught_up:
                 # Who waits for an end must not wait for somebody to resume.
                 composed.worker.run(
                     until=lambda engine: caught_up.is_set() or (options.until_caught_up and engine.group_state.paused)
@@ -117,7 +118,7 @@ def _composed(
         try:
             return compose_worker(topology, parts, settings, observer)
         except TransientError as error:
-            patience = options.start_patience_s
+            patience = options.patience_s
             if patience is not None and time.monotonic() - begun > patience:
                 raise
             attempt += 1
@@ -128,8 +129,14 @@ def _composed(
 
 
 @contextmanager
-def _catching_up(topology: Topology, settings: Settings, options: RunOptions) -> Iterator[threading.Event]:
-    """An event that is set when the group has committed everything that was in the topics at the start."""
+def _catching_up(
+    topology: Topology, settings: Settings, options: RunOptions, stop: StopSignal
+) -> Iterator[threading.Event]:
+    """An event that is set when the group has committed everything that was in the topics at the start.
+
+    Raises:
+        StreamMLError: at the end, where the group's progress could not be asked for; it has asked the worker to stop.
+    """
     caught_up, ended = threading.Event(), threading.Event()
     if not options.until_caught_up:
         yield caught_up
@@ -140,17 +147,12 @@ def _catching_up(topology: Topology, settings: Settings, options: RunOptions) ->
     failed: list[StreamMLError] = []
 
     def watch() -> None:
-        while not ended.wait(_ASK_S):
-            try:
-                if reached(probe.committed(), goal):
-                    caught_up.set()
-            except SourceUnavailable as error:
-                _LOG.warning("Asking for the group's progress: %s", error)
-            except StreamMLError as error:
-                failed.append(error)
+        try:
+            if _wait_until_reached(probe, goal, options.patience_s, ended):
                 caught_up.set()
-            if caught_up.is_set():
-                return
+        except StreamMLError as error:
+            failed.append(error)
+            stop.set()
 
     thread = threading.Thread(target=watch, name="streamml-catching-up", daemon=True)
     thread.start()
@@ -162,6 +164,29 @@ def _catching_up(topology: Topology, settings: Settings, options: RunOptions) ->
         probe.close()
     if failed:
         raise failed[0]
+
+
+def _wait_until_reached(probe: KafkaSource, goal: Positions, patience_s: float | None, ended: threading.Event) -> bool:
+    """True when the goal is reached, false where the run has ended before.
+
+    Raises:
+        SourceUnavailable: the broker has not answered for ``patience_s``.
+    """
+    answered = time.monotonic()
+    while not ended.wait(_ASK_S):
+        try:
+            if reached(probe.committed(), goal):
+                return True
+            answered = time.monotonic()
+        except SourceUnavailable as error:
+            silent_s = time.monotonic() - answered
+            if patience_s is not None and silent_s > patience_s:
+                raise SourceUnavailable(
+                    f"{error} It has not for {silent_s:.0f} s, so this run gives up; what it did is committed, and the next one "
+                    "goes on from there."
+                ) from error
+            _LOG.warning("Asking for the group's progress: %s", error)
+    return False
 
 
 def reached(committed: Positions, goal: Positions) -> bool:

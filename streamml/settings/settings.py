@@ -19,7 +19,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "enable.auto.offset.store": "offsets are committed only behind acknowledged results",
     "auto.offset.reset": "where a group starts is Source(start=), and an offset below retention must stop the worker",
     "partition.assignment.strategy": "rebalances have to be cooperative, so that partitions that stay keep running",
-    "group.protocol": "static members of the new protocol cannot come back before their session has ended",
+    "group.protocol": "it is the setting `worker.group_protocol`, as more depends on it",
     "enable.partition.eof": "without it nobody hears that only a transaction's marker is left",
     "delivery.report.only.error": "a prediction is settled when the broker says so",
     "enable.idempotence": "without it a retry by the client can write a prediction twice, or out of order",
@@ -29,6 +29,12 @@ REFUSED: Final[Mapping[str, str]] = {
     "partitioner": "predictions have to lie where Java's partitioner would put them",
 }
 """librdkafka properties that the promises rest on, and why each is not to be set."""
+
+BROKERS_TO_SAY: Final[Mapping[str, str]] = {
+    "session.timeout.ms": "consumer.session.timeout.ms",
+    "heartbeat.interval.ms": "consumer.heartbeat.interval.ms",
+}
+"""librdkafka properties that the group's configuration on the broker replaces with ``group_protocol = "consumer"``."""
 
 # By what a name says rather than by a list: properties of libraries come and go, and masking one too many does no harm.
 _SECRET: Final = re.compile(
@@ -81,6 +87,10 @@ class WorkerSettings(_Section):
         default="at_least_once",
         description="`exactly_once`: predictions, dead letters and offsets in one transaction; readers use read_committed.",
     )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        default="classic",
+        description="`consumer`: the new rebalance protocol (KIP-848, Kafka 4.0 on), in which the broker sets session and heartbeat.",
+    )
     commit_interval_ms: int = Field(default=200, ge=10, le=60_000, description="How often offsets are committed.")
     stuck_after_ms: int = Field(
         default=600_000,
@@ -129,7 +139,7 @@ class Settings(_Section):
         return {**self.kafka, "bootstrap.servers": self.brokers}
 
     def consumer(self) -> dict[str, Property]:
-        return {**self.client(), **self.kafka_consumer}
+        return {**self.client(), **self.kafka_consumer, "group.protocol": self.worker.group_protocol}
 
     def producer(self) -> dict[str, Property]:
         return {**self.client(), **self.kafka_producer}

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from streamml.errors import SettingsError
-from streamml.settings.settings import REFUSED, Settings, masked
+from streamml.settings.settings import BROKERS_TO_SAY, REFUSED, Settings, masked
 
 PREFIX: Final = "STREAMML_"
 FILE: Final = "streamml.toml"
@@ -141,11 +141,17 @@ def setting_names(model: type[BaseModel] = Settings, prefix: Path_ = ()) -> list
 
 
 def _refusals(values: Mapping[Path_, tuple[Any, str]]) -> Iterator[str]:
+    protocol, _ = values.get(("worker", "group_protocol"), ("classic", ""))
     for path, (_, origin) in values.items():
         if path[0] in _OPEN and path[-1] == "bootstrap.servers":
             yield f"{origin} sets the Kafka property bootstrap.servers; use the setting `brokers` instead."
         elif path[0] in _OPEN and path[-1] in REFUSED:
             yield f"{origin} sets the Kafka property {path[-1]}, which is refused: {REFUSED[path[-1]]}. Take it out."
+        elif path[0] in _OPEN and path[-1] in BROKERS_TO_SAY and protocol == "consumer":
+            yield (
+                f'{origin} sets the Kafka property {path[-1]}, which is the broker\'s with group_protocol = "consumer"; set '
+                f"{BROKERS_TO_SAY[path[-1]]} of the group there, and take it out."
+            )
 
 
 def _validated(values: Mapping[Path_, tuple[Any, str]], problems: list[str]) -> Settings | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from streamml.adapters.memory.control import MemoryControl
 from streamml.adapters.memory.feature_store import Entity, MemoryFeatureStore
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.memory.source import MemorySource
+from streamml.adapters.memory.transactions import MemoryTransactions
 from streamml.clock import ManualClock
 from streamml.compose.stages import build_stages, engine_config, reads_keys
 from streamml.engine.assignment import SlotNames
@@ -28,6 +29,7 @@ from streamml.ports.model import Model
 from streamml.ports.source import Headers, TopicPartition
 from streamml.settings.settings import WorkerSettings
 from streamml.stages.guard import GuardedStore, feature_store_guard
+from streamml.testing.guest import Guest
 from streamml.testing.models import StandIn, models_of
 from streamml.testing.results import Prediction, read_prediction
 from streamml.testing.virtual_worker import ServiceTime, VirtualWorker
@@ -78,6 +80,7 @@ class TopologyDriver:
         self._models = models_of(topology, models or {}, Path(repository))
         self._service_time = service_time or {}
         self._settings = settings or WorkerSettings()
+        self._guests: list[Guest] = []
         for topic in topology.source.topics:
             self.broker.create_topic(topic, partitions=partitions, max_record_bytes=_ANY_SIZE)
         self.broker.create_topic(topology.sink.topic)
@@ -140,6 +143,8 @@ class TopologyDriver:
         """
         until = self.clock.now() + seconds(duration)
         self._worker.run(until)
+        for guest in self._guests:
+            guest.take()
         self.clock.advance(max(0.0, until - self.clock.now()))
 
     def settle(self, *, within: str | float = "1h") -> None:
@@ -165,6 +170,25 @@ class TopologyDriver:
         self._worker.crash()
         self.broker.expel(self._source)
         self._begin()
+
+    def lose_session(self) -> None:
+        """End the worker's membership behind its back; it hears of that at its next poll, and joins again."""
+        self.broker.expel(self._source)
+
+    def second_member(self) -> Callable[[], None]:
+        """Let another member take its share of the partitions, whose records wait; call what it returns to let it leave.
+
+        Nobody joins while the broker does not answer.
+        """
+        guest = Guest(MemorySource(self.broker, self._topology.source.topics, self._topology.name, "earliest"))
+        if guest.join():
+            self._guests.append(guest)
+        return lambda: self._part_with(guest)
+
+    def _part_with(self, guest: Guest) -> None:
+        if guest in self._guests:
+            self._guests.remove(guest)
+            guest.leave()
 
     def stop(self) -> int:
         """Shut the worker down in good order; returns the number of records that it had to abandon."""
@@ -224,7 +248,7 @@ class TopologyDriver:
             self._engine,
             self._source,
             build_stages(topology, self._models, store, names.prefixes),
-            MemorySink(self.broker),
+            self._sink(),
             MemoryControl(self.broker, topology.name),
             self.clock,
             max_poll_rows=self._settings.max_poll_rows,
@@ -232,3 +256,8 @@ class TopologyDriver:
             service_time=self._service_time,
         )
         self._worker.join()
+
+    def _sink(self) -> MemorySink:
+        if self._settings.processing_guarantee == "exactly_once":
+            return MemoryTransactions(self.broker, self._source)
+        return MemorySink(self.broker)

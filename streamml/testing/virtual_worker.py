@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from streamml.clock import ManualClock
 from streamml.engine.engine import Engine
 from streamml.engine.events import (
+    AbortTransaction,
     Assigned,
     Commit,
+    CommitTransaction,
     Event,
     Fail,
     Gate,
@@ -31,7 +33,7 @@ from streamml.engine.events import (
 )
 from streamml.errors import SourceUnavailable, StreamMLError, TransientError
 from streamml.ports.control import Control, GroupState
-from streamml.ports.sink import Sink
+from streamml.ports.sink import Sink, TransactionalSink
 from streamml.ports.source import Positions, Source, TopicPartition
 from streamml.stages.stage import Stage
 
@@ -164,6 +166,8 @@ class VirtualWorker:
                     self._run_stage(action)
                 case Send():
                     self._sink.send(action.token, action.blocks)
+                case CommitTransaction() | AbortTransaction():
+                    self._end_transaction(action)
                 case Commit():
                     self._source.commit(action.positions, wait=False)
                 case Gate():
@@ -176,6 +180,13 @@ class VirtualWorker:
                     self._stopped = action
                 case Fail():
                     raise action.error
+
+    def _end_transaction(self, action: CommitTransaction | AbortTransaction) -> None:
+        assert isinstance(self._sink, TransactionalSink)
+        if isinstance(action, CommitTransaction):
+            self._sink.commit(action.positions)
+        else:
+            self._sink.abort()
 
     def _run_stage(self, job: RunStage) -> None:
         now = self._clock.now()

@@ -132,6 +132,7 @@ def _source_problems(source: Source) -> Iterator[str]:
     yield from _choice("The source's start", source.start, ("earliest", "latest"))
     yield from _choice("The source's parsing", source.parsing, ("strict", "pydantic"))
     yield from _choice("The source's duplicate_keys", source.duplicate_keys, ("reject", "last"))
+    yield from _choice("The source's partitions_added", source.partitions_added, ("read", "stop"))
     yield from _choice("The source's on_tombstone", source.on_tombstone, ("drop", "forward", "dead_letter"))
     if source.max_record_bytes < 1:
         yield f"The source's max_record_bytes is {source.max_record_bytes}; it has to be at least 1."

@@ -26,6 +26,9 @@ class Source:
         duplicate_keys: what a record with a repeated JSON key is: a dead letter, or the last one counts.
         on_tombstone: what a record without a value is: dropped and counted, passed on as a tombstone, or a dead letter.
         max_record_bytes: a larger record becomes a dead letter.
+        partitions_added: what becomes of a partition that was added after the group began, as keys lie in other partitions
+            from then on: ``"read"`` from its first record, with a warning, or ``"stop"`` the worker, so that the others can be
+            caught up first.
         secret: fields whose values are not shown or exported with dead letters; in the topics they stay as they are.
     """
 
@@ -37,6 +40,7 @@ class Source:
     duplicate_keys: Literal["reject", "last"]
     on_tombstone: Literal["drop", "forward", "dead_letter"]
     max_record_bytes: int
+    partitions_added: Literal["read", "stop"]
     secret: tuple[str, ...]
 
     def __init__(
@@ -49,6 +53,7 @@ class Source:
         duplicate_keys: Literal["reject", "last"] = "reject",
         on_tombstone: Literal["drop", "forward", "dead_letter"] = "drop",
         max_record_bytes: int = 1_000_000,
+        partitions_added: Literal["read", "stop"] = "read",
         secret: Sequence[str] = (),
     ) -> None:
         secret = tuple(secret)

@@ -13,7 +13,14 @@ from typing import Any, Literal, Protocol, cast
 import psutil
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as ClientPartition
-from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
 from streamml.adapters.kafka.sink import KafkaSink
@@ -197,18 +204,28 @@ class MemoryGround:
 class KafkaGround:
     """Real Kafka. Times are short, so that rebalances and timeouts come quickly."""
 
-    def __init__(self, broker: EmbeddedKafka) -> None:
+    def __init__(self, broker: EmbeddedKafka, protocol: Literal["classic", "consumer"] = "classic") -> None:
+        self._protocol = protocol
         self._broker = broker
-        self._client: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers}
-        self._admin = AdminClient(self._client)
-        self._producer = Producer({**self._client, "linger.ms": 0})
+        self.client: dict[str, Any] = {"bootstrap.servers": broker.bootstrap_servers}
+        self._admin = AdminClient(self.client)
+        self._producer = Producer({**self.client, "linger.ms": 0})
         self.topic, self.group = _fresh("events"), _fresh("group")
+        if protocol == "consumer":
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """With the new protocol the times of a session are the group's, on the broker."""
+        times = {"consumer.heartbeat.interval.ms": "100", "consumer.session.timeout.ms": "2000"}
+        wanted = [ConfigEntry(name, to, incremental_operation=AlterConfigOpType.SET) for name, to in times.items()]
+        group = ConfigResource(ResourceType.GROUP, self.group, incremental_configs=wanted)
+        self._admin.incremental_alter_configs([group])[group].result()
 
     def create(self, topic: str, partitions: int, max_bytes: int = 1_000_000) -> None:
-        KafkaAdmin(self._client).create([NewTopicPlan(topic, partitions, 1, {"max.message.bytes": str(max_bytes)})])
+        KafkaAdmin(self.client).create([NewTopicPlan(topic, partitions, 1, {"max.message.bytes": str(max_bytes)})])
 
     def add_partition(self) -> None:
-        count = KafkaAdmin(self._client).topics([self.topic])[self.topic].partitions
+        count = KafkaAdmin(self.client).topics([self.topic])[self.topic].partitions
         self._admin.create_partitions([NewPartitions(self.topic, count + 1)])[self.topic].result()
 
     def append(self, record: RawRecord, partition: int) -> None:
@@ -223,7 +240,7 @@ class KafkaGround:
         assert self._producer.flush(30) == 0
 
     def records(self, topic: str) -> list[tuple[int, RawRecord]]:
-        return [(one.partition.partition, one.record) for one in read_topic(self._client, topic)]
+        return [(one.partition.partition, one.record) for one in read_topic(self.client, topic)]
 
     def delete_before(self, offset: int, partition: int) -> None:
         to = ClientPartition(self.topic, partition, offset)
@@ -246,7 +263,7 @@ class KafkaGround:
             process.resume()
 
     def sink(self) -> KafkaSink:
-        return KafkaSink({**self._client, "batch.size": 10_000})
+        return KafkaSink({**self.client, "batch.size": 10_000})
 
     def source(
         self,
@@ -257,14 +274,15 @@ class KafkaGround:
         keys: bool = True,
         headers: bool = True,
     ) -> KafkaSource:
-        times = {
-            "heartbeat.interval.ms": 100,
-            "session.timeout.ms": 6_000,
-            "max.poll.interval.ms": 6_000,
+        times: dict[str, Any] = {
             "topic.metadata.refresh.interval.ms": 300,
+            "max.poll.interval.ms": 3_000,
+            "group.protocol": self._protocol,
         }
+        if self._protocol == "classic":
+            times |= {"heartbeat.interval.ms": 100, "session.timeout.ms": 3_000}
         named = {"group.instance.id": identity} if identity is not None else {}
-        config = {**self._client, **times, **named}
+        config = {**self.client, **times, **named}
         return KafkaSource(topics or [self.topic], self.group, start, config, keys=keys, headers=headers)
 
 

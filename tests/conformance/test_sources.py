@@ -12,9 +12,9 @@ from confluent_kafka.admin import AdminClient
 
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.source import KafkaSource
-from streamml.errors import FatalError, SourceUnavailable
+from streamml.errors import FatalError, OffsetOutOfRange, SourceUnavailable
 from streamml.ops.embedded.kafka import EmbeddedKafka
-from streamml.ports.source import TopicPartition
+from streamml.ports.source import RawRecord, TopicPartition
 from tests.conformance.grounds import DEADLINE_S, Ground, KafkaGround, Member, MemoryGround, closed_port, joined, until
 from tests.conformance.source_behaviours import SourceBehaviours
 
@@ -30,6 +30,29 @@ class TestKafka(SourceBehaviours):
     @pytest.fixture
     def empty_ground(self, kafka: EmbeddedKafka) -> Ground:
         return KafkaGround(kafka)
+
+
+@pytest.mark.integration
+class TestKafkaNewProtocol(SourceBehaviours):
+    """A member by the new rebalance protocol (KIP-848) keeps the same promises."""
+
+    @pytest.fixture
+    def empty_ground(self, kafka: EmbeddedKafka) -> Ground:
+        return KafkaGround(kafka, "consumer")
+
+    def test_the_second_owner_of_an_identity_fences_the_first(self, ground: Ground) -> None:
+        """Here it is the second that may not join, before the session of the first has ended: workers have no identity."""
+        with joined(ground.source(identity="one")) as first:
+            until(lambda: len(first.owned) == 2, first)
+            with joined(ground.source(identity="one")) as second, pytest.raises(FatalError, match="still used"):
+                until(lambda: False, first, second)
+
+
+@pytest.mark.integration
+def test_kafka_a_group_of_the_new_protocol_says_when_it_gives_members_up(kafka: EmbeddedKafka) -> None:
+    hurried, usual = KafkaGround(kafka, "consumer"), KafkaGround(kafka)
+    admin = KafkaAdmin(usual.client)
+    assert [admin.group_session_ms(one.group) for one in (hurried, usual)] == [2_000, 10_000]
 
 
 def test_memory_open_says_that_the_broker_is_away() -> None:
@@ -79,6 +102,40 @@ def test_kafka_records_that_came_with_an_error_are_delivered_before_it_is_raised
         source.poll(10, 0.0)
     assert source.poll(10, 0.0) == []
     source.close()
+
+
+@pytest.mark.integration
+def test_kafka_d7_a_position_that_the_broker_does_not_have_is_told_with_what_to_do(kafka: EmbeddedKafka) -> None:
+    ground = KafkaGround(kafka)
+    ground.create(ground.topic, 1)
+    place = TopicPartition(ground.topic, 0)
+    for _ in range(5):
+        ground.append(RawRecord(None, b"value", [], 1000), 0)
+    ground.delete_before(3, 0)
+    probe = ground.source()
+    for position, words in ((1, "offset 1 .* the first one there is 3: .*2 records"), (9, "offset 9 .* ends at 5")):
+        probe.commit({place: position}, wait=True)
+        with joined(ground.source()) as member, pytest.raises(OffsetOutOfRange, match=words) as told:
+            until(lambda: False, member)
+        assert f"offsets reset TOPOLOGY --partition {ground.topic}/0 --to" in str(told.value)
+        assert member.values() == []
+        until(lambda: not KafkaAdmin(ground.client).group_members(ground.group))
+    probe.close()
+
+
+@pytest.mark.integration
+def test_kafka_d7_a_partition_that_was_added_stops_the_worker_where_the_source_says_so(kafka: EmbeddedKafka) -> None:
+    ground = KafkaGround(kafka)
+    ground.create(ground.topic, 1)
+    refresh = {**ground.client, "topic.metadata.refresh.interval.ms": 300}
+    source = KafkaSource([ground.topic], ground.group, "earliest", refresh, partitions_added="stop")
+    with joined(source) as member:
+        until(lambda: len(member.owned) == 1, member)
+        ground.add_partition()
+        with pytest.raises(FatalError, match=rf"{ground.topic}\[1\] was added"):
+            until(lambda: False, member)
+    with joined(KafkaSource([ground.topic], ground.group, "earliest", refresh)) as member:
+        until(lambda: len(member.owned) == 2, member)
 
 
 def _made_anew(ground: KafkaGround, admin: AdminClient, partitions: int) -> None:

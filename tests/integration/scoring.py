@@ -146,7 +146,7 @@ class Job:
 
     def run(self) -> dict[str, Any]:
         """One worker until everything is settled; its summary."""
-        return run(self.located, self.settings, RunOptions(until_caught_up=True, start_patience_s=20), StopSignal())
+        return run(self.located, self.settings, RunOptions(until_caught_up=True, patience_s=20), StopSignal())
 
     def predictions(self) -> dict[str, tuple[float, Provenance]]:
         """Score and provenance by the id in the value; each exactly once."""

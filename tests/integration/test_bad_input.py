@@ -215,7 +215,7 @@ def test_no_broker_at_the_start_is_waited_for_or_told(job: Job) -> None:
     lonely = Job(f"127.0.0.1:{free_port()}", job.redis_url, job.folder)
     lonely.features({"a1": 10.0})
     with pytest.raises(SourceUnavailable, match="did not answer"):
-        run(lonely.located, lonely.settings, RunOptions(start_patience_s=0.1), StopSignal())
+        run(lonely.located, lonely.settings, RunOptions(patience_s=0.1), StopSignal())
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_no_redis_at_the_start_is_waited_for_or_told(
     job.create()
     own_redis.stop()
     with pytest.raises(FeaturesUnavailable, match="cannot be reached"):
-        run(job.located, job.settings, RunOptions(start_patience_s=0.1), StopSignal())
+        run(job.located, job.settings, RunOptions(patience_s=0.1), StopSignal())
 
 
 @pytest.mark.parametrize("policy", ["wait", "default"])

@@ -63,7 +63,7 @@ def printed(job: Job, purpose: str = "worker") -> tuple[Right, ...]:
 
 
 def work(job: Job, settings: Settings) -> dict[str, Any]:
-    return run(job.located, settings, RunOptions(until_caught_up=True, start_patience_s=0.0), StopSignal())
+    return run(job.located, settings, RunOptions(until_caught_up=True, patience_s=0.0), StopSignal())
 
 
 def all_is_well(job: Job) -> bool:

@@ -159,6 +159,42 @@ class KafkaAdmin:
             described = self._client.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)[group].result()
         return bool(described.members) and described.state.name == "STABLE"
 
+    def group_members(self, group: str) -> list[str]:
+        """Who is in a group, as it may be named: ``group.instance.id``, else the client's id and its host.
+
+        Raises:
+            SourceUnavailable: the broker does not answer.
+            FatalError: this client may not look at the group.
+        """
+        with translated(self._brokers, self._trouble):
+            try:
+                described = self._answer(
+                    self._client.describe_consumer_groups([group], request_timeout=_TIMEOUT_S)[group]
+                )
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                    return []
+                raise
+        return [one.group_instance_id or f"{one.client_id}{one.host}" for one in described.members]
+
+    def group_session_ms(self, group: str) -> int | None:
+        """When the new rebalance protocol gives a group's member up; ``None`` where the broker does not say.
+
+        Raises:
+            SourceUnavailable: the broker does not answer.
+            FatalError: a broker refuses the login, or cannot be trusted.
+        """
+        resource = ConfigResource(ResourceType.GROUP, group)
+        answers = self._client.describe_configs([resource], request_timeout=_TIMEOUT_S)
+        try:
+            return int(self._answer(answers[resource])["consumer.session.timeout.ms"].value)
+        except KeyError:
+            return None
+        except KafkaException as error:
+            if error.args[0].code() in (*_HIDDEN, KafkaError.INVALID_REQUEST, KafkaError.UNSUPPORTED_VERSION):
+                return None
+            raise error_of(error.args[0], self._brokers) from error
+
     def create(self, plans: Sequence[NewTopicPlan]) -> None:
         """Make topics; one that exists is left as it is.
 

@@ -22,6 +22,7 @@ _NO_RIGHTS: Final = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "its transactional id",
 }
+OUT_OF_RANGE: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 UNREADABLE_HEADERS: Final = "streamml.unreadable_headers"
 _WARN_EVERY_S: Final = 60.0
 _TURN_S: Final = 1.0
@@ -95,13 +96,15 @@ class translated:
     """The client's exceptions as ours, around a call.
 
     Args:
-        brokers: whom the call asks, where the first answer is still to come; see `error_of`.
+        brokers: whom the call asks; see `error_of`.
         trouble: has heard why there is no connection, if that is it.
+        met: see `error_of`.
     """
 
-    def __init__(self, brokers: str | None = None, trouble: Trouble | None = None) -> None:
+    def __init__(self, brokers: str | None = None, trouble: Trouble | None = None, *, met: bool = False) -> None:
         self._brokers = brokers
         self._trouble = trouble
+        self._met = met
 
     def __enter__(self) -> None: ...
 
@@ -109,7 +112,7 @@ class translated:
         if isinstance(error, KafkaException):
             if self._trouble is not None:
                 self._trouble.check()
-            raise error_of(error.args[0], self._brokers) from error
+            raise error_of(error.args[0], self._brokers, met=self._met) from error
 
 
 def list_topics(client: Any, trouble: Trouble, timeout_s: float, topic: str | None = None) -> Any:
@@ -152,19 +155,19 @@ def login_refused(error: KafkaError) -> FatalError:
     return FatalError(f"{look} under [kafka], then start again. It says: {said}.")
 
 
-def error_of(error: KafkaError, brokers: str | None = None) -> StreamMLError:
+def error_of(error: KafkaError, brokers: str | None = None, *, met: bool = False) -> StreamMLError:
     """What happens next because of an error of the client.
 
     Args:
-        brokers: addresses that were asked for the first time, as these may be wrong; a broker that answered before is only
-            away.
+        brokers: addresses that were asked.
+        met: whether one answered there before: it is only away; otherwise the addresses may be wrong.
     """
     text = error.str()
     code = error.code()
-    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+    if code in OUT_OF_RANGE:
         return OffsetOutOfRange(
-            f"The committed offset is no longer on the broker: {text}. Retention or truncation removed it. "
-            "Reset the group's offsets to the earliest or the latest record, knowing what is skipped, then start again."
+            f"The committed offset is no longer on the broker: {text}. Retention or truncation removed it. `streamml offsets "
+            "show TOPOLOGY` says where; reset it by `streamml offsets reset`, knowing what is skipped, then start again."
         )
     # A client that failed for good says once, by poll, what is behind _FATAL; other calls only say _FATAL.
     if code in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED) or (code == KafkaError._FATAL and "fenced" in text):
@@ -178,8 +181,8 @@ def error_of(error: KafkaError, brokers: str | None = None) -> StreamMLError:
         )
     if error.fatal() or text.startswith("Fatal error"):
         return FatalError(f"The broker client cannot go on: {text}.")
-    if brokers is None:
-        return SourceUnavailable(f"The broker did not answer: {text}.")
+    if brokers is None or met:
+        return SourceUnavailable(f"The broker{f' at {brokers}' if brokers else ''} did not answer: {text}.")
     return SourceUnavailable(
         f"The broker at {brokers} did not answer: {text}. Name yours with --brokers or STREAMML_BROKERS, or start one for "
         "development with `streamml dev up`."

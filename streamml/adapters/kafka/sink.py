@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from streamml.adapters.kafka.client import opened
+from streamml.adapters.kafka.client import opened, translated
 from streamml.errors import FatalError, SinkUnavailable
 from streamml.ports.sink import Delivered, OutboundRecords, Refusal, TransactionEnded
 
@@ -41,6 +41,7 @@ _TAKEN_BACK: Final = (
     KafkaError._PURGE_INFLIGHT,
     KafkaError._FATAL,
     KafkaError._FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError._STATE,
 )
 """What reports say of records whose transaction is over, or whose producer is: whoever ends it says why."""
@@ -108,7 +109,9 @@ class KafkaSink:
 
     def completions(self) -> Sequence[Delivered | TransactionEnded]:
         """See `Sink.completions`."""
-        self._producer.poll(0)
+        # The client raises here what it cannot go on from, even with a callback for errors.
+        with translated():
+            self._producer.poll(0)
         self._produce()
         ended, self._ended[:] = list(self._ended), []
         return ended

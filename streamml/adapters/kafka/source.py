@@ -1,7 +1,8 @@
-"""A source on a Kafka-compatible broker: one member of a consumer group (classic protocol, cooperative-sticky)."""
+"""A source on a Kafka-compatible broker: one member of a consumer group."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,36 +13,19 @@ import numpy as np
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import error_of, headers_of, opened, translated
-from streamml.adapters.kafka.watch import GroupWatch, recreated
+from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, headers_of, opened, translated
+from streamml.adapters.kafka.membership import anonymous, member_properties
+from streamml.adapters.kafka.positions import added, marked, out_of_range, recreated
+from streamml.adapters.kafka.watch import GroupWatch
 from streamml.batch.column import object_array
 from streamml.errors import FatalError, SourceUnavailable, StreamMLError
 from streamml.ports.source import Positions, RawRecord, RecordRun, SourceListener, TopicPartition
 
+_LOG: Final = logging.getLogger("streamml.kafka")
 _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 3
 _MEMBER_S: Final = 0.1
 _second: Final = itemgetter(1)
-
-SAFETY: Final[Mapping[str, object]] = {
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "auto.offset.reset": "error",
-    "partition.assignment.strategy": "cooperative-sticky",
-    # The end of a partition may lie past its last record, behind transactions' markers that nobody is shown.
-    "enable.partition.eof": True,
-}
-"""What the promises rest on; settings may not change these."""
-
-DEFAULTS: Final[Mapping[str, object]] = {
-    # With librdkafka's 1000 ms a full prefetch queue puts the client to sleep for a second.
-    "fetch.queue.backoff.ms": 10,
-    "queued.max.messages.kbytes": 32_768,
-    "session.timeout.ms": 10_000,
-    "heartbeat.interval.ms": 3_000,
-    # Partitions that are added are found by a refresh; librdkafka's 5 minutes are long for a topic that was too slow.
-    "topic.metadata.refresh.interval.ms": 10_000,
-}
 
 
 class KafkaSource:
@@ -58,6 +42,7 @@ class KafkaSource:
         headers: bool = False,
         transactional: bool = False,
         topic_ids: Mapping[str, str] | None = None,
+        partitions_added: Literal["read", "stop"] = "read",
     ) -> None:
         """
         Args:
@@ -68,12 +53,14 @@ class KafkaSource:
             keys, headers: whether runs carry these columns.
             transactional: whether positions are committed in transactions, which need `member`.
             topic_ids: of the topics, to tell them from later ones of the same name; ``None``: not told.
+            partitions_added: what to do with a partition that came after the group began.
         """
         self._topics = list(topics)
         self._start = start
         self._keys = keys
         self._transactional = transactional
         self._group = group
+        self._partitions_added = partitions_added
         self._topic_ids = dict(topic_ids or {})
         name = str(client.get("group.instance.id", ""))
         self._watch = None
@@ -83,9 +70,10 @@ class KafkaSource:
         self._listener: SourceListener | None = None
         self._paused = False
         self._closing = False
-        config = {**DEFAULTS, **client, **SAFETY, "group.id": group, "on_commit": self._committed_async}
-        self._config = config
-        self._consumer: Any = opened(Consumer, config)
+        self._brokers = str(client.get("bootstrap.servers"))
+        self._asking = translated(self._brokers)
+        self._config = member_properties(client, group)
+        self._consumer: Any = opened(Consumer, {**self._config, "on_commit": self._committed_async})
         self._failed_commits: list[TopicPartition] = []
         # Ends of partitions as the client told them; most lie right behind the last record.
         self._reached: dict[TopicPartition, int] = {}
@@ -100,7 +88,7 @@ class KafkaSource:
     def open(self, listener: SourceListener) -> None:
         """See `Source.open`. A group that never ran gets its start offsets committed first (promise D1)."""
         self._listener = listener
-        with translated():
+        with self._asking:
             self._commit_start()
             self._consumer.subscribe(
                 self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -113,7 +101,7 @@ class KafkaSource:
         if self._watch is not None and self._watch.problem is not None:
             raise self._watch.problem
         self._raise_error()
-        with translated():
+        with self._asking:
             first = self._consumer.poll(timeout_s)
             if first is None:
                 return []
@@ -134,14 +122,14 @@ class KafkaSource:
         if not positions:
             return
         offsets = marked(positions, self._topic_ids)
-        with translated():
+        with self._asking:
             if not wait:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
                 return
             answer = self._consumer.commit(offsets=offsets, asynchronous=False)
         for one in answer:
             if one.error is not None:
-                raise error_of(one.error)
+                raise error_of(one.error, self._brokers, met=True)
 
     def member(self) -> Any:
         """This member in its present generation, as the client knows it, for a sink that writes in transactions."""
@@ -162,24 +150,24 @@ class KafkaSource:
     def pause(self) -> None:
         """See `Source.pause`."""
         self._paused = True
-        with translated():
+        with self._asking:
             self._consumer.pause(self._consumer.assignment())
 
     def resume(self) -> None:
         """See `Source.resume`."""
         self._paused = False
-        with translated():
+        with self._asking:
             self._consumer.resume(self._consumer.assignment())
 
     def committed(self) -> dict[TopicPartition, int]:
         """See `Source.committed`."""
-        with translated():
+        with self._asking:
             found = self._consumer.committed(self._partitions(), timeout=_TIMEOUT_S)
         return {TopicPartition(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
 
     def watermarks(self) -> dict[TopicPartition, tuple[int, int]]:
         """See `Source.watermarks`."""
-        with translated():
+        with self._asking:
             return {
                 TopicPartition(one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)
                 for one in self._partitions()
@@ -202,7 +190,7 @@ class KafkaSource:
         self._closing = True
         if self._watch is not None:
             self._watch.stop()
-        with translated():
+        with self._asking:
             self._consumer.close()
 
     def _renew_member(self, *, now: bool = False) -> None:
@@ -223,8 +211,7 @@ class KafkaSource:
         place = 0 if self._start == "earliest" else 1
         offsets = marked({where: marks[place] for where, marks in self.watermarks().items()}, self._topic_ids)
         # Not by the member itself: one with an identity counts as fenced, for good, when the group is active already.
-        config = {name: value for name, value in self._config.items() if name != "group.instance.id"}
-        nobody: Any = opened(Consumer, config)
+        nobody: Any = opened(Consumer, anonymous(self._config))
         try:
             nobody.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -237,6 +224,7 @@ class KafkaSource:
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
         self._renew_member(now=True)
+        self._asking = translated(self._brokers, met=True)
         # While the client leaves, nothing answers it any more.
         found = [] if self._closing else self._starts(consumer, partitions)
         self._next.update({TopicPartition(one.topic, one.partition): one.offset for one in found})
@@ -249,18 +237,35 @@ class KafkaSource:
         """Where each partition begins. Without an answer the worker has to stop: the client would read on unheard."""
         for _ in range(_TRIES):
             try:
-                with translated():
-                    found = consumer.committed(partitions, timeout=_TIMEOUT_S)
-                    for one in found:
-                        if one.metadata and one.metadata != self._topic_ids.get(one.topic, one.metadata):
-                            raise recreated(one.topic, self._group)
-                        if one.offset == OFFSET_INVALID:
-                            # A partition that came after the group began: all of it is new.
-                            one.offset = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)[0]
-                return found
+                with self._asking:
+                    return [self._start_of(consumer, one) for one in consumer.committed(partitions, timeout=_TIMEOUT_S)]
             except SourceUnavailable as error:
                 reason = error
         raise FatalError(f"The group's offsets could not be read when partitions came: {reason} Nothing is lost.")
+
+    def _start_of(self, consumer: Consumer, one: ClientPartition) -> ClientPartition:
+        """A partition with its committed offset, which may be none."""
+        if one.metadata and one.metadata != self._topic_ids.get(one.topic, one.metadata):
+            raise recreated(one.topic, self._group)
+        if one.offset != OFFSET_INVALID:
+            return one
+        where = TopicPartition(one.topic, one.partition)
+        if self._partitions_added == "stop":
+            raise added(where, self._group)
+        try:
+            one.offset = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)[0]
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                raise
+            # So new that the broker, by the new protocol, gives it out before the client has heard of it. (Asking for the
+            # topic here would crash the client: list_topics in a callback forgets the call that is under way.)
+            one.offset = 0
+        _LOG.warning(
+            "%s was added after group %s began; it is read from its first record, offset %d. Keys lie in other partitions "
+            "from here on, so the order of a key's records may not hold across the change.",
+            *(where, self._group, one.offset),
+        )
+        return one
 
     def _on_revoke(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
@@ -302,8 +307,18 @@ class KafkaSource:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._reached[TopicPartition(message.topic(), message.partition())] = message.offset()
             elif self._error is None and not _passes(error):
-                self._error = error_of(error)
+                self._error = self._error_of(error, message)
         return records
+
+    def _error_of(self, error: KafkaError, message: Any) -> StreamMLError:
+        if error.code() not in OUT_OF_RANGE:
+            return error_of(error, self._brokers, met=True)
+        where = ClientPartition(message.topic(), message.partition())
+        try:
+            low, high = self._consumer.get_watermark_offsets(where, timeout=_TIMEOUT_S)
+        except KafkaException:
+            return error_of(error)
+        return out_of_range(TopicPartition(where.topic, where.partition), message.offset(), low, high, self._group)
 
     def _runs(self, messages: list[Any]) -> list[RecordRun]:
         groups: dict[tuple[Any, Any], list[Message]] = defaultdict(list)
@@ -328,14 +343,6 @@ class KafkaSource:
             size_bytes=sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys))),
             records=_Messages(messages),
         )
-
-
-def marked(positions: Positions, topic_ids: Mapping[str, str]) -> list[ClientPartition]:
-    """Positions as the client takes them; what they are positions in is committed with them (promise D7)."""
-    return [
-        ClientPartition(where.topic, where.partition, to, topic_ids.get(where.topic, ""))
-        for where, to in positions.items()
-    ]
 
 
 class _Messages:

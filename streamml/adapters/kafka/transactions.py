@@ -11,9 +11,9 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 
 from streamml.adapters.kafka.client import error_of, translated
+from streamml.adapters.kafka.positions import marked
 from streamml.adapters.kafka.sink import KafkaSink
-from streamml.adapters.kafka.source import marked
-from streamml.errors import SinkUnavailable
+from streamml.errors import Fenced, SinkUnavailable
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 from streamml.ports.source import Positions
 
@@ -69,8 +69,10 @@ class KafkaTransactions(KafkaSink):
 
     def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
         """See `Sink.send`."""
-        with translated():
+        try:
             self._begin()
+        except KafkaException as error:
+            _given_up(error)
         super().send(token, blocks)
 
     def commit(self, positions: Positions) -> None:
@@ -89,7 +91,11 @@ class KafkaTransactions(KafkaSink):
         """See `Sink.completions`; reports of a transaction come before its end."""
         ending = self._ending
         if ending is None:
-            return super().completions()
+            try:
+                return super().completions()
+            except Fenced as error:
+                _given_up(error)
+                return []
         if not ending.over.is_set():
             if ending.late():
                 _LOG.warning("The client does not come back from ending a transaction; a new producer goes on.")
@@ -167,6 +173,15 @@ class KafkaTransactions(KafkaSink):
                 if not error.args[0].retriable() or self._closing:
                     raise
                 _LOG.warning("A transaction waits for the broker: %s", error.args[0].str())
+
+
+def _given_up(error: Exception) -> None:
+    """The broker takes nothing more from this producer, and the transaction's end will have a new one made.
+
+    That says nothing about this worker: a transaction that took too long ends so, as does an identity that another process
+    took over, and of that its membership of the group is told.
+    """
+    _LOG.warning("The broker has given up on a producer: %s", error)
 
 
 class _Ending:

@@ -8,13 +8,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import Consumer, ConsumerGroupState, IsolationLevel, KafkaException, TopicCollection
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupType,
+    IsolationLevel,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from streamml.adapters.kafka.admin import id_of
 from streamml.adapters.kafka.client import opened
-from streamml.errors import FatalError, StreamMLError
+from streamml.adapters.kafka.membership import anonymous, member_properties
+from streamml.adapters.kafka.positions import recreated
+from streamml.errors import StreamMLError
 from streamml.ports.source import TopicPartition
 
 _LOG: Final = logging.getLogger("streamml.kafka")
@@ -51,7 +60,7 @@ class GroupWatch:
             name: this worker's ``group.instance.id``; empty for a dynamic member, which cannot lose partitions so.
             positions: up to where this worker has read each of its partitions.
         """
-        self._client = {key: value for key, value in client.items() if key != "group.instance.id"}
+        self._client = client
         self._topics = list(topics)
         self._group = group
         self._topic_ids = topic_ids
@@ -109,7 +118,8 @@ class GroupWatch:
 
     def _look_at_group(self) -> None:
         described = self._admin.describe_consumer_groups([self._group], request_timeout=_ANSWER_S)[self._group].result()
-        if described.state != ConsumerGroupState.STABLE:
+        # By the new protocol it is the broker that shares, and leaves none out.
+        if described.state != ConsumerGroupState.STABLE or described.type == ConsumerGroupType.CONSUMER:
             self._orphans = frozenset()
             return
         owned = {
@@ -131,15 +141,7 @@ class GroupWatch:
     def _nudge(self) -> None:
         """Join as one more member and leave: both make the group share its partitions anew."""
         joined = threading.Event()
-        passing = opened(
-            Consumer,
-            {
-                **self._client,
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "partition.assignment.strategy": "cooperative-sticky",
-            },
-        )
+        passing = opened(Consumer, anonymous(member_properties(self._client, self._group)))
 
         def assigned(consumer: Any, partitions: Any) -> None:
             joined.set()
@@ -150,11 +152,3 @@ class GroupWatch:
         while not joined.is_set() and not self._ended.is_set() and time.monotonic() < deadline:
             passing.poll(0.1)
         passing.close()
-
-
-def recreated(topic: str, group: str) -> FatalError:
-    """The error of positions that are of an earlier topic of the same name."""
-    return FatalError(
-        f"Topic {topic} was deleted and made again: the offsets of group {group} are those of the earlier topic. Delete the "
-        "group's offsets, or name another group (--group), to begin where Source(start=) says; then start again."
-    )

@@ -33,7 +33,7 @@ class MemoryFeatureStore:
         self,
         schema: FeatureSchema,
         rows: Mapping[Entity | str | int, Mapping[str, Any]],
-        event_time: datetime | int,
+        event_time: datetime | int | Mapping[Entity | str | int, datetime | int],
         *,
         version: str | None = None,
     ) -> str:
@@ -41,7 +41,8 @@ class MemoryFeatureStore:
 
         Args:
             rows: values by entity; an entity is a tuple of key parts, or one key part.
-            event_time: the time that the values describe: a datetime (naive is UTC), or µs since 1970.
+            event_time: the time that the values describe: a datetime (naive is UTC), or µs since 1970; one for all, or by
+                entity.
 
         Raises:
             ConfigError: an entity has other columns than the set.
@@ -55,8 +56,9 @@ class MemoryFeatureStore:
             )
         versions = self._versions.setdefault(schema.name, [])
         name = version or f"v{len(versions) + 1}"
-        micros = event_time if isinstance(event_time, int) else _micros(event_time)
-        versions.append(_Version(name, schema, {_key(entity): (micros, values) for entity, values in rows.items()}))
+        times = event_time if isinstance(event_time, Mapping) else dict.fromkeys(rows, event_time)
+        loaded = {_key(entity): (_micros(times[entity]), values) for entity, values in rows.items()}
+        versions.append(_Version(name, schema, loaded))
         return name
 
     def rollback(self, set_name: str) -> str:
@@ -115,7 +117,9 @@ def _key(entity: Entity | str | int) -> tuple[bytes, ...]:
     return tuple(part if isinstance(part, bytes) else str(part).encode() for part in parts)
 
 
-def _micros(moment: datetime) -> int:
+def _micros(moment: datetime | int) -> int:
+    if isinstance(moment, int):
+        return moment
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     gap = aware - datetime(1970, 1, 1, tzinfo=UTC)
     return (gap.days * 86_400 + gap.seconds) * 1_000_000 + gap.microseconds

@@ -18,6 +18,7 @@ class Group:
         self.committed: dict[TopicPartition, int] = {}
         self.state = RUNNING
         self.listeners: list[Callable[[GroupState], None]] = []
+        self.generation = 0
         self._members: list[object] = []
         self._identities: dict[str, object] = {}
         self._owners: dict[TopicPartition, object] = {}
@@ -32,6 +33,7 @@ class Group:
             self._forget(self._identities.get(identity))
             self._identities[identity] = member
         self._members.append(member)
+        self.generation += 1
         self.spread(partitions)
 
     def leave(self, member: object) -> None:
@@ -83,6 +85,7 @@ class Group:
     def _forget(self, member: object) -> None:
         if member in self._members:
             self._members.remove(member)
+            self.generation += 1
             self._owners = {where: owner for where, owner in self._owners.items() if owner is not member}
 
 

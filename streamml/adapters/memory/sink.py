@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.errors import SinkUnavailable
-from streamml.ports.sink import Delivered, OutboundRecords, Refusal
+from streamml.ports.sink import Delivered, OutboundRecords, Refusal, TransactionEnded
 from streamml.ports.source import RawRecord
 
 
@@ -27,7 +27,7 @@ class MemorySink:
         """See `Sink.send`."""
         self._waiting.append((token, tuple(blocks)))
 
-    def completions(self) -> list[Delivered]:
+    def completions(self) -> Sequence[Delivered | TransactionEnded]:
         """See `Sink.completions`."""
         ended: list[Delivered] = []
         with self._broker.lock():
@@ -41,6 +41,9 @@ class MemorySink:
         self.completions()
         return sum(len(block) for _, blocks in self._waiting for block in blocks)
 
+    def _take(self, topic: str, record: RawRecord) -> None:
+        self._broker.store(topic, record)
+
     def _write(self, token: int, blocks: Sequence[OutboundRecords]) -> Delivered:
         refusals: list[Refusal] = []
         for number, block in enumerate(blocks):
@@ -49,7 +52,7 @@ class MemorySink:
                 record = RawRecord(key, value, headers, timestamp)
                 reason = self._broker.refusal_of(block.topic, record)
                 if reason is None:
-                    self._broker.store(block.topic, record)
+                    self._take(block.topic, record)
                 else:
                     refusals.append(Refusal(number, index, reason))
         return Delivered(token, tuple(refusals))

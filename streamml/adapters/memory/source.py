@@ -80,6 +80,11 @@ class MemorySource:
                 self._answering()
                 raise SourceUnavailable("Not committed: this source is no member of its group any more.")
 
+    @property
+    def generation(self) -> int | None:
+        """Number of the group's present generation; ``None`` while this source is no member."""
+        return self._group.generation if self._group.has(self) else None
+
     def ends(self) -> Positions:
         """See `Source.ends`; in memory everything is shown."""
         return {}

@@ -98,6 +98,14 @@ class EmbeddedKafka(Server):
             "group.initial.rebalance.delay.ms": "0",
             # The default does not take members that hear of a lost session sooner than after 6 s.
             "group.min.session.timeout.ms": "1000",
+            # How often a dead worker's transaction may be found over time, which its successor waits for; the default is 10 s.
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "2000",
+            # With the new protocol the broker decides; its own 45 s would be the time until a dead worker is replaced, and a
+            # rebalance takes a heartbeat or two.
+            "group.consumer.session.timeout.ms": "10000",
+            "group.consumer.min.session.timeout.ms": "1000",
+            "group.consumer.heartbeat.interval.ms": "1000",
+            "group.consumer.min.heartbeat.interval.ms": "100",
             # By their records' time, which events that are fed in from the past carry: they would be gone in minutes.
             "log.retention.ms": "-1",
             # A broker that was killed may register again when its old session has ended; the default is 9 s.

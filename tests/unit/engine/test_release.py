@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Outcomes
 from streamml.engine.assignment import SlotNames
+from streamml.engine.backpressure import Budget
 from streamml.engine.batcher import BatchPolicy
-from streamml.engine.engine import Engine
+from streamml.engine.dead_letters import DeadLetterLimit
+from streamml.engine.engine import Engine, EngineConfig
 from streamml.engine.events import Action, Assigned, Lost, Polled, RunStage, Send, Settled, StageDone, StageResult
 from streamml.ports.sink import Delivered
-from tests.property.test_engine import CONFIG, PARTITIONS
+from streamml.ports.source import TopicPartition
 from tests.records import letters_of, predictions_of, run_of
 
-FIRST, SECOND = PARTITIONS
+FIRST, SECOND = TopicPartition("events", 0), TopicPartition("events", 1)
 Place = tuple[int, int]
 
 
 def started(max_outbound_rows: int = 100) -> tuple[Engine, RunStage]:
     """An engine of one stage, and its first batch: two records of each partition."""
-    config = replace(CONFIG, stages=(BatchPolicy(4),), max_outbound_rows=max_outbound_rows)
+    config = EngineConfig(
+        stages=(BatchPolicy(4),),
+        prediction_topic="predictions",
+        dead_letter_topic="dlq",
+        dead_letter_limit=DeadLetterLimit(1.0, 10**9),
+        budget=Budget(rows=40, size_bytes=10_000),
+        max_outbound_rows=max_outbound_rows,
+    )
     engine = Engine(config, SlotNames())
     engine.handle(Assigned({FIRST: 0, SECOND: 0}), 0.0)
     [job] = jobs(engine.handle(two_of_each(0), 1.0))

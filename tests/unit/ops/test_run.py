@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import pytest
 from pydantic import BaseModel
 
 import streamml as sm
+from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.models.onnx import OnnxModel
 from streamml.compose import surroundings
 from streamml.compose.locate import Located
 from streamml.engine.retry import Backoff
 from streamml.errors import SourceUnavailable, TopologyError
-from streamml.ops.run import RunOptions, StopSignal, run
+from streamml.ops.run import RunOptions, StopSignal, _wait_until_reached, run
 from streamml.settings.settings import Settings
+from tests.conformance.grounds import closed_port
 from tests.conformance.onnx_files import identity, store
 
 
@@ -103,7 +106,7 @@ def test_l1_models_are_loaded_once_however_often_the_broker_is_asked(
 def test_l1_models_are_closed_when_patience_ends(tmp_path: Path, open_models: list[str]) -> None:
     store(tmp_path / "models", identity())
     with pytest.raises(SourceUnavailable):
-        run(Located(topology("test"), tmp_path), Settings(), RunOptions(start_patience_s=0.0), StopSignal())
+        run(Located(topology("test"), tmp_path), Settings(), RunOptions(patience_s=0.0), StopSignal())
     assert open_models == ["load", "close"]
 
 
@@ -116,3 +119,15 @@ def test_l1_a_wrong_model_and_a_silent_broker_are_told_together(tmp_path: Path, 
     assert "missing" in model
     assert "did not answer" in broker
     assert open_models == ["load", "close"]
+
+
+def test_a_run_that_is_to_catch_up_gives_up_on_a_broker_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamml.adapters.kafka.source._TIMEOUT_S", 0.2)
+    servers = f"127.0.0.1:{closed_port()}"
+    probe = KafkaSource(["events"], "group", "earliest", {"bootstrap.servers": servers})
+    with pytest.raises(SourceUnavailable, match=f"{servers} .* gives up"):
+        _wait_until_reached(probe, {}, 0.5, threading.Event())
+    ended = threading.Event()
+    threading.Timer(0.5, ended.set).start()
+    assert not _wait_until_reached(probe, {}, None, ended)
+    probe.close()

@@ -141,3 +141,10 @@ def test_a_file_that_is_not_toml_and_one_that_is_missing(tmp_path: Path) -> None
         read_settings(environment={}, file=toml(tmp_path, "= ="))
     with pytest.raises(SettingsError, match="cannot be read"):
         read_settings(environment={}, file=tmp_path / "no.toml")
+
+
+def test_the_new_group_protocol_leaves_sessions_to_the_broker(tmp_path: Path) -> None:
+    new = '[worker]\ngroup_protocol = "consumer"\n'
+    assert read_settings(environment={}, file=toml(tmp_path, new)).settings.consumer()["group.protocol"] == "consumer"
+    with pytest.raises(SettingsError, match=r"consumer\.session\.timeout\.ms"):
+        read_settings(environment={}, file=toml(tmp_path, f'{new}[kafka.consumer]\n"session.timeout.ms" = 6000\n'))

@@ -1,0 +1,100 @@
+"""A group's positions seen and set from outside of the group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from streamml.adapters.kafka.client import Trouble, error_of, list_topics, opened, translated
+from streamml.adapters.kafka.positions import marked
+from streamml.errors import ConfigError
+from streamml.ports.source import Positions, TopicPartition
+
+_TIMEOUT_S: Final = 10.0
+_ACTIVE: Final = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
+
+
+class Committed(NamedTuple):
+    """A position as the group has it, and the id of the topic that it was committed for; empty where nobody said."""
+
+    offset: int
+    topic_id: str
+
+
+class KafkaOffsets:
+    """Asks and changes a broker. Every call waits for its answer, at most ten seconds.
+
+    All of them raise `SourceUnavailable` where the broker does not answer, and `FatalError` where it refuses this client.
+    """
+
+    def __init__(self, client: Mapping[str, Any]) -> None:
+        """
+        Args:
+            client: librdkafka properties, ``bootstrap.servers`` at least.
+
+        Raises:
+            SettingsError: a property is wrong.
+        """
+        self._trouble = Trouble()
+        self._client: Any = opened(AdminClient, dict(client), self._trouble)
+        self._brokers = str(client.get("bootstrap.servers"))
+        self._asking = translated(self._brokers, self._trouble)
+
+    def partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
+        """Those of the topics that exist."""
+        with self._asking:
+            known = list_topics(self._client, self._trouble, _TIMEOUT_S).topics
+        return [TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions]
+
+    def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Committed]:
+        """Positions of a group; partitions without one are absent."""
+        asked = ConsumerGroupTopicPartitions(group, [ClientPartition(*where) for where in partitions])
+        with self._asking:
+            (answer,) = self._client.list_consumer_group_offsets([asked], request_timeout=_TIMEOUT_S).values()
+            found = answer.result().topic_partitions
+        return {
+            TopicPartition(one.topic, one.partition): Committed(one.offset, one.metadata or "")
+            for one in found
+            if one.offset >= 0
+        }
+
+    def bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """First offset, and the next one to be written."""
+        places = list(partitions)
+        spec: Any = OffsetSpec
+        low, high = self._found(places, spec.earliest()), self._found(places, spec.latest())
+        return {where: (low[where], high[where]) for where in places}
+
+    def at(self, partitions: Iterable[TopicPartition], timestamp: int) -> dict[TopicPartition, int]:
+        """Offset of the first record with this timestamp or a later one, in ms since 1970 UTC; -1 where there is none."""
+        return self._found(list(partitions), OffsetSpec.for_timestamp(timestamp))
+
+    def commit(self, group: str, positions: Positions, topic_ids: Mapping[str, str]) -> None:
+        """Set positions of a group that nobody is a member of.
+
+        Raises:
+            ConfigError: somebody is; nothing was set.
+        """
+        asked = ConsumerGroupTopicPartitions(group, marked(positions, topic_ids))
+        with self._asking:
+            (answer,) = self._client.alter_consumer_group_offsets([asked], request_timeout=_TIMEOUT_S).values()
+            try:
+                errors = [one.error for one in answer.result().topic_partitions if one.error is not None]
+            except KafkaException as error:
+                errors = [error.args[0]]
+        if any(error.code() in _ACTIVE for error in errors):
+            raise ConfigError(f"Group {group} has members again; stop its workers first. Nothing was set.")
+        if errors:
+            raise error_of(errors[0], self._brokers)
+
+    def _found(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        asked = {ClientPartition(*where): spec for where in partitions}
+        if not asked:
+            return {}
+        with self._asking:
+            answers = self._client.list_offsets(asked, request_timeout=_TIMEOUT_S)
+            return {TopicPartition(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
