@@ -93,7 +93,10 @@ def run(
         with composed:
             started(composed, observer)
             stop.bind(composed.worker)
-            with watched(composed.worker.live), _catching_up(topology, settings, options, stop) as caught_up:
+            with (
+                watched(composed.worker.live),
+                _catching_up(topology, settings, options, stop) as caught_up,
+            ):
                 # Who waits for an end must not wait for somebody to resume.
                 composed.worker.run(
                     until=lambda engine: caught_up.is_set() or (options.until_caught_up and engine.group_state.paused)

@@ -112,6 +112,7 @@ class Surroundings(RuleBasedStateMachine):
     """What is true under both guarantees; the sink and what follows from it are the subclasses'."""
 
     exactly_once: ClassVar[bool]
+    limit: ClassVar = DeadLetterLimit(1.0, 10**9)
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class Surroundings(RuleBasedStateMachine):
             stages=(BatchPolicy(rows[0], explodes=explodes), BatchPolicy(rows[1])),
             prediction_topic=PREDICTIONS,
             dead_letter_topic=LETTERS,
-            dead_letter_limit=DeadLetterLimit(1.0, 10**9),
+            dead_letter_limit=self.limit,
             budget=Budget(budget, 10**9),
             exactly_once=self.exactly_once,
             ordered=ordered or self.exactly_once,

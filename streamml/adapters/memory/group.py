@@ -16,9 +16,9 @@ class Group:
 
     def __init__(self) -> None:
         self.committed: dict[TopicPartition, int] = {}
+        self.generation = 0
         self.state = RUNNING
         self.listeners: list[Callable[[GroupState], None]] = []
-        self.generation = 0
         self._members: list[object] = []
         self._identities: dict[str, object] = {}
         self._owners: dict[TopicPartition, object] = {}
