@@ -61,11 +61,11 @@ class Feeder:
         self._produce(number, kind, {**POISON, **BAD_ROWS}[kind](event))
 
     def _produce(self, number: int, mark: str, value: bytes | None) -> None:
-        row = {"value": value, "key": self._stream.keys[number], "headers": [(NUMBER, mark.encode())]}
-        row["timestamp"] = int((time.time() + self.ahead_s) * 1000)
+        key, headers = self._stream.keys[number], [(NUMBER, mark.encode())]
+        stamp = int((time.time() + self.ahead_s) * 1000)
         while True:
             try:
-                self._producer.produce(self._topic, **row)
+                self._producer.produce(self._topic, value, key, timestamp=stamp, headers=headers)
             except BufferError:
                 self._producer.poll(0.1)
             else:

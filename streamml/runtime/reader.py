@@ -69,6 +69,7 @@ class Reader:
         self._last: Positions = {}
         # Of the partitions that are ours, the position that the group has: only the source thread knows both when it commits.
         self._ours: dict[TopicPartition, int] = {}
+        self._announced = self._heard = 0
         self._paused = False
         self.joined = False
         self._thread = threading.Thread(target=self._read, name="streamml-source", daemon=True)
@@ -102,12 +103,18 @@ class Reader:
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Drop what is offered of these partitions: whoever gets them next reads it again. Called by the worker's thread."""
+        self._heard += 1
         with self._room:
             for polls in self._offered:
                 gone = [run for run in polls.runs if run.partition in partitions]
                 polls.runs = [run for run in polls.runs if run.partition not in partitions]
                 polls.ends = {where: end for where, end in polls.ends.items() if where not in partitions}
                 self._untaken.add(-sum(map(len, gone)), -_bytes(gone))
+
+    @property
+    def behind(self) -> bool:
+        """Whether partitions came or went and the engine has not heard of it yet. Called by the worker's thread."""
+        return self._announced != self._heard
 
     @property
     def untaken(self) -> int:
@@ -272,6 +279,7 @@ class Reader:
         """What is polled from here on belongs to the time after the change, and must not be taken before it is known."""
         with self._room:
             self._filling = None
+            self._announced += 1
             self._inbox.put(change)
 
 

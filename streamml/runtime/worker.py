@@ -282,7 +282,9 @@ class Worker:
     def _end_transaction(self, action: CommitTransaction | AbortTransaction) -> None:
         assert isinstance(self._sink, TransactionalSink)
         self._outstanding += 1
-        if isinstance(action, CommitTransaction):
+        # The generation that a commit names is that of the client, which may be ahead of the engine's partitions: what was lost
+        # and has come back would be committed where another member has long gone on.
+        if isinstance(action, CommitTransaction) and not self._reader.behind:
             self._sink.commit(action.positions)
         else:
             self._sink.abort()

@@ -28,6 +28,21 @@ from streamml.testing.results import read_prediction
 from streamml.topology.duration import seconds
 from streamml.topology.topology import Topology
 
+__all__ = [
+    "run",
+    "Report",
+    "Kill",
+    "SessionLost",
+    "Rebalance",
+    "BrokerDown",
+    "FeaturesDown",
+    "SlowModel",
+    "OutOfMemory",
+    "ModelRaises",
+    "Poison",
+    "RefusedRecords",
+]
+
 Event = BaseModel | Mapping[str, Any] | bytes | None
 _TURN_S: Final = 0.01
 _POISON: Final = (b"", b"not json", b'{"', b"[]", b'{"a":1,"a":2}', b'{"a":"\xff"}', b'{"a":NaN}', b"{},{}", b"1e999")

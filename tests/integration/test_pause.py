@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
-import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,6 +34,7 @@ from tests.integration.test_command_line import Shell, load_features
 pytestmark = pytest.mark.integration
 
 GOOD, BAD = 200, 300
+PATIENCE_S = 60
 
 
 class Group(Shell):
@@ -39,7 +42,7 @@ class Group(Shell):
 
     def __init__(self, folder: Path, brokers: str, redis_url: str) -> None:
         super().__init__(folder, brokers, redis_url)
-        self.port = free_port()
+        self.port = free_pair()
         self.declare("max_ratio=0.2, min_sample=100")
         self.type("topics", "create", "payments.py", "--partitions", "1")
         load_features(self)
@@ -84,12 +87,15 @@ class Group(Shell):
         except (urllib.error.URLError, ConnectionError):
             return 0, ""
 
-    def says(self, path: str, status: int, word: str, workers: int = 1) -> Callable[[], bool]:
-        def said() -> bool:
+    def wait_until_says(self, path: str, status: int, word: str, workers: int = 1) -> None:
+        """Until all workers answer so."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             answers = [self.ask(path, worker) for worker in range(workers)]
-            return all(code == status and word in text for code, text in answers)
-
-        return said
+            if all(code == status and word in text for code, text in answers):
+                return
+            assert time.monotonic() < deadline, f"{path} says {answers}"
+            time.sleep(0.02)
 
     def consumed(self, workers: int) -> int:
         pages = [self.ask("/metrics", worker)[1] for worker in range(workers)]
@@ -110,6 +116,16 @@ class Group(Shell):
         assert producer.flush(30) == 0
 
 
+def free_pair() -> int:
+    """The first of two ports in a row that nobody has."""
+    while True:
+        port = free_port()
+        with socket.socket() as one, socket.socket() as other, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 1))
+            return port
+
+
 @pytest.fixture
 def group(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path) -> Iterator[Group]:
     made = Group(tmp_path, kafka.bootstrap_servers, redis_server.url)
@@ -118,9 +134,11 @@ def group(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path) -> 
 
 
 def until(met: Callable[[], bool]) -> None:
-    """The test's own timeout bounds it."""
+    """Bounded, and not by what is usual."""
+    deadline = time.monotonic() + PATIENCE_S
     while not met():
-        threading.Event().wait(0.02)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
@@ -130,10 +148,10 @@ def test_e4_l2_a_storm_pauses_survives_kill_9_and_ends_when_somebody_resumes(gro
     group.produce(GOOD)
     with group.running() as worker:
         until(lambda: group.committed() >= GOOD)
-        until(group.says("/ready", 200, "ready"))
+        group.wait_until_says("/ready", 200, "ready")
         position = group.committed()
         group.produce_bad(BAD, GOOD)
-        until(group.says("/ready", 503, "records became dead letters"))
+        group.wait_until_says("/ready", 503, "records became dead letters")
         # A worker that is killed before it could say so does it again.
         until(lambda: read_state({"bootstrap.servers": group.brokers}, f"{group.name}.control").state.paused)
         group.produce(10, GOOD + BAD)
@@ -143,7 +161,7 @@ def test_e4_l2_a_storm_pauses_survives_kill_9_and_ends_when_somebody_resumes(gro
         worker.send_signal(signal.SIGKILL)
     group.declare("max_ratio=0.2, min_sample=100", parsing="pydantic")
     with group.running() as worker:
-        until(group.says("/ready", 503, "records became dead letters"))
+        group.wait_until_says("/ready", 503, "records became dead letters")
         assert group.committed() == position
         assert len(group.scores()) == GOOD
         assert group.letters() == (BAD if guarantee == "at_least_once" else 0)
@@ -151,7 +169,7 @@ def test_e4_l2_a_storm_pauses_survives_kill_9_and_ends_when_somebody_resumes(gro
         assert (told["changed"], told["paused"]) == (True, False)
         assert told["before"]["storm"]["share"] > 0.2
         until(lambda: len(group.scores()) >= GOOD + BAD + 10)
-        until(group.says("/ready", 200, "ready"))
+        group.wait_until_says("/ready", 200, "ready")
         worker.send_signal(signal.SIGTERM)
         out, err = worker.communicate(timeout=30)
     assert worker.returncode == 0, err
@@ -166,11 +184,11 @@ def test_e4_l2_all_workers_pause_by_hand_and_go_on(group: Group) -> None:
     group.produce(GOOD)
     with group.running(2) as workers:
         # With one partition, one of them has none, and is ready all the same.
-        until(group.says("/ready", 200, "ready", workers=2))
+        group.wait_until_says("/ready", 200, "ready", workers=2)
         until(lambda: len(group.scores()) == GOOD)
         told = group.type("pause", "payments.py", "--reason", "maintenance", "--json")
         assert (told["changed"], told["topic"]) == (True, f"{group.name}.control")
-        until(group.says("/ready", 503, "paused: maintenance", workers=2))
+        group.wait_until_says("/ready", 503, "paused: maintenance", workers=2)
         again = pause(group.declared, group.settings, "again", wait_s=0.0, waiting=pytest.fail)
         assert (again.changed, again.now.reason) == (False, "maintenance")
         until(lambda: group.committed() == GOOD)
@@ -182,7 +200,7 @@ def test_e4_l2_all_workers_pause_by_hand_and_go_on(group: Group) -> None:
         assert group.consumed(2) == GOOD == group.committed() == len(group.scores())
         assert "goes on; it was paused by" in group.type("resume", "payments.py")
         until(lambda: len(group.scores()) == GOOD + 100)
-        until(group.says("/ready", 200, "ready", workers=2))
+        group.wait_until_says("/ready", 200, "ready", workers=2)
         assert not resume(group.declared, group.settings, wait_s=0.0, waiting=pytest.fail).changed
         workers.send_signal(signal.SIGTERM)
         _, err = workers.communicate(timeout=30)

@@ -94,16 +94,16 @@ class Log:
         return [offset for offset in self.fates if start <= offset < end]
 
 
-_PREDICTION: Final[End] = "prediction"
-FATES: Final = [
-    *(Fate(None, (_PREDICTION,) * rows) for rows in [1, 2, 3] * 3),
-    *(Fate(None, (end,)) for end in ("letter", "filtered", "refused")),
-    Fate(None, ("letter", "prediction")),
-    Fate(None, ("refused", "prediction", "refused")),
-    Fate(None, ("filtered", "letter", "filtered")),
-    Fate("letter", ()),
-    Fate("filtered", ()),
+GOOD: Final[list[tuple[End, ...]]] = [("prediction",), ("prediction", "prediction"), ("prediction",) * 3]
+MIXED: Final[list[tuple[End, ...]]] = [
+    ("letter",),
+    ("filtered",),
+    ("refused",),
+    ("letter", "prediction"),
+    ("refused", "prediction", "refused"),
+    ("filtered", "letter", "filtered"),
 ]
+FATES: Final = [*(Fate(None, rows) for rows in [*GOOD * 3, *MIXED]), Fate("letter", ()), Fate("filtered", ())]
 fates = st.lists(st.sampled_from(FATES), min_size=1, max_size=20)
 some = st.integers(0, 10**6)
 spans = st.sampled_from([0.0, 0.05, 0.3, 2.0])

@@ -67,7 +67,7 @@ def put(driver: TopologyDriver, sample: stream.Stream) -> None:
     """Load the features of the flights."""
     for one in FEATURE_SETS:
         table = sample.tables[one.name]
-        keys = list(zip(*(table.key[part].tolist() for part in one.key), strict=True))
+        keys: list[Any] = list(zip(*(table.key[part].tolist() for part in one.key), strict=True))
         values = [dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True)]
         times: dict[Any, Any] = dict(zip(keys, table.event_time.astype("M8[us]").astype(int).tolist(), strict=True))
         schema = FeatureSchema(one.name, tuple(one.columns.items()))

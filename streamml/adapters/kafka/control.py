@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.client import Trouble, error_of, opened
+from streamml.adapters.kafka.membership import anonymous
 from streamml.adapters.kafka.tail import OUTSIDE_OF_GROUPS, read_topic
 from streamml.engine.retry import Backoff
 from streamml.errors import StreamMLError
@@ -115,7 +116,7 @@ class KafkaControl:
             consumer, producer: librdkafka properties, ``bootstrap.servers`` at least.
             topic: exists, see `streamml.compose.control`.
         """
-        self._reading = {key: value for key, value in consumer.items() if key != "group.instance.id"}
+        self._reading = anonymous(consumer)
         self._writing = dict(producer)
         self._topic = topic
         self._asked: queue.SimpleQueue[GroupState] = queue.SimpleQueue()

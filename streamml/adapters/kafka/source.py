@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Final, Literal
 
@@ -25,6 +26,8 @@ _LOG: Final = logging.getLogger("streamml.kafka")
 _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 3
 _MEMBER_S: Final = 0.1
+_LAST_LOOKS: Final = 10
+_LAST_ROWS: Final = 100_000
 _second: Final = itemgetter(1)
 
 
@@ -187,11 +190,25 @@ class KafkaSource:
 
     def close(self) -> None:
         """See `Source.close`."""
-        self._closing = True
         if self._watch is not None:
             self._watch.stop()
+        self._hear_the_rest()
+        self._closing = True
         with self._asking:
             self._consumer.close()
+
+    def _hear_the_rest(self) -> None:
+        """Let go of what was fetched, and hear of partitions that came meanwhile.
+
+        Told while it closes, the client takes the answer to that as the one to its own revoke, and never comes back from the
+        revoke (observed with librdkafka 2.16; its issue 4884 is alike).
+        """
+        with suppress(
+            KafkaException, StreamMLError
+        ):  # Who leaves has nobody left to tell; what was not committed is read anew.
+            for _ in range(_LAST_LOOKS):
+                if self._listener is None or not self._consumer.consume(_LAST_ROWS, 0):
+                    return
 
     def _renew_member(self, *, now: bool = False) -> None:
         """Ask the client who we are; a generation may begin without any partition coming or going."""

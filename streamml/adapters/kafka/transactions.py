@@ -77,7 +77,8 @@ class KafkaTransactions(KafkaSink):
 
     def commit(self, positions: Positions) -> None:
         """See `TransactionalSink.commit`."""
-        self._end(lambda ending: self._committed(ending, positions))
+        member = self._member()
+        self._end(lambda ending: self._committed(ending, positions, member))
 
     def abort(self) -> None:
         """See `TransactionalSink.abort`."""
@@ -125,9 +126,8 @@ class KafkaTransactions(KafkaSink):
 
     # -- on the thread of an ending
 
-    def _committed(self, ending: _Ending, positions: Positions) -> bool:
-        producer, member = self._producer, self._member()
-        offsets = marked(positions, self._topic_ids)
+    def _committed(self, ending: _Ending, positions: Positions, member: Any) -> bool:
+        producer, offsets = self._producer, marked(positions, self._topic_ids)
         try:
             self._begin()
             while self._waiting and self._ending is ending and not self._closing:

@@ -160,3 +160,16 @@ def test_b2_what_is_polled_and_not_taken_is_bounded_in_bytes() -> None:
         assert (polled.rows, polled.most_bytes) == (2, 120)
     finally:
         reader.stop({})
+
+
+def test_d2_d6_the_engine_is_behind_from_a_loss_until_it_has_heard_of_all_that_followed(case: Case) -> None:
+    """D6.2: a transaction that was cut before must not be committed in the generation that came after."""
+    assert not case.reader.behind
+    case.broker.expel(case.source)
+    lost, again = case.inbox.get(timeout=DEADLINE_S), case.inbox.get(timeout=DEADLINE_S)
+    assert isinstance(lost, Lost)
+    assert isinstance(again, Assigned)
+    for change in (lost, again):
+        assert case.reader.behind
+        case.reader.forget(list(change.partitions))
+    assert not case.reader.behind
