@@ -13,6 +13,9 @@ from streamml.ops.embedded.redis import EmbeddedRedis
 
 pytest_plugins = ["pytester", "tests.swallowed"]
 
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("usual", deadline=None)
+settings.load_profile("usual")
 # By hand, for hours if need be: pytest tests/property --hypothesis-profile=deep
 settings.register_profile("deep", max_examples=5000, stateful_step_count=100, deadline=None)
 # For planted mistakes: that there is an example is enough, nobody reads the smallest one.
