@@ -165,6 +165,10 @@ class Source(Protocol):
         """Why the broker does not answer, as far as is known; ``None`` while it does. Any thread may ask; it does not wait."""
         ...
 
+    def joined(self) -> bool:
+        """Whether this is a member of its group, with partitions or without, as far as is known. Any thread may ask."""
+        ...
+
     def lag(self) -> int:
         """Records of our partitions that were not polled, as of some seconds ago. Any thread may ask; it does not wait."""
         ...

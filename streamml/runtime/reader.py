@@ -71,7 +71,6 @@ class Reader:
         self._ours: dict[TopicPartition, int] = {}
         self._announced = self._heard = 0
         self._paused = False
-        self.joined = False
         self._thread = threading.Thread(target=self._read, name="streamml-source", daemon=True)
 
     def start(self) -> None:
@@ -120,6 +119,10 @@ class Reader:
     def untaken(self) -> int:
         """Records that were polled and are not taken. May be read by any thread."""
         return self._untaken.rows
+
+    def joined(self) -> bool:
+        """Whether this is a member of its group, see `Source.joined`. May be called by any thread."""
+        return self._source.joined()
 
     def lag(self) -> int:
         """Records that wait in the topics, see `Source.lag`. May be called by any thread."""
@@ -245,7 +248,6 @@ class Reader:
     # -- SourceListener, called by the source on this thread
 
     def assigned(self, positions: Positions) -> None:
-        self.joined = True
         self._ours.update(positions)
         self._announce(Assigned(dict(positions)))
 
@@ -267,7 +269,6 @@ class Reader:
             self._give_up(partitions)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
-        self.joined = False
         self._give_up(partitions)
         self._announce(Lost(tuple(partitions)))
 

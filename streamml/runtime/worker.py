@@ -123,7 +123,7 @@ class Worker:
         engine, done = self._engine, self._engine.statistics
         settled = (done.predictions, done.dead_letters, done.filtered, done.dropped_stale)
         return Signs(
-            joined=self._reader.joined,
+            joined=self._reader.joined(),
             draining=self._draining,
             group_state=engine.group_state,
             waits_for=self._failure if engine.waiting else self._reader.trouble() or "",

@@ -83,6 +83,8 @@ class KafkaSource:
         # Those that lie behind what nobody is shown.
         self._hidden: dict[TopicPartition, int] = {}
         self._next: dict[TopicPartition, int] = {}
+        self._assigned = False
+        self._member_id = ""
         self._member: Any = None
         self._member_at = 0.0
         # Comes with the next poll: the client counts the records that came with it as delivered.
@@ -106,6 +108,8 @@ class KafkaSource:
         self._raise_error()
         with self._asking:
             first = self._consumer.poll(timeout_s)
+            if not self.joined():
+                self._member_id = self._consumer.memberid() or ""
             if first is None:
                 return []
             messages = [first, *self._consumer.consume(max_rows - 1, 0)]
@@ -176,6 +180,10 @@ class KafkaSource:
                 for one in self._partitions()
             }
 
+    def joined(self) -> bool:
+        """See `Source.joined`. A member without partitions is not always told by the client that it is one; the watch sees it."""
+        return self._assigned or (self._watch is not None and self._member_id in self._watch.members)
+
     def lag(self) -> int:
         """See `Source.lag`; the watch asks every two seconds."""
         return 0 if self._watch is None else self._watch.lag
@@ -245,6 +253,7 @@ class KafkaSource:
         # While the client leaves, nothing answers it any more.
         found = [] if self._closing else self._starts(consumer, partitions)
         self._next.update({TopicPartition(one.topic, one.partition): one.offset for one in found})
+        self._assigned = True
         self._listener.assigned({TopicPartition(one.topic, one.partition): one.offset for one in found})
         consumer.incremental_assign(found)
         if self._paused and found:
@@ -298,6 +307,7 @@ class KafkaSource:
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
+        self._assigned = False
         self._listener.lost([TopicPartition(one.topic, one.partition) for one in partitions])
         self._forget(partitions)
         consumer.incremental_unassign(partitions)

@@ -73,6 +73,7 @@ class GroupWatch:
         self.problem: StreamMLError | None = None
         self.trouble: str | None = None
         self.lag = 0
+        self.members: frozenset[str] = frozenset()
 
     def start(self) -> None:
         self._thread.start()
@@ -87,8 +88,7 @@ class GroupWatch:
             try:
                 self._look_at_topics()
                 self._look_at_lag()
-                if self._name:
-                    self._look_at_group()
+                self._look_at_group()
                 self.trouble = None
             except (KafkaException, StreamMLError) as error:
                 # The worker itself hears of a broker that is away, and says so.
@@ -118,6 +118,9 @@ class GroupWatch:
 
     def _look_at_group(self) -> None:
         described = self._admin.describe_consumer_groups([self._group], request_timeout=_ANSWER_S)[self._group].result()
+        self.members = frozenset(member.member_id for member in described.members)
+        if not self._name:
+            return
         # By the new protocol it is the broker that shares, and leaves none out.
         if described.state != ConsumerGroupState.STABLE or described.type == ConsumerGroupType.CONSUMER:
             self._orphans = frozenset()

@@ -114,6 +114,11 @@ class MemorySource:
             self._answering()
             return {where: self._broker.marks(where) for where in self._broker.partitions(self._topics)}
 
+    def joined(self) -> bool:
+        """See `Source.joined`."""
+        with self._broker.lock():
+            return self._group.has(self)
+
     def lag(self) -> int:
         """See `Source.lag`."""
         with self._broker.lock():

@@ -114,7 +114,7 @@ def test_e4_a_worker_that_starts_in_a_pause_takes_nothing(broker: MemoryBroker) 
     broker.tell_group("group", GroupState(True, "maintenance"))
     worker = worker_on(broker, max_ratio=1.0)
     threads = running(worker)
-    until(lambda: worker._reader.joined)
+    until(lambda: worker.ready().reason.startswith("paused") and worker._reader.joined())
     assert worker.ready().reason == "paused: maintenance"
     assert worker._engine.statistics.polled == 0
     broker.tell_group("group", RUNNING)
