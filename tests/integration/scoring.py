@@ -75,6 +75,7 @@ class Job:
     source: dict[str, Any] = field(default_factory=dict)
     sink: dict[str, Any] = field(default_factory=dict)
     max_ratio: float = 0.9
+    max_in_flight_rows: int = 50_000
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -114,7 +115,7 @@ class Job:
         return Settings(
             brokers=self.brokers,
             redis=RedisSettings(url=self.redis_url, timeout_ms=300),
-            worker=WorkerSettings(drain_ms=3000),
+            worker=WorkerSettings(drain_ms=3000, max_in_flight_rows=self.max_in_flight_rows),
         )
 
     def create(self, *, max_message_bytes: int = 1_048_588) -> None:

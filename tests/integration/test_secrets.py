@@ -118,7 +118,8 @@ def metrics_of(process: subprocess.Popen[str], port: int, consumed: int) -> str:
             page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
         except OSError:
             continue
-        done = {line.split()[0]: float(line.split()[1]) for line in page.splitlines() if line.startswith("streamml")}
+        lines = (line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("streamml"))
+        done = {name: float(value) for name, value in lines}
         letters = sum(value for name, value in done.items() if name.startswith("streamml_dead_letters_total"))
         if letters + done.get("streamml_predictions_total", 0) == consumed:
             return str(page)
