@@ -22,22 +22,24 @@ class Pulse:
     """What each thread of a worker is at, and since when. Each key is of one thread."""
 
     def __init__(self) -> None:
-        self._since: dict[str, float] = {}
+        self._since: dict[tuple[int, str], float] = {}
 
     @contextmanager
     def at(self, what: str) -> Iterator[None]:
         """Something that has to end."""
-        self._since[what] = time.monotonic()
+        # Two stages of one model have one name.
+        key = threading.get_ident(), what
+        self._since[key] = time.monotonic()
         try:
             yield
         finally:
-            del self._since[what]
+            del self._since[key]
 
     def longest(self) -> tuple[str, float]:
         """What has been under way for longest, and for how many seconds."""
         now = time.monotonic()
         return max(
-            ((what, now - since) for what, since in list(self._since.items())),
+            ((what, now - since) for (_, what), since in list(self._since.items())),
             key=lambda one: one[1],
             default=("", 0.0),
         )

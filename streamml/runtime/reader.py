@@ -252,21 +252,28 @@ class Reader:
         self._announce(Assigned(dict(positions)))
 
     def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
-        if self._stopping.is_set():
-            positions = self._ahead({where: to for where, to in self._last.items() if where in partitions})
-            self._give_up(partitions)
-            return positions
-        deadline = self._clock.now() + self._config.drain_s
-        self._announce(Revoking(tuple(partitions), deadline))
         try:
-            while (answer := self._answers.get(timeout=self._config.drain_s + 1.0)).partitions != tuple(partitions):
-                pass  # The answer to an earlier revoke that came after its time.
-            return self._ahead(answer.positions)
-        except queue.Empty:
-            self._announce(Lost(tuple(partitions)))
-            return {}
+            return self._drained(tuple(partitions))
         finally:
             self._give_up(partitions)
+
+    def _drained(self, partitions: tuple[TopicPartition, ...]) -> Positions:
+        """The positions with which the engine lets partitions go; a worker that has stopped meanwhile answers nothing."""
+        deadline = self._clock.now() + self._config.drain_s
+        if not self._stopping.is_set():
+            self._announce(Revoking(partitions, deadline))
+        while not self._stopping.is_set():
+            try:
+                answer = self._answers.get(timeout=self._config.poll_wait_s)
+            except queue.Empty:
+                if self._clock.now() < deadline + 1.0:
+                    continue
+                self._announce(Lost(partitions))
+                return {}
+            # Another one is the answer to an earlier revoke that came after its time.
+            if answer.partitions == partitions:
+                return self._ahead(answer.positions)
+        return self._ahead({where: to for where, to in self._last.items() if where in partitions})
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         self._give_up(partitions)

@@ -151,13 +151,13 @@ class Worker:
     def _opened(self) -> bool:
         """Connect the sink and hear of the group, however long the broker is away; false where a stop was asked for meanwhile."""
         attempt = 0
-        while True:
+        to_open = deque([self._sink.open, self._hear_of_group])
+        while to_open:
             try:
-                self._sink.open()
-                if self._control is not None:
-                    state = self._control.open(lambda state: self._inbox.put(GroupTold(state)))
-                    self._tell(GroupTold(state), self._clock.now())
-                return True
+                to_open[0]()
+                # Once each: a producer that has joined its transactions refuses to do so again.
+                to_open.popleft()
+                continue
             except (SinkUnavailable, SourceUnavailable) as error:
                 attempt += 1
                 _LOG.warning("Try %d to connect to the broker: %s", attempt, error)
@@ -167,6 +167,12 @@ class Worker:
                 continue  # Nobody asked for a stop.
             self._inbox.put(stop)
             return False
+        return True
+
+    def _hear_of_group(self) -> None:
+        if self._control is not None:
+            state = self._control.open(lambda state: self._inbox.put(GroupTold(state)))
+            self._tell(GroupTold(state), self._clock.now())
 
     def _loop(self, until: Callable[[Engine], bool]) -> None:
         ask_at = 0.0

@@ -48,7 +48,7 @@ MISTAKES: Final = (
     Mistake(
         "the brake is released by a restart",
         "streamml/runtime/worker.py",
-        "                    self._tell(GroupTold(state), self._clock.now())\n",
+        "            self._tell(GroupTold(state), self._clock.now())\n",
         "",
         ("tests/unit/runtime/test_pause.py::test_e4_a_worker_that_starts_in_a_pause_takes_nothing",),
     ),

@@ -168,7 +168,8 @@ class KafkaControl:
             _LOG.debug("Reading %s: %s", self._topic, message.error().str())
             return
         state = _state_of(message.value())
-        if state is not None and message.offset() >= self._own:
+        # What came while this worker had something to say was said before.
+        if state is not None and message.offset() >= self._own and self._asked.empty():
             self._changed(state)
 
     def _write_asked(self) -> None:

@@ -307,7 +307,7 @@ class KafkaSource:
 
     def _on_lost(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
-        self._assigned = False
+        self._assigned, self._member_id = False, ""
         self._listener.lost([TopicPartition(one.topic, one.partition) for one in partitions])
         self._forget(partitions)
         consumer.incremental_unassign(partitions)

@@ -85,7 +85,7 @@ class KafkaTransactions(KafkaSink):
         self._end(self._aborted)
 
     def _end(self, job: Callable[[_Ending], bool], *, patient: bool = False) -> None:
-        self._ending = _Ending(job, patient=patient)
+        self._ending = _Ending(job, self._producer, patient=patient)
         self._ending.start()
 
     def completions(self) -> Sequence[Delivered | TransactionEnded]:
@@ -127,7 +127,7 @@ class KafkaTransactions(KafkaSink):
     # -- on the thread of an ending
 
     def _committed(self, ending: _Ending, positions: Positions, member: Any) -> bool:
-        producer, offsets = self._producer, marked(positions, self._topic_ids)
+        producer, offsets = ending.producer, marked(positions, self._topic_ids)
         try:
             self._begin()
             while self._waiting and self._ending is ending and not self._closing:
@@ -140,21 +140,26 @@ class KafkaTransactions(KafkaSink):
         except KafkaException as error:
             _LOG.warning("A transaction is taken back and sent anew: %s", error.args[0].str())
             return self._aborted(ending)
+        if self._ending is not ending:
+            return False
         self._begun = False
         return True
 
     def _aborted(self, ending: _Ending) -> bool:
-        producer = self._producer
+        """Take back what is in the transaction. Who was given up as late must not touch the producer that went on."""
+        if self._ending is not ending:
+            return False
         try:
-            self._until_done(producer.abort_transaction)
+            self._until_done(ending.producer.abort_transaction)
         except KafkaException as error:
             if self._ending is not ending:
                 return False
             _LOG.warning("The broker has given up on a producer; a new one goes on: %s", error.args[0].str())
             self._producer = self._opened()
             return self._begun_anew(ending)
-        self._waiting.clear()
-        self._begun = False
+        if self._ending is ending:
+            self._waiting.clear()
+            self._begun = False
         return False
 
     def _begun_anew(self, ending: _Ending) -> bool:
@@ -187,8 +192,9 @@ def _given_up(error: Exception) -> None:
 class _Ending:
     """One transaction's end, under way on a thread."""
 
-    def __init__(self, job: Callable[[_Ending], bool], *, patient: bool) -> None:
+    def __init__(self, job: Callable[[_Ending], bool], producer: Any, *, patient: bool) -> None:
         self._job = job
+        self.producer = producer
         self._late_at = float("inf") if patient else time.monotonic() + _PATIENCE_S
         self.over = threading.Event()
         self.committed = False
