@@ -11,13 +11,19 @@ from streamml.ports.source import TopicPartition
 
 @dataclass(slots=True)
 class Slot:
-    """One assignment of one partition. Its number is the fence: a result that names another slot is not of it."""
+    """One assignment of one partition. Its number is the fence: a result that names another slot is not of it.
+
+    Args:
+        committed: the position that a commit was asked for, last.
+        unsure: whether that commit failed, as far as is known.
+    """
 
     number: int
     partition: TopicPartition
     ledger: Ledger
     sequencer: Sequencer
     committed: int
+    unsure: bool = False
 
 
 @dataclass(slots=True)

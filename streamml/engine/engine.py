@@ -202,9 +202,7 @@ class Engine:
             times.append(send_at)
         if self._stop is not None:
             times.append(self._stop.deadline)
-        if not (self._config.exactly_once or self._weighed) and any(
-            slot.committed != slot.ledger.position for slot in self._assignment.slots()
-        ):
+        if not self._config.exactly_once and any(map(self._to_commit, self._assignment.slots())):
             times.append(self._commit_at)
         return min(times, default=None)
 
@@ -240,7 +238,7 @@ class Engine:
     def _positions(self, slots: Iterable[Slot]) -> dict[TopicPartition, int]:
         if self._config.exactly_once:
             return {}
-        return {slot.partition: position for slot in slots if (position := self._position(slot)) >= 0}
+        return {slot.partition: self._position(slot) for slot in slots}
 
     @property
     def _urgent(self) -> bool:
@@ -250,6 +248,9 @@ class Engine:
     def _position(self, slot: Slot) -> int:
         """How far a slot may be committed; not at all further while what looks like a storm of dead letters is weighed."""
         return slot.committed if self._weighed else slot.ledger.position
+
+    def _to_commit(self, slot: Slot) -> bool:
+        return slot.unsure or self._position(slot) != slot.committed
 
     @property
     def _weighed(self) -> bool:
@@ -333,7 +334,7 @@ class Engine:
         for partition in event.partitions:
             slot = self._assignment.of(partition)
             if slot is not None:
-                slot.committed = -1
+                slot.unsure = True
 
     # -- rows that ended ---------------------------------------------------------------------------------------------
 
@@ -462,10 +463,9 @@ class Engine:
         if self._config.exactly_once or now < self._commit_at:
             return
         changed: dict[TopicPartition, int] = {}
-        for slot in self._assignment.slots():
-            position = self._position(slot)
-            if position != slot.committed:
-                changed[slot.partition] = slot.committed = position
+        for slot in filter(self._to_commit, self._assignment.slots()):
+            changed[slot.partition] = slot.committed = self._position(slot)
+            slot.unsure = False
         if changed:
             actions.append(Commit(changed))
             self._commit_at = now + self._config.commit_interval_s

@@ -191,7 +191,7 @@ MISTAKES: Final = (
     Mistake(
         "a failed commit is forgotten",
         _ENGINE,
-        "                slot.committed = -1",
+        "                slot.unsure = True",
         "                pass",
         (_AT_LEAST_ONCE,),
     ),

@@ -17,6 +17,7 @@ from streamml.engine.events import (
     Action,
     Assigned,
     Commit,
+    CommitFailed,
     CommitTransaction,
     Event,
     Gate,
@@ -183,3 +184,12 @@ def test_the_gate_is_shut_before_the_first_partition_comes_where_the_group_is_pa
     engine = Engine(CONFIG, SlotNames())
     assert engine.handle(GroupTold(BY_HAND), 1.0) == [Gate(False)]
     assert Gate(True) not in engine.handle(Assigned({PARTITION: 0}), 2.0)
+
+
+def test_e4_d5_what_was_settled_before_a_storm_is_committed_in_it_where_the_commit_failed() -> None:
+    run = Driven()
+    assert committed(run.poll(30, 0)) == 30
+    assert of(run.poll(25, 25), TellGroup)
+    assert committed(run.tell(CommitFailed((PARTITION,)))) == 30
+    [stopped] = [one for one in run.tell(Stop(run.now + 5.0)) if isinstance(one, Stopped)]
+    assert stopped.positions == {PARTITION: 30}
