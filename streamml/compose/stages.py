@@ -22,8 +22,9 @@ from streamml.stages.model import RunModel
 from streamml.stages.stage import Operator, Stage
 from streamml.topology.check import PROVENANCE_FIELDS
 from streamml.topology.duration import seconds
+from streamml.topology.model_steps import ModelStep, Onnx, Python
 from streamml.topology.plan import Plan, plan
-from streamml.topology.steps import Explode, FeatureLookup, Filter, Onnx, Step, Transform
+from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import Topology
 
 
@@ -107,7 +108,7 @@ def _encode(
     topology: Topology, models: Mapping[str, Model], prefixes: Sequence[str], max_bytes: int, revision: int
 ) -> Encode:
     sink = topology.sink
-    last = next((step for step in reversed(topology.steps) if isinstance(step, Onnx)), None)
+    last = next((step for step in reversed(topology.steps) if isinstance(step, ModelStep)), None)
     budget = last.batching.latency_budget if last else None
     by_event = last is not None and last.batching.budget_from == "event"
     config = EncodeConfig(
@@ -143,7 +144,7 @@ def _operator(step: Step, topology: Topology, models: Mapping[str, Model], store
             return ApplyFilter(step)
         case Explode():
             return ApplyExplode(step)
-        case Onnx():
+        case Onnx() | Python():
             model = models[step.name]
-            inputs = {name: step.inputs.get(name, name) for name in model.signature.inputs}
-            return RunModel(model, inputs, step.outputs)
+            inputs = {name: step.feeds.get(name, name) for name in model.signature.inputs}
+            return RunModel(model, inputs, step.picks)
