@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from streamml.batch.column import ColumnType, boolean, f4, f8, i4, i8, text, timestamp
     from streamml.topology.features import FeatureSet
-    from streamml.topology.model_steps import Batching, Calls, Onnx, Output, Python
+    from streamml.topology.model_steps import Batching, Calls, Onnx, Output, Python, Torch
     from streamml.topology.steps import PARENT, Explode, FeatureLookup, Filter, Transform, failures
     from streamml.topology.topology import DeadLetterQueue, Sink, Source, Topology
 
@@ -26,6 +26,7 @@ __all__ = [
     "failures",
     "Onnx",
     "Python",
+    "Torch",
     "Output",
     "Batching",
     "Calls",
@@ -43,8 +44,8 @@ _HOMES: Final = {
     "streamml.topology.topology": ("Topology", "Source", "Sink", "DeadLetterQueue"),
     "streamml.topology.features": ("FeatureSet",),
     "streamml.topology.steps": __all__[5:11],
-    "streamml.topology.model_steps": __all__[11:16],
-    "streamml.batch.column": __all__[16:],
+    "streamml.topology.model_steps": __all__[11:17],
+    "streamml.batch.column": __all__[17:],
 }
 
 

@@ -12,7 +12,7 @@ from streamml.ports.model import Model
 from streamml.settings.settings import ModelSettings
 from streamml.topology.check import problems
 from streamml.topology.check_models import own_problems
-from streamml.topology.model_steps import ModelStep, Python
+from streamml.topology.model_steps import ModelStep, Python, Torch
 from streamml.topology.topology import Topology
 
 _LOG: Final = logging.getLogger("streamml.models")
@@ -62,9 +62,15 @@ def load_model(step: ModelStep, repository: Path, settings: ModelSettings) -> Mo
         from streamml.adapters.models.python import PythonModel
 
         return PythonModel.load(step)
+    from streamml.adapters.models.repository import find
+
+    if isinstance(step, Torch):
+        from streamml.adapters.models.torch import TorchModel, TorchSettings
+
+        device = f"cuda:{settings.device}" if "cuda" in settings.providers else "cpu"
+        return TorchModel.load(step, repository, TorchSettings(device, settings.threads))
     from streamml.adapters.models.onnx import OnnxModel
     from streamml.adapters.models.onnx_session import OnnxSettings
-    from streamml.adapters.models.repository import find
 
     onnx = OnnxSettings(tuple(settings.providers), settings.threads, device=settings.device)
     return OnnxModel.load(find(repository, step.name, step.version), onnx)

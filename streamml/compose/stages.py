@@ -22,7 +22,7 @@ from streamml.stages.model import RunModel
 from streamml.stages.stage import Operator, Stage
 from streamml.topology.check import PROVENANCE_FIELDS
 from streamml.topology.duration import seconds
-from streamml.topology.model_steps import ModelStep, Onnx, Python
+from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.plan import Plan, plan
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import Topology
@@ -144,7 +144,7 @@ def _operator(step: Step, topology: Topology, models: Mapping[str, Model], store
             return ApplyFilter(step)
         case Explode():
             return ApplyExplode(step)
-        case Onnx() | Python():
+        case Onnx() | Python() | Torch():
             model = models[step.name]
             inputs = {name: step.feeds.get(name, name) for name in model.signature.inputs}
             return RunModel(model, inputs, step.picks)

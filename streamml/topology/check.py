@@ -12,7 +12,7 @@ from streamml.ports.model import Signature
 from streamml.schema.contract import Contract
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
 from streamml.topology.features import FeatureSet
-from streamml.topology.model_steps import ModelStep, Onnx, Python
+from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.sentences import choice_problems, duration_problems
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import DeadLetterQueue, Sink, Source, Topology
@@ -78,7 +78,7 @@ def outputs_of(step: Step, signature: Signature | None = None) -> Flow:
             return dict(step.outputs)
         case Filter():
             return {}
-        case Onnx() | Python():
+        case Onnx() | Python() | Torch():
             return {column: output_type(output, signature) for column, output in step.picks.items()}
 
 
@@ -89,7 +89,7 @@ def inputs_of(step: Step, signature: Signature | None = None) -> set[str]:
             return {column for one in step.sets for column in one.key}
         case Transform() | Explode() | Filter():
             return set(step.inputs)
-        case Onnx() | Python():
+        case Onnx() | Python() | Torch():
             names = [*step.feeds, *(signature.inputs if signature else ())]
             return {step.feeds.get(name, name) for name in names}
 
@@ -163,7 +163,7 @@ def _step_problems(where: str, step: Step, flow: Flow, signature: Signature | No
                 yield f"{where} looks up nothing; give it a FeatureSet."
             for one in step.sets:
                 yield from _set_problems(f"{where}: feature set {one.name!r}", one, flow)
-        case Onnx() | Python():
+        case Onnx() | Python() | Torch():
             yield from model_problems(where, step, flow, signature)
         case _:
             if not callable(step.function):

@@ -8,7 +8,7 @@ from typing import Final
 
 from streamml.batch.column import ColumnType
 from streamml.ports.model import Signature, Tensor
-from streamml.topology.model_steps import Batching, Calls, ModelStep, Output, Python
+from streamml.topology.model_steps import Batching, Calls, ModelStep, Output, Python, Torch
 from streamml.topology.sentences import choice_problems, duration_problems
 from streamml.topology.steps import Step
 
@@ -32,6 +32,10 @@ def model_problems(where: str, step: ModelStep, flow: Flow, signature: Signature
     yield from _batching_problems(where, step.batching)
     if not step.picks:
         yield f"{where} has no outputs; say which of the model's become columns."
+    if isinstance(step, Torch):
+        yield from choice_problems(f"{where}: precision", step.precision, ("float32", "float16", "bfloat16"))
+        if not step.tolerance > 0:
+            yield f"{where} has the tolerance {step.tolerance}; it has to be above 0."
     wrong = list(own_problems(step, where)) if isinstance(step, Python) else []
     yield from wrong
     if signature is not None and not wrong:

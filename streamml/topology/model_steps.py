@@ -189,10 +189,79 @@ class Python:
         return Signature(_tensors(self.inputs), _tensors(self.outputs))
 
 
+@dataclass(frozen=True, init=False)
+class Torch:
+    """Score rows with a PyTorch model of the model repository, on the CPU or on a GPU, as settings say.
+
+    Args:
+        name: folder in the repository, ``models/<name>/<version>/model.pt2``, an archive of ``torch.export`` whose first
+            dimension is dynamic; with ``factory`` ``model.safetensors``. Its inputs are positional, in the order of
+            ``model.toml``, and so are its outputs.
+        outputs: column name to the model's output. A row whose value is not finite becomes a dead letter.
+        inputs: model input name to column name, where they differ.
+        version: pin a version; ``None`` takes the highest.
+        batching: how rows are put together.
+        factory: makes the ``torch.nn.Module`` that the weights belong to.
+        precision: what products are computed in (PyTorch's autocast). Other than ``"float32"`` it is checked before the
+            worker joins: on the rows of ``sample.npz`` beside the model, arrays by input name, no output may differ from
+            float32's by more than ``tolerance``.
+        tolerance: largest absolute difference.
+        compile: whether ``torch.compile`` runs over it; that takes its time before the worker joins.
+    """
+
+    name: str
+    version: str | None
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, Output]
+    batching: Batching
+    factory: Callable[[], object] | None
+    precision: Literal["float32", "float16", "bfloat16"]
+    tolerance: float
+    compile: bool
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        outputs: Mapping[str, str | Output],
+        inputs: Mapping[str, str] | None = None,
+        version: str | None = None,
+        batching: Batching | None = None,
+        factory: Callable[[], object] | None = None,
+        precision: Literal["float32", "float16", "bfloat16"] = "float32",
+        tolerance: float = 0.01,
+        compile: bool = False,
+    ) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "version", version)
+        object.__setattr__(self, "inputs", dict(inputs or {}))
+        object.__setattr__(self, "outputs", {c: o if isinstance(o, Output) else Output(o) for c, o in outputs.items()})
+        object.__setattr__(self, "batching", batching or Batching())
+        object.__setattr__(self, "factory", factory)
+        object.__setattr__(self, "precision", precision)
+        object.__setattr__(self, "tolerance", tolerance)
+        object.__setattr__(self, "compile", compile)
+
+    @property
+    def feeds(self) -> Mapping[str, str]:
+        """See `ModelStep`."""
+        return self.inputs
+
+    @property
+    def picks(self) -> Mapping[str, Output]:
+        """See `ModelStep`."""
+        return self.outputs
+
+    @property
+    def declared(self) -> None:
+        """See `ModelStep`."""
+        return None
+
+
 def _tensors(columns: Mapping[str, ColumnType]) -> dict[str, Tensor]:
     return {name: Tensor(_TENSORS.get(one.kind, one.kind), one.shape) for name, one in columns.items()}
 
 
-ModelStep = Onnx | Python
+ModelStep = Onnx | Python | Torch
 """Each has, beside its ``name``, ``version`` and ``batching``: ``feeds``, column by model input where the step names them;
 ``picks``, the model's output by column; ``declared``, the signature where the topology and not a file has it."""
