@@ -178,7 +178,7 @@ def test_archive_scores_as_its_module_does_at_any_number_of_rows(tmp_path: Path)
 
 
 def test_l5_sample_inputs_that_run_code_are_never_unpickled(tmp_path: Path) -> None:
-    """L5: every archive carries its sample inputs as a pickle, and `torch.export.load` unpickles them without limits."""
+    """L5.2: every archive carries its sample inputs as a pickle, and `torch.export.load` unpickles them without limits."""
     path, _ = archive(tmp_path)
     marker = tmp_path / "the-pickle-ran"
     trap = io.BytesIO()
@@ -192,7 +192,7 @@ def test_l5_sample_inputs_that_run_code_are_never_unpickled(tmp_path: Path) -> N
 
 
 def test_l5_pickled_weight_is_refused(tmp_path: Path) -> None:
-    """L5."""
+    """L5.2."""
     path, _ = archive(tmp_path)
     config = "data/weights/model_weights_config.json"
     rewritten(path, described(lambda one: one["config"]["linear.bias"].update(use_pickle=True), config))
@@ -203,7 +203,7 @@ def test_l5_pickled_weight_is_refused(tmp_path: Path) -> None:
     "entry", ["data/weights/model.pt", "data/constants/custom_obj_0", "data/aotinductor/model/m.so", "extra/run.py"]
 )
 def test_l5_entry_that_may_run_is_refused(tmp_path: Path, entry: str) -> None:
-    """L5."""
+    """L5.2."""
     path, _ = archive(tmp_path)
     rewritten(path, lambda _, content: content, **{entry: pickle.dumps(1)})
     _refused(path, "neither tensor nor description")
@@ -221,7 +221,7 @@ def test_l5_entry_that_may_run_is_refused(tmp_path: Path, entry: str) -> None:
     ],
 )
 def test_l5_operator_that_is_none_of_atens_is_refused(tmp_path: Path, target: str) -> None:
-    """L5."""
+    """L5.2."""
     path, _ = archive(tmp_path)
     rewritten(path, described(lambda one: one["graph_module"]["graph"]["nodes"][0].update(target=target)))
     _refused(path, "no operator of ATen")
@@ -229,7 +229,7 @@ def test_l5_operator_that_is_none_of_atens_is_refused(tmp_path: Path, target: st
 
 @pytest.mark.parametrize("expression", ["__import__('os').mkdir('x')", "().__class__", "open('x')"])
 def test_l5_shape_that_is_a_program_is_refused(tmp_path: Path, expression: str) -> None:
-    """L5."""
+    """L5.2."""
     path, _ = archive(tmp_path)
     rewritten(
         path,
@@ -248,7 +248,7 @@ def _with_expression(content: bytes, expression: str) -> bytes:
 
 
 def test_l5_conditions_on_inputs_are_not_run(tmp_path: Path) -> None:
-    """L5."""
+    """L5.2."""
     path, _ = archive(tmp_path)
     marker = tmp_path / "the-condition-ran"
     guard = f"__import__('os').mkdir({str(marker)!r}) or True"
@@ -260,7 +260,7 @@ def test_l5_conditions_on_inputs_are_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK", pickle.dumps({}), b"\x80\x02}q\x00."])
 def test_l5_anything_else_is_no_archive(tmp_path: Path, content: bytes) -> None:
-    """L5."""
+    """L5.2."""
     path, _ = archive(tmp_path)
     path.write_bytes(content)
     _refused(path, "no archive of torch.export")
