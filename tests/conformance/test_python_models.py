@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
+import psutil
 import pytest
 
 import streamml as sm
@@ -191,3 +194,40 @@ def test_cost_cap_makes_batches_wait_for_the_next_day() -> None:
         assert busy.value.retry_in_s is not None
         assert 86_000 < busy.value.retry_in_s <= 86_400
         model.run(numbers(2))
+
+
+_WORKER = """
+import time
+import numpy as np
+import psutil
+import streamml as sm
+from streamml.adapters.models.python import PythonModel
+from tests.conformance.python_factories import hangs_at_nine
+model = PythonModel.load(
+    sm.Python(hangs_at_nine, inputs={"i": "i8"}, outputs={"process": "i8"}, version="1", isolation="process")
+)
+print(model.run({"i": np.array([1])})["process"][0], flush=True)
+model.run({"i": np.array([9])})
+"""
+
+
+def test_process_that_is_busy_ends_with_a_worker_that_is_killed() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", _WORKER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert worker.stdout is not None
+        process = int(worker.stdout.readline())
+        os.kill(process, 0)
+    finally:
+        worker.kill()
+        worker.communicate()
+    deadline = time.monotonic() + 20
+    while _runs(process):
+        assert time.monotonic() < deadline, "the model's process outlives its worker"
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
