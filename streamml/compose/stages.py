@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.codecs.json_encode import json_encoder
@@ -40,6 +40,7 @@ def build_stages(
     *,
     max_prediction_bytes: int = 1_000_000,
     revision: int = 0,
+    around: Callable[[Operator], Operator] = lambda operator: operator,
 ) -> list[Stage]:
     """The stages of a topology that has no problems.
 
@@ -49,6 +50,7 @@ def build_stages(
         prefixes: prediction id prefixes by slot number, see `streamml.engine.assignment.SlotNames`.
         max_prediction_bytes: a larger prediction becomes a dead letter.
         revision: 0 live, a replay's number otherwise.
+        around: what each operator is exchanged for.
     """
     cut = plan_of(topology, models)
     passed_on = {HEADERS} if topology.sink.headers else set()
@@ -57,7 +59,10 @@ def build_stages(
     operators = [[_operator(step, topology, models, store) for step in stage.steps] for stage in cut.stages]
     operators[0].insert(0, _decode(topology, cut, prefixes, revision))
     operators[-1].append(_encode(topology, models, prefixes, max_prediction_bytes, revision))
-    return [Stage(group, stage.keep | frozenset(passed_on)) for group, stage in zip(operators, cut.stages, strict=True)]
+    return [
+        Stage([around(operator) for operator in group], stage.keep | frozenset(passed_on))
+        for group, stage in zip(operators, cut.stages, strict=True)
+    ]
 
 
 def engine_config(
