@@ -63,6 +63,7 @@ class _Stopwatch(Observer):
 
     begun: float | None = None
     ended: float = 0.0
+    heard: Callable[[], None] = lambda: None
 
     def staged(self, result: StageResult) -> None:
         """See `Observer.staged`."""
@@ -74,6 +75,7 @@ class _Stopwatch(Observer):
         """See `Observer.settled`."""
         self.ended = time.perf_counter()
         Observer.settled(self, settled, now)
+        self.heard()
 
     def rate(self, rows: int) -> float:
         """Rows per second."""
@@ -137,19 +139,24 @@ def _drained(drain: Drain, stopwatch: _Stopwatch, events: int) -> float:
         FatalError: nothing came any more before the end.
     """
     moved = [0, time.monotonic()]
+    done = drain.engine.statistics
 
-    def done(engine: Engine) -> bool:
-        polled = engine.statistics.polled
-        if polled != moved[0]:
-            moved[:] = [polled, time.monotonic()]
-        elif time.monotonic() - moved[1] > _STALLED_S and engine.idle:
+    def end_when_all_is_settled() -> None:
+        if done.polled >= events and drain.engine.idle:
+            drain.worker.request_stop()
+
+    def stalled(engine: Engine) -> bool:
+        if done.polled != moved[0] or not engine.idle:
+            moved[:] = [done.polled, time.monotonic()]
+        elif time.monotonic() - moved[1] > _STALLED_S:
             raise FatalError(
-                f"{polled} of {events} records came, and no other for {_STALLED_S:.0f} s: were records deleted meanwhile?"
+                f"{done.polled} of {events} records came, and no other for {_STALLED_S:.0f} s: were records deleted meanwhile?"
             )
-        return polled >= events and engine.idle
+        return False
 
-    drain.worker.run(until=done)
-    return stopwatch.rate(drain.engine.statistics.polled)
+    stopwatch.heard = end_when_all_is_settled
+    drain.worker.run(until=stalled)
+    return stopwatch.rate(done.polled)
 
 
 def _range(topology: Topology, settings: Settings, wanted: int) -> tuple[Positions, int]:

@@ -28,7 +28,7 @@ from streamml.settings.settings import Settings
 from streamml.telemetry.observer import Observer
 from streamml.testing.models import function_model
 
-ROWS = 200
+ROWS = 100
 DELAY_S = 0.0005
 """Per row; without it a row takes some tens of microseconds."""
 
@@ -55,7 +55,7 @@ class SlowSink(MemorySink):
 class SlowStore(MemoryFeatureStore):
     def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
         # Entities repeat, so there are fewer of them than rows.
-        wait(10 * sum(len(one.entities) for one in requests))
+        wait(3 * sum(len(one.entities) for one in requests))
         return super().lookup(requests)
 
 
@@ -165,7 +165,7 @@ PLACES: list[Place] = ["read", "decode", "lookup(accounts)", "inputs", "fraud", 
 def test_a_planted_constraint_is_named(broker: MemoryBroker, place: Place) -> None:
     topology, score = planted(place)
     models = {"fraud": function_model(topology, 2, score, {})}
-    rates = measure(factory_of(broker, topology, models, place), ROWS, ProfileOptions(ROWS, 1), lambda text: None)
+    rates = measure(factory_of(broker, topology, models, place), ROWS, ProfileOptions(ROWS, 3), lambda text: None)
     found = judged(rates, topology)
     assert found["constraint"] == place, found
     gains = {step["free"]: step["speed_up"] for step in found["steps"]}
