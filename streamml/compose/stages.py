@@ -20,7 +20,7 @@ from streamml.stages.functions import ApplyExplode, ApplyFilter, ApplyTransform
 from streamml.stages.lookup import LookUp
 from streamml.stages.model import RunModel
 from streamml.stages.stage import Operator, Stage
-from streamml.topology.check import PROVENANCE_FIELDS
+from streamml.topology.check import PROVENANCE_FIELDS, outputs_of
 from streamml.topology.duration import seconds
 from streamml.topology.plan import Plan, plan
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Onnx, Step, Transform
@@ -56,11 +56,14 @@ def build_stages(
     passed_on = {HEADERS} if topology.sink.headers else set()
     if reads_keys(topology):
         passed_on.add(KEY)
+    signatures = {name: model.signature for name, model in models.items()}
+    made = {name for step in topology.steps for name in outputs_of(step, signatures.get(step.name))}
+    of_record = frozenset((cut.decoded | passed_on) - made)
     operators = [[_operator(step, topology, models, store) for step in stage.steps] for stage in cut.stages]
     operators[0].insert(0, _decode(topology, cut, prefixes, revision))
     operators[-1].append(_encode(topology, models, prefixes, max_prediction_bytes, revision))
     return [
-        Stage([around(operator) for operator in group], stage.keep | frozenset(passed_on))
+        Stage([around(operator) for operator in group], stage.keep | frozenset(passed_on), of_record)
         for group, stage in zip(operators, cut.stages, strict=True)
     ]
 

@@ -289,7 +289,7 @@ class Engine:
         job = self._jobs.pop(event.job)
         self._stages[job.stage].busy = False
         result = event.result
-        size = result.batch.size_bytes if job.stage + 1 < len(self._stages) else 0
+        size = result.size_bytes
         made = len(result.batch) + sum(map(len, result.outcomes))
         # What a batch makes is bounded in rows by the largest batch, and in bytes by the budget.
         heavy = size / self._config.budget.size_bytes * self._stages[job.stage].max_rows
