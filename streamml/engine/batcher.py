@@ -195,7 +195,7 @@ class Batcher:
         return waiting.take(out) if len(out) else None
 
     def _earliest_left(self, budget: LatencyBudget, now: float) -> float:
-        return self._queue.earliest(budget.born) / 1000.0 + budget.seconds - now
+        return self._queue.earliest(budget.born) / 1000.0 - now + budget.seconds
 
     def _shrink(self, rows_before: int) -> None:
         self._size_bytes *= self.rows / rows_before if rows_before else 0.0

@@ -39,7 +39,7 @@ class LatencyBudget:
 
     def left(self, batch: MicroBatch, now: float) -> Floats:
         """Seconds that each row has left; float64 ``[n]``, negative for one whose time is over."""
-        left: Floats = times(batch, self.born) / 1000.0 + (self.seconds - now)
+        left: Floats = times(batch, self.born) / 1000.0 - now + self.seconds
         return left
 
     def letters(self, rows: MicroBatch) -> Outcomes:
