@@ -24,7 +24,7 @@ def table(found: Result) -> Table:
     for name, row in found["policies"].items():
         cells = [_cell(row["loads"][load]) for load in found["loads"]]
         style = "bold" if row["ours"] else ""
-        shown.add_row(name, *cells, f"{row['catch_up_s']:.0f} s" if row["catch_up_s"] else "never", style=style)
+        shown.add_row(name, *cells, f"{row['catch_up_s']:.0f} s" if row["catch_up_s"] else "gives up", style=style)
     return shown
 
 

@@ -137,12 +137,11 @@ class Batcher:
             self._set_aside(now)
             decision = self._decide(self._budget, self._cost, now, growth)
         rows, reason = decision or (0, Flush.ASIDE)
-        late = min(self._aside.rows, self._room(now, most) - rows) if self._aside.rows else 0
-        if rows + late <= 0:
+        late = max(0, min(self._aside.rows, self._room(now, most) - rows)) if self._aside.rows else 0
+        if not rows + late:
             return None
-        parts = [self._queue.take(rows)] if rows else []
-        if late > 0:
-            parts, reason = [*parts, self._aside.take(late)], Flush.ASIDE
+        parts = [queue.take(count) for queue, count in ((self._queue, rows), (self._aside, late)) if count]
+        reason = Flush.ASIDE if late else reason
         self._shrink(before)
         return MicroBatch.join(parts), reason
 
