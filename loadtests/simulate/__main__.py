@@ -78,7 +78,7 @@ def compare(seed: int) -> Result:
         name: {
             "ours": policy.ours,
             "loads": {load: judge(policy.run(times)) for load, times in loads.items()},
-            "catch_up_s": round(catch_up_s(policy), 1),
+            "catch_up_s": round(catch_up_s(name, policy), 1),
         }
         for name, policy in POLICIES.items()
     }
@@ -96,12 +96,12 @@ def judge(latencies: Times) -> dict[str, float]:
     }
 
 
-def catch_up_s(policy: Policy) -> float:
+def catch_up_s(name: str, policy: Policy) -> float:
     """Seconds until the backlog of the outage is gone; 0 where late events are given up."""
     if not policy.most:
         return 0.0
     if policy.ours:
-        return ours.catch_up_s(OUTAGE_S, RATE)
+        return ours.catch_up_s(OUTAGE_S, RATE, "last" if "last" in name else "score")
     speed = policy.most / batch_s(policy.most)
     return OUTAGE_S * RATE / (speed - RATE)
 

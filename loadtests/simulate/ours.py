@@ -56,12 +56,12 @@ def _rows(arrivals: Times, start: int, end: int) -> MicroBatch:
     return MicroBatch(Origin(zeros, numbers, numbers, stamps, zeros), {})
 
 
-def catch_up_s(outage_s: float, rate: float) -> float:
+def catch_up_s(outage_s: float, rate: float, on_late: Literal["score", "last"]) -> float:
     """Seconds from the end of an outage until nothing is late, with events every 1 / ``rate`` s from its beginning on.
 
     As a worker polls, so the batcher has at most 16,384 rows at a time; the others are on the topic.
     """
-    budget = LatencyBudget(BUDGET_S, measured={rows: batch_s(rows) for rows in ladder(MOST_ROWS)})
+    budget = LatencyBudget(BUDGET_S, on_late=on_late, measured={rows: batch_s(rows) for rows in ladder(MOST_ROWS)})
     batcher = Batcher(BatchPolicy(MOST_ROWS, budget=budget))
     polled, now = 0, outage_s
     while True:

@@ -28,7 +28,7 @@ class CostModel:
 
     Each size keeps a running 0.9-quantile: a measurement above it moves it up by 1.8 %, one below moves it down by 0.2 %
     (Robbins and Monro's stochastic approximation, in logarithms). The first 20 measurements of a size are averaged instead.
-    Sizes that never ran move with those that do. Sizes that contradict each other, a larger one being cheaper, are pooled
+    Sizes that never ran move with their neighbours. Sizes that contradict each other, a larger one being cheaper, are pooled
     (isotonic regression by the pool-adjacent-violators algorithm).
     """
 
@@ -82,7 +82,8 @@ class CostModel:
         """A batch of ``rows`` rows took ``seconds``."""
         seconds = max(seconds, _SHORTEST_S)
         if not self.known:
-            self._begin(seconds * np.maximum(1.0, self._sizes / rows))
+            # As if the number of rows did not matter: what is thought too cheap is tried and learned, what is thought too dear is not.
+            self._begin(np.full(len(self._sizes), seconds))
         upper = min(int(np.searchsorted(self._sizes, rows)), len(self._sizes) - 1)
         lower = max(0, upper - 1)
         width = self._sizes[upper] - self._sizes[lower]
@@ -91,7 +92,7 @@ class CostModel:
         off = math.log(seconds / float(expected))
         moves = self._moves(off)
         follow = share * moves[upper] + (1.0 - share) * moves[lower]
-        self._logs[self._counts == 0] += follow
+        self._logs[self._never_ran(lower, upper)] += follow
         for size, weight in ((upper, share), (lower, 1.0 - share)):
             if weight > 0.0:
                 self._logs[size] += weight * moves[size] if self._counts[size] else 0.0
@@ -101,6 +102,13 @@ class CostModel:
     def _begin(self, seconds: Floats) -> None:
         self._logs = np.log(np.maximum(seconds, _SHORTEST_S))
         self.known = True
+
+    def _never_ran(self, lower: int, upper: int) -> npt.NDArray[np.intp]:
+        """Places of sizes that never ran and have these for their nearest neighbours that did."""
+        ran = np.flatnonzero(self._counts)
+        start = int(ran[ran < lower].max(initial=-1)) + 1
+        end = int(ran[ran > upper].min(initial=len(self._counts)))
+        return start + np.flatnonzero(self._counts[start:end] == 0)
 
     def _moves(self, off: float) -> Floats:
         """By how much each size's logarithm moves for a measurement that is off by ``off``."""
