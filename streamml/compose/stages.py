@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.codecs.json_encode import json_encoder
 from streamml.batch.microbatch import HEADERS, KEY
+from streamml.compose.sweep import Costs
 from streamml.engine.backpressure import Budget
 from streamml.engine.batcher import BatchPolicy
 from streamml.engine.dead_letters import DeadLetterLimit
+from streamml.engine.deadline import LatencyBudget
 from streamml.engine.engine import EngineConfig
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
@@ -22,7 +24,7 @@ from streamml.stages.model import RunModel
 from streamml.stages.stage import Operator, Stage
 from streamml.topology.check import PROVENANCE_FIELDS, outputs_of
 from streamml.topology.duration import seconds
-from streamml.topology.plan import Plan, plan
+from streamml.topology.plan import Plan, StagePlan, plan
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Onnx, Step, Transform
 from streamml.topology.topology import Topology
 
@@ -69,15 +71,20 @@ def build_stages(
 
 
 def engine_config(
-    topology: Topology, models: Mapping[str, Model], settings: WorkerSettings, worker: str
+    topology: Topology,
+    models: Mapping[str, Model],
+    settings: WorkerSettings,
+    worker: str,
+    costs: Costs | None = None,
 ) -> EngineConfig:
-    """What the engine decides by."""
+    """What the engine decides by.
+
+    Args:
+        costs: what batches take, as far as it was measured.
+    """
     letters = topology.dead_letters
     return EngineConfig(
-        stages=tuple(
-            BatchPolicy(stage.max_rows, any(isinstance(step, Explode) for step in stage.steps))
-            for stage in plan_of(topology, models).stages
-        ),
+        stages=tuple(_policy(stage, topology, models, costs or {}) for stage in plan_of(topology, models).stages),
         prediction_topic=topology.sink.topic,
         dead_letter_topic=letters.topic,
         dead_letter_limit=DeadLetterLimit(letters.max_ratio, letters.min_sample),
@@ -88,6 +95,21 @@ def engine_config(
         commit_interval_s=settings.commit_interval_ms / 1000,
         worker=worker,
     )
+
+
+def _policy(stage: StagePlan, topology: Topology, models: Mapping[str, Model], costs: Costs) -> BatchPolicy:
+    step = next((step for step in stage.steps if isinstance(step, Onnx) and step.batching.latency_budget), None)
+    budget = None
+    if step is not None and step.batching.latency_budget is not None:
+        budget = LatencyBudget(
+            seconds(step.batching.latency_budget),
+            born=topology.source.event_time if step.batching.budget_from == "event" else None,
+            on_late=step.batching.on_late,
+            step=step.name,
+            model=f"{step.name}@{models[step.name].version}",
+            measured=costs.get(step.name, {}),
+        )
+    return BatchPolicy(stage.max_rows, any(isinstance(one, Explode) for one in stage.steps), budget)
 
 
 def reads_keys(topology: Topology) -> bool:
