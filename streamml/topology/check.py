@@ -203,6 +203,9 @@ def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
     yield from choice_problems("The sink's provenance", sink.provenance, ("header", "fields"))
     yield from choice_problems("The sink's order", sink.order, ("partition", "none"))
     yield from _header_problems(sink)
+    for step in topology.steps:
+        if isinstance(step, ModelStep) and step.batching.on_late == "last" and sink.order == "partition":
+            yield f'{step.name!r} has on_late "last", which gives up the order of rows, and the sink keeps it; set Sink(order="none").'
     if sink.key is not None and sink.key not in flow:
         yield f"The sink's key {sink.key!r} is no column; there are {', '.join(flow)}."
     elif sink.key is not None and (declared := flow[sink.key]) is not None and declared.kind not in _KEY_KINDS:

@@ -98,6 +98,9 @@ def _batching_problems(where: str, batching: Batching) -> Iterator[str]:
         yield f"{where} has max_batch_size {batching.max_batch_size}; it has to be at least 1."
     yield from choice_problems(f"{where}: budget_from", batching.budget_from, ("record", "event"))
     yield from duration_problems(f"{where}: latency_budget", batching.latency_budget)
+    yield from choice_problems(f"{where}: on_late", batching.on_late, ("score", "last", "dead_letter"))
+    if batching.on_late != "score" and batching.latency_budget is None:
+        yield f"{where} has on_late {batching.on_late!r} and no latency_budget, so nothing is late; set one."
 
 
 def _signature_problems(where: str, step: ModelStep, flow: Flow, signature: Signature) -> Iterator[str]:
