@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any, Final
 
 from streamml.compose.drain import MEMORY, PRODUCE, READ
+from streamml.topology.model_steps import ModelStep
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
