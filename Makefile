@@ -6,6 +6,9 @@ UV := $(shell command -v uv 2>/dev/null)
 STAMP := $(VENV)/.dev-ready
 DEMO_STAMP := $(VENV)/.demo-ready
 
+# Modules are compiled at their first import and not at every start of every worker, which would cost it three seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo bench chaos test mistakes lint types layers check clean
 
 # $(1): constraints file
