@@ -8,7 +8,7 @@ DEMO_STAMP := $(VENV)/.demo-ready
 
 # Modules are compiled once, those of a worker right after the install, and not at every start: that would cost it two seconds.
 unexport PYTHONDONTWRITEBYTECODE
-A_WORKERS := streamml.ops.run, streamml.adapters.models.onnx, streamml.adapters.redis.store, onnxruntime
+A_WORKERS := streamml.ops.run, streamml.adapters.models.onnx, streamml.adapters.redis.store, onnxruntime, pyarrow.parquet
 
 .PHONY: demo bench chaos test mistakes lint types layers check clean
 

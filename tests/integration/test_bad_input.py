@@ -289,6 +289,7 @@ def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
             engine = running[0]
             while not engine.statistics.retries:  # type: ignore[attr-defined]
                 assert worker.is_alive()
+                worker.join(0.02)
         own_redis.start()
         job.produce([payment(n) for n in range(100, 150)])
         wait_for(job, 150)
