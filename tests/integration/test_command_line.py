@@ -417,6 +417,7 @@ def test_metrics_have_the_values_that_they_should(shell: Shell) -> None:
         wait_for(shell, 200)
         metrics = scraped(port)
         while metrics.get("streamml_predictions_total") != 200:
+            time.sleep(0.02)
             metrics = scraped(port)
     finally:
         process.send_signal(signal.SIGTERM)
