@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -289,6 +290,7 @@ def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
             engine = running[0]
             while not engine.statistics.retries:  # type: ignore[attr-defined]
                 assert worker.is_alive()
+                worker.join(0.02)
         own_redis.start()
         job.produce([payment(n) for n in range(100, 150)])
         wait_for(job, 150)
@@ -306,7 +308,7 @@ def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
 def wait_for(job: Job, predictions: int) -> None:
     """Until so many predictions are out; the test's own timeout bounds it."""
     while len(job.read("out")) < predictions:
-        pass
+        time.sleep(0.05)
 
 
 class Wide(Payment):

@@ -259,6 +259,7 @@ def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(jo
     while sum(probe.committed().values()) < total:
         assert time.monotonic() < end
         assert threads[1].is_alive()
+        time.sleep(0.02)
     probe.close()
     over.set()
     threads[1].join(timeout=30)
