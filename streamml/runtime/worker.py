@@ -138,15 +138,13 @@ class Worker:
         Raises:
             StreamMLError: the worker had to stop; nothing unsettled was committed.
         """
-        if not self._opened():
-            return Stopped({}, 0)
-        self._reader.start()
         try:
-            self._loop(until)
+            if self._opened():
+                self._reader.start()
+                self._loop(until)
         finally:
             self._close()
-        assert self._stopped is not None
-        return self._stopped
+        return self._stopped or Stopped({}, 0)
 
     def _opened(self) -> bool:
         """Connect the sink and hear of the group, however long the broker is away; false where a stop was asked for meanwhile."""

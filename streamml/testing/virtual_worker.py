@@ -218,7 +218,7 @@ class VirtualWorker:
             return {}
         self._releases.clear()
         deadline = self._clock.now() + self._drain_s
-        self._tell(Revoking(tuple(partitions), deadline))
+        self._tell(Revoking(tuple(partitions), deadline, number=0))
         self.run(deadline, polling=False, done=lambda: bool(self._releases))
         return self._releases[0].positions
 

@@ -112,12 +112,21 @@ class KafkaSource:
                 self._member_id = self._consumer.memberid() or ""
             if first is None:
                 return []
-            messages = [first, *self._consumer.consume(max_rows - 1, 0)]
+        messages = [first, *self._at_hand(max_rows - 1)]
         self._renew_member()
         good = self._without_events(messages)
         if not good:
             self._raise_error()
         return self._runs(good)
+
+    def _at_hand(self, max_rows: int) -> list[Any]:
+        """What the client has fetched already. An error of it comes with the next poll: this one has a record to give."""
+        try:
+            found: list[Any] = self._consumer.consume(max_rows, 0)
+        except KafkaException as error:
+            self._error = error_of(error.args[0], self._brokers, met=True)
+            return []
+        return found
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

@@ -133,6 +133,15 @@ def test_e4_where_the_group_cannot_be_told_a_storm_ends_the_worker(broker: Memor
     assert sum(broker.committed("group").values()) == 0
 
 
+def test_l3_a_stop_while_the_broker_is_away_leaves_nothing_open(broker: MemoryBroker) -> None:
+    """L3.1."""
+    broker.fail("The broker is away.")
+    worker = worker_on(broker)
+    threads = running(worker)
+    stop(threads, worker)
+    assert not any(lane._thread.is_alive() for lane in worker._lanes)
+
+
 def test_l2_a_worker_that_stands_still_with_records_at_hand_is_not_alive(broker: MemoryBroker) -> None:
     """L2.2."""
     worker = worker_on(broker, sink=Deaf(broker))
