@@ -224,12 +224,6 @@ class KafkaGround:
     def create(self, topic: str, partitions: int, max_bytes: int = 1_000_000) -> None:
         KafkaAdmin(self.client).create([NewTopicPlan(topic, partitions, 1, {"max.message.bytes": str(max_bytes)})])
 
-    def configure(self, topic: str, name: str, value: str) -> None:
-        """Change a topic's configuration."""
-        wanted = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)]
-        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=wanted)
-        self._admin.incremental_alter_configs([resource])[resource].result()
-
     def add_partition(self) -> None:
         count = KafkaAdmin(self.client).topics([self.topic])[self.topic].partitions
         self._admin.create_partitions([NewPartitions(self.topic, count + 1)])[self.topic].result()

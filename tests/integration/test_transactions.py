@@ -6,13 +6,13 @@ import threading
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from streamml.adapters.kafka import transactions
 from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.engine.engine import Engine
 from streamml.ops.embedded.kafka import EmbeddedKafka
-from tests.conformance.grounds import KafkaGround
-from tests.integration.test_worker import Job, event
+from tests.integration.test_worker import PARTITIONS, Job, event
 
 pytestmark = pytest.mark.integration
 
@@ -68,21 +68,21 @@ def test_d2_a_commit_whose_answer_is_lost_is_made_once(job: Job, made: bool) -> 
 
 
 def test_d2_l2_an_output_topic_that_takes_nothing_is_named_and_all_is_scored_once_when_it_does(
-    kafka: EmbeddedKafka, job: Job, monkeypatch: pytest.MonkeyPatch
+    job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """D2.2, L2.3."""
     monkeypatch.setattr(transactions, "LONG_S", 1.0)
-    total = 100
-    ground = KafkaGround(kafka)
-    ground.configure(f"{job.name}.out", "min.insync.replicas", "2")
+    total, topic = 100, f"{job.name}.out"
+    admin = AdminClient({"bootstrap.servers": job.servers})
+    admin.delete_topics([topic])[topic].result()
     job.produce([event(number, 1.0) for number in range(total)])
     worker = job.worker()
     told = threading.Event()
 
     def settled(engine: Engine) -> bool:
-        if f"{job.name}.out" in worker.ready().reason:
+        if not told.is_set() and repr(topic) in worker.ready().reason:
             told.set()
-            ground.configure(f"{job.name}.out", "min.insync.replicas", "1")
+            admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result()
         return engine.statistics.predictions >= total
 
     worker.run(until=settled)
