@@ -39,7 +39,7 @@ _LAST_PORT: Final = 65_535
     type=click.IntRange(1, 86_400),
     default=60,
     show_default=True,
-    help="With --until-caught-up: give up, with exit code 3, after so many seconds without an answer.",
+    help="With --until-caught-up: give up, with exit code 3, after so many seconds without an answer of broker or store.",
 )
 @click.option(
     "--metrics-port", type=int, help="Serve Prometheus metrics here; with several workers, from here upwards."

@@ -348,7 +348,7 @@ def test_l2_a_step_that_does_not_come_back_ends_the_worker_with_the_stacks_of_it
     written = (shell.folder / "payments.py").read_text()
     hanging = "import threading\n\ndef to_matrix(columns):\n    threading.Event().wait()"
     (shell.folder / "stuck.py").write_text(written.replace("def to_matrix(columns):", hanging))
-    shell.environment["STREAMML_WORKER_STUCK_AFTER_MS"] = "2000"
+    shell.environment |= {"STREAMML_WORKER_STUCK_AFTER_MS": "5100", "STREAMML_WORKER_DRAIN_MS": "100"}
     shell.produce(10)
     process = shell.start("run", "stuck.py")
     err = process.communicate(timeout=60)[1]
