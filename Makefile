@@ -9,8 +9,10 @@ DEMO_STAMP := $(VENV)/.demo-ready
 # Modules are compiled once, those of a worker right after the install, and not at every start: that would cost it two seconds.
 unexport PYTHONDONTWRITEBYTECODE
 A_WORKERS := streamml.ops.run, streamml.adapters.models.onnx, streamml.adapters.redis.store, onnxruntime, pyarrow.parquet
+TORCH := .venv-torch
+TORCH_STAMP := $(TORCH)/.ready
 
-.PHONY: demo bench chaos test mistakes lint types layers check clean
+.PHONY: demo bench chaos test test-torch mistakes lint types layers check clean
 
 # $(1): constraints file
 define install
@@ -53,6 +55,17 @@ mistakes: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
+# What `make test` leaves out, as PyTorch is large.
+$(TORCH_STAMP): constraints/dev.txt pyproject.toml
+	@echo "Setting up $(TORCH): PyTorch and the packages of $(VENV); about 3 GB to download on Linux x86, where PyTorch brings CUDA" >&2
+	@test -x $(TORCH)/bin/python || $(PYTHON) -m venv $(TORCH)
+	@$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints/dev.txt
+	@$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[torch]"
+	@touch $@
+
+test-torch: $(TORCH_STAMP)
+	$(TORCH)/bin/python -m pytest tests/conformance/test_torch_models.py $(ARGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -66,4 +79,4 @@ layers: $(STAMP)
 check: lint types layers
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TORCH) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from streamml.batch.column import ColumnType, boolean, f4, f8, i4, i8, text, timestamp
     from streamml.topology.features import FeatureSet
-    from streamml.topology.steps import (
-        PARENT,
-        Batching,
-        Explode,
-        FeatureLookup,
-        Filter,
-        Onnx,
-        Output,
-        Transform,
-        failures,
-    )
+    from streamml.topology.model_steps import Batching, Calls, Onnx, Output, Python, Torch
+    from streamml.topology.steps import PARENT, Explode, FeatureLookup, Filter, Transform, failures
     from streamml.topology.topology import DeadLetterQueue, Sink, Source, Topology
 
 __all__ = [
@@ -32,10 +23,13 @@ __all__ = [
     "Filter",
     "Explode",
     "PARENT",
+    "failures",
     "Onnx",
+    "Python",
+    "Torch",
     "Output",
     "Batching",
-    "failures",
+    "Calls",
     "ColumnType",
     "boolean",
     "i4",
@@ -49,8 +43,9 @@ __all__ = [
 _HOMES: Final = {
     "streamml.topology.topology": ("Topology", "Source", "Sink", "DeadLetterQueue"),
     "streamml.topology.features": ("FeatureSet",),
-    "streamml.topology.steps": __all__[5:14],
-    "streamml.batch.column": __all__[14:],
+    "streamml.topology.steps": __all__[5:11],
+    "streamml.topology.model_steps": __all__[11:17],
+    "streamml.batch.column": __all__[17:],
 }
 
 

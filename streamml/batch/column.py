@@ -97,6 +97,15 @@ class ColumnType:
         return ColumnType(found["kind"], shape, nullable=found["null"] is not None)
 
 
+def column_types(columns: Mapping[str, str | ColumnType]) -> dict[str, ColumnType]:
+    """Declared columns with each spelling read.
+
+    Raises:
+        ValueError: a spelling names no column type.
+    """
+    return {name: ColumnType.parse(declared) for name, declared in columns.items()}
+
+
 boolean: Final = ColumnType("bool")
 i4: Final = ColumnType("i4")
 i8: Final = ColumnType("i8")

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "resume": "Have them go on, after a storm of dead letters too.",
     "check": "List every problem of a topology.",
     "predict": "Try a topology on a file of events; no broker, no Redis.",
+    "model": "Convert a trained scikit-learn or LightGBM model to ONNX, and show how far the two differ.",
     "topics": "Make the topics of a topology.",
     "acls": "Print the least rights on Kafka and Redis that a topology's worker needs.",
     "features": "Load feature sets into Redis; list, show, roll back and prune versions.",

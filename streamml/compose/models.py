@@ -11,7 +11,8 @@ from streamml.errors import ConfigError, ModelRejected, StreamMLError, TopologyE
 from streamml.ports.model import Model
 from streamml.settings.settings import ModelSettings
 from streamml.topology.check import problems
-from streamml.topology.steps import Onnx
+from streamml.topology.check_models import own_problems
+from streamml.topology.model_steps import ModelStep, Python, Torch
 from streamml.topology.topology import Topology
 
 _LOG: Final = logging.getLogger("streamml.models")
@@ -32,19 +33,16 @@ def load_models(topology: Topology, repository: Path, settings: ModelSettings) -
 
 def find_models(topology: Topology, repository: Path, settings: ModelSettings) -> tuple[dict[str, Model], list[str]]:
     """The models that can be loaded, by name, warm; and every problem of the topology and of the models that it names."""
-    from streamml.adapters.models.onnx import OnnxModel
-    from streamml.adapters.models.onnx_session import OnnxSettings
-    from streamml.adapters.models.repository import find
-
-    onnx = OnnxSettings(tuple(settings.providers), settings.threads, device=settings.device)
     models: dict[str, Model] = {}
     wrong: list[str] = []
     try:
         for step in topology.steps:
-            if not isinstance(step, Onnx) or step.name in models:
+            if not isinstance(step, ModelStep) or step.name in models:
+                continue
+            if isinstance(step, Python) and any(own_problems(step)):
                 continue
             try:
-                models[step.name] = OnnxModel.load(find(repository, step.name, step.version), onnx)
+                models[step.name] = load_model(step, repository, settings)
             except ConfigError as error:
                 wrong += error.problems
         signatures = {name: model.signature for name, model in models.items()}
@@ -52,6 +50,30 @@ def find_models(topology: Topology, repository: Path, settings: ModelSettings) -
     except BaseException:
         close_all(models)
         raise
+
+
+def load_model(step: ModelStep, repository: Path, settings: ModelSettings) -> Model:
+    """The model of one step, loaded and not yet warm.
+
+    Raises:
+        ConfigError: it cannot be; with every problem that could be found.
+    """
+    if isinstance(step, Python):
+        from streamml.adapters.models.python import PythonModel
+
+        return PythonModel.load(step)
+    from streamml.adapters.models.repository import find
+
+    if isinstance(step, Torch):
+        from streamml.adapters.models.torch import TorchModel, TorchSettings
+
+        device = f"cuda:{settings.device}" if "cuda" in settings.providers else "cpu"
+        return TorchModel.load(step, repository, TorchSettings(device, settings.threads))
+    from streamml.adapters.models.onnx import OnnxModel
+    from streamml.adapters.models.onnx_session import OnnxSettings
+
+    onnx = OnnxSettings(tuple(settings.providers), settings.threads, device=settings.device)
+    return OnnxModel.load(find(repository, step.name, step.version), onnx)
 
 
 def close_all(models: Mapping[str, Model]) -> None:
@@ -76,7 +98,9 @@ def warm(topology: Topology, models: Mapping[str, Model]) -> list[str]:
 
     found: list[str] = []
     for step in topology.steps:
-        if not isinstance(step, Onnx) or step.name not in models or step.batching.max_batch_size < 1:
+        if not isinstance(step, ModelStep) or step.name not in models or step.batching.max_batch_size < 1:
+            continue
+        if isinstance(step, Python) and not step.warm_up:
             continue
         most = step.batching.max_batch_size
         try:

@@ -24,8 +24,9 @@ from streamml.stages.model import RunModel
 from streamml.stages.stage import Operator, Stage
 from streamml.topology.check import PROVENANCE_FIELDS, outputs_of
 from streamml.topology.duration import seconds
+from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.plan import Plan, StagePlan, plan
-from streamml.topology.steps import Explode, FeatureLookup, Filter, Onnx, Step, Transform
+from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import Topology
 
 
@@ -98,7 +99,7 @@ def engine_config(
 
 
 def _policy(stage: StagePlan, topology: Topology, models: Mapping[str, Model], costs: Costs) -> BatchPolicy:
-    step = next((step for step in stage.steps if isinstance(step, Onnx) and step.batching.latency_budget), None)
+    step = next((step for step in stage.steps if isinstance(step, ModelStep) and step.batching.latency_budget), None)
     budget = None
     if step is not None and step.batching.latency_budget is not None:
         budget = LatencyBudget(
@@ -137,7 +138,7 @@ def _encode(
     topology: Topology, models: Mapping[str, Model], prefixes: Sequence[str], max_bytes: int, revision: int
 ) -> Encode:
     sink = topology.sink
-    last = next((step for step in reversed(topology.steps) if isinstance(step, Onnx)), None)
+    last = next((step for step in reversed(topology.steps) if isinstance(step, ModelStep)), None)
     budget = last.batching.latency_budget if last else None
     by_event = last is not None and last.batching.budget_from == "event"
     config = EncodeConfig(
@@ -173,7 +174,7 @@ def _operator(step: Step, topology: Topology, models: Mapping[str, Model], store
             return ApplyFilter(step)
         case Explode():
             return ApplyExplode(step)
-        case Onnx():
+        case Onnx() | Python() | Torch():
             model = models[step.name]
-            inputs = {name: step.inputs.get(name, name) for name in model.signature.inputs}
-            return RunModel(model, inputs, step.outputs)
+            inputs = {name: step.feeds.get(name, name) for name in model.signature.inputs}
+            return RunModel(model, inputs, step.picks)

@@ -9,7 +9,7 @@ from typing import Final
 from streamml.engine.cost import ladder
 from streamml.errors import StreamMLError
 from streamml.ports.model import Model
-from streamml.topology.steps import Onnx
+from streamml.topology.model_steps import ModelStep, Python
 from streamml.topology.topology import Topology
 
 _LOG: Final = logging.getLogger("streamml.models")
@@ -27,7 +27,10 @@ def sweep(topology: Topology, models: Mapping[str, Model]) -> dict[str, dict[int
 
     costs: dict[str, dict[int, float]] = {}
     for step in topology.steps:
-        if isinstance(step, Onnx) and step.batching.latency_budget is not None:
+        # Each call of somebody's API has its price.
+        if isinstance(step, Python) and not step.warm_up:
+            continue
+        if isinstance(step, ModelStep) and step.batching.latency_budget is not None:
             try:
                 costs[step.name] = warm_up(models[step.name], ladder(step.batching.max_batch_size), repeats=3)
             except StreamMLError as error:

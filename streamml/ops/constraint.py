@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any, Final
 
 from streamml.compose.drain import MEMORY, PRODUCE, READ
-from streamml.topology.steps import FeatureLookup, Onnx
+from streamml.topology.model_steps import ModelStep
+from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
 BASELINE: Final = "everything real"
@@ -86,7 +87,7 @@ def _advice(constraint: str | None, speed_ups: Mapping[str, float], topology: To
     names = {step.name: step for step in topology.steps}
     if isinstance(names[constraint], FeatureLookup):
         return _advice_on_features(speed_ups.get(constraint), speed_ups.get(MEMORY))
-    if isinstance(names[constraint], Onnx):
+    if isinstance(names[constraint], ModelStep):
         return (
             f"The model {constraint} is the constraint: a larger max_batch_size, more threads ([model] threads), a smaller or "
             "quantised model, a GPU, or more workers."

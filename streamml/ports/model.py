@@ -28,6 +28,14 @@ class Signature:
     outputs: Mapping[str, Tensor]
 
 
+class PartialAnswer(dict[str, Array]):
+    """A model's answer of which some rows hold nothing: arrays by output name, and, by row, one sentence that says why."""
+
+    def __init__(self, outputs: Mapping[str, Array], failed: Mapping[int, str]) -> None:
+        super().__init__(outputs)
+        self.failed = failed
+
+
 class Model(Protocol):
     """A loaded version of a model. `run` is called from one thread at a time."""
 
@@ -42,6 +50,8 @@ class Model(Protocol):
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Score ``n`` ≥ 1 rows: arrays ``[n, *row shape]`` by input name to arrays ``[n, *row shape]`` by output name.
+
+        A model that knows which rows it cannot score answers a `PartialAnswer`. Its sentences go into dead letters.
 
         Raises:
             ModelOutOfMemory: for these rows; fewer may fit.

@@ -10,10 +10,10 @@ from streamml.batch.column import Array
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
 from streamml.errors import ModelOutOfMemory, ModelRejected
-from streamml.ports.model import Model
+from streamml.ports.model import Model, PartialAnswer
 from streamml.stages.fitting import FittingRows
 from streamml.stages.isolate import isolate
-from streamml.topology.steps import Output
+from streamml.topology.model_steps import Output
 
 
 class RunModel:
@@ -47,7 +47,13 @@ class RunModel:
         """See `Operator.apply`."""
         passed, failed = isolate(self._call, batch, self._explain, self._fitting)
         ended = [dead_letters(row.origin, [failure]) for row, failure in failed]
-        parts = [part.with_columns(columns) for part, columns in passed]
+        parts: list[MicroBatch] = []
+        for part, (columns, unscored) in passed:
+            whole = part.with_columns(columns)
+            if unscored:
+                whole, refused = self._without(whole, unscored)
+                ended.append(refused)
+            parts.append(whole)
         if not parts:
             return batch.take(slice(0, 0)), ended
         scored = MicroBatch.join(parts)
@@ -58,11 +64,19 @@ class RunModel:
             scored = scored.take(~bad)
         return scored, ended
 
-    def _call(self, batch: MicroBatch) -> dict[str, Array]:
+    def _call(self, batch: MicroBatch) -> tuple[dict[str, Array], Mapping[int, str]]:
         answer = self._model.run(
             {name: self._input(name, batch.columns[column]) for name, column in self._inputs.items()}
         )
-        return {column: _pick(answer[output.tensor], output.column) for column, output in self._outputs.items()}
+        columns = {column: _pick(answer[output.tensor], output.column) for column, output in self._outputs.items()}
+        return columns, answer.failed if isinstance(answer, PartialAnswer) else {}
+
+    def _without(self, batch: MicroBatch, unscored: Mapping[int, str]) -> tuple[MicroBatch, Outcomes]:
+        """The batch without the rows that the model gave up on, and these as dead letters."""
+        bad = np.zeros(len(batch), np.bool_)
+        bad[list(unscored)] = True
+        failures = [Failure(self.name, "ModelRejected", unscored[row], self._label) for row in sorted(unscored)]
+        return batch.take(~bad), dead_letters(batch.origin.take(bad), failures)
 
     def _input(self, name: str, column: Array) -> Array:
         """A column ``[n]`` as ``[n, 1]`` where the model wants that."""

@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike
 from streamml.adapters.memory.model import FunctionModel
 from streamml.adapters.models.tensors import NUMPY
 from streamml.batch.column import Array, ColumnType
-from streamml.compose.models import check
+from streamml.compose.models import check, load_model
 from streamml.errors import ConfigError, TopologyError
 from streamml.ports.model import Model, Signature, Tensor
 from streamml.schema.contract import Contract
-from streamml.topology.check import Flow, columns_after, outputs_of
-from streamml.topology.steps import Onnx
+from streamml.settings.settings import ModelSettings
+from streamml.topology.check import columns_after, outputs_of
+from streamml.topology.check_models import Flow
+from streamml.topology.model_steps import ModelStep
 from streamml.topology.topology import Topology
 
 StandIn = Callable[[Mapping[str, Array]], Mapping[str, ArrayLike]]
@@ -36,7 +38,7 @@ def models_of(topology: Topology, given: Mapping[str, Model | StandIn], reposito
     Raises:
         TopologyError: the topology is wrong, a model is missing or does not fit, or ``given`` names one that no step does.
     """
-    steps = [(place, step) for place, step in enumerate(topology.steps) if isinstance(step, Onnx)]
+    steps = [(place, step) for place, step in enumerate(topology.steps) if isinstance(step, ModelStep)]
     names = {step.name for _, step in steps}
     wrong = [
         f"The test gives a model {name!r}, which no step names; there are {', '.join(sorted(names)) or 'none'}."
@@ -50,7 +52,7 @@ def models_of(topology: Topology, given: Mapping[str, Model | StandIn], reposito
         own = given.get(step.name)
         try:
             if own is None:
-                models[step.name] = _stored(step, repository)
+                models[step.name] = load_model(step, repository, ModelSettings())
             elif callable(own):
                 models[step.name] = function_model(topology, place, own, models)
             else:
@@ -72,8 +74,8 @@ def function_model(topology: Topology, place: int, function: StandIn, before: Ma
         before: models of earlier steps.
     """
     step = topology.steps[place]
-    assert isinstance(step, Onnx)
-    signature = Signature(_inputs(topology, place, step, before), _outputs(topology, step))
+    assert isinstance(step, ModelStep)
+    signature = step.declared or Signature(_inputs(topology, place, step, before), _outputs(topology, step))
 
     def typed(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         answer = function(inputs)
@@ -82,21 +84,14 @@ def function_model(topology: Topology, place: int, function: StandIn, before: Ma
     return FunctionModel(step.name, step.version or "test", signature, typed)
 
 
-def _stored(step: Onnx, repository: Path) -> Model:
-    from streamml.adapters.models.onnx import OnnxModel
-    from streamml.adapters.models.repository import find
-
-    return OnnxModel.load(find(repository, step.name, step.version))
-
-
 def _as(answer: ArrayLike, tensor: Tensor | None) -> Array:
     return np.asarray(answer) if tensor is None else np.asarray(answer, NUMPY[tensor.dtype])
 
 
-def _inputs(topology: Topology, place: int, step: Onnx, before: Mapping[str, Model]) -> dict[str, Tensor]:
+def _inputs(topology: Topology, place: int, step: ModelStep, before: Mapping[str, Model]) -> dict[str, Tensor]:
     signatures = {name: model.signature for name, model in before.items()}
     flow, _ = columns_after(topology, place, signatures)
-    named = step.inputs or {name: name for name in _made_before(topology, place, flow, signatures)}
+    named = step.feeds or {name: name for name in _made_before(topology, place, flow, signatures)}
     found = {name: _tensor(flow.get(column)) for name, column in named.items()}
     inputs = {name: tensor for name, tensor in found.items() if tensor is not None}
     if not inputs:
@@ -122,10 +117,10 @@ def _tensor(column: ColumnType | None) -> Tensor | None:
     return Tensor(_TENSOR_OF[column.kind], column.shape)
 
 
-def _outputs(topology: Topology, step: Onnx) -> dict[str, Tensor]:
+def _outputs(topology: Topology, step: ModelStep) -> dict[str, Tensor]:
     fields = Contract.of(topology.sink.schema).columns
     outputs: dict[str, Tensor] = {}
-    for column, output in step.outputs.items():
+    for column, output in step.picks.items():
         tensor = _tensor(fields.get(column)) or Tensor("float32", ())
         outputs[output.tensor] = tensor if output.column is None else Tensor(tensor.dtype, (None,))
     return outputs

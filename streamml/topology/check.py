@@ -8,15 +8,14 @@ from typing import Final
 
 from streamml.batch.column import ColumnType, default_problem
 from streamml.errors import ConfigError
-from streamml.ports.model import Signature, Tensor
+from streamml.ports.model import Signature
 from streamml.schema.contract import Contract
-from streamml.topology.duration import seconds
+from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
 from streamml.topology.features import FeatureSet
-from streamml.topology.steps import Batching, Explode, FeatureLookup, Filter, Onnx, Output, Step, Transform
+from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
+from streamml.topology.sentences import choice_problems, duration_problems
+from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import DeadLetterQueue, Sink, Source, Topology
-
-Flow = dict[str, ColumnType | None]
-"""Columns at one place of a topology; ``None``: of a model that was not looked at."""
 
 Signatures = Mapping[str, Signature]
 
@@ -28,7 +27,6 @@ PROVENANCE_FIELDS: Final[Mapping[str, str]] = {
 }
 _OURS: Final = "streamml"
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_OF_TENSOR: Final = {"bool": "bool", "int32": "i4", "int64": "i8", "float32": "f4", "float64": "f8", "text": "text"}
 _KEY_KINDS: Final = ("text", "bytes", "i4", "i8")
 # What may be written into a field without changing a value.
 _WIDENS: Final = {("i4", "i8"), ("i4", "f8"), ("i8", "f8"), ("f4", "f8"), ("bool", "i8")}
@@ -43,19 +41,9 @@ def problems(topology: Topology, signatures: Signatures | None = None) -> list[s
     """
     found = [*_name_problems(topology), *_source_problems(topology.source)]
     found += _dead_letter_problems(topology.dead_letters)
-    found += _version_problems(topology)
+    found += shared_name_problems(topology.steps)
     flow, wrong = columns_after(topology, len(topology.steps), signatures)
     return [*found, *wrong, *_sink_problems(topology, flow)]
-
-
-def _version_problems(topology: Topology) -> Iterator[str]:
-    versions: dict[str, set[str | None]] = {}
-    for step in topology.steps:
-        if isinstance(step, Onnx):
-            versions.setdefault(step.name, set()).add(step.version)
-    for name, named in versions.items():
-        if len(named) > 1:
-            yield f"Steps name {len(named)} versions of the model {name!r}; put one of them into a folder of its own name."
 
 
 def columns_after(topology: Topology, steps: int, signatures: Signatures | None = None) -> tuple[Flow, list[str]]:
@@ -69,13 +57,14 @@ def columns_after(topology: Topology, steps: int, signatures: Signatures | None 
         if isinstance(step, Explode) and exploded:
             found.append(f"{where} is a second Explode; a topology has one, so make all children in it.")
         exploded = exploded or isinstance(step, Explode)
-        added = outputs_of(step, (signatures or {}).get(step.name))
+        signature = (signatures or {}).get(step.name) or (step.declared if isinstance(step, ModelStep) else None)
+        added = outputs_of(step, signature)
         found += [
             f"{where} makes the column {name!r}, which is there already; give it another name."
             for name in added
             if name in flow
         ]
-        found += _step_problems(where, step, flow, (signatures or {}).get(step.name))
+        found += _step_problems(where, step, flow, signature)
         flow.update(added)
     return flow, found
 
@@ -89,8 +78,8 @@ def outputs_of(step: Step, signature: Signature | None = None) -> Flow:
             return dict(step.outputs)
         case Filter():
             return {}
-        case Onnx():
-            return {column: _output_type(output, signature) for column, output in step.outputs.items()}
+        case Onnx() | Python() | Torch():
+            return {column: output_type(output, signature) for column, output in step.picks.items()}
 
 
 def inputs_of(step: Step, signature: Signature | None = None) -> set[str]:
@@ -100,9 +89,9 @@ def inputs_of(step: Step, signature: Signature | None = None) -> set[str]:
             return {column for one in step.sets for column in one.key}
         case Transform() | Explode() | Filter():
             return set(step.inputs)
-        case Onnx():
-            names = [*step.inputs, *(signature.inputs if signature else ())]
-            return {step.inputs.get(name, name) for name in names}
+        case Onnx() | Python() | Torch():
+            names = [*step.feeds, *(signature.inputs if signature else ())]
+            return {step.feeds.get(name, name) for name in names}
 
 
 def _contract(model: type) -> Contract | None:
@@ -129,11 +118,11 @@ def _name_problems(topology: Topology) -> Iterator[str]:
 
 
 def _source_problems(source: Source) -> Iterator[str]:
-    yield from _choice("The source's start", source.start, ("earliest", "latest"))
-    yield from _choice("The source's parsing", source.parsing, ("strict", "pydantic"))
-    yield from _choice("The source's duplicate_keys", source.duplicate_keys, ("reject", "last"))
-    yield from _choice("The source's partitions_added", source.partitions_added, ("read", "stop"))
-    yield from _choice("The source's on_tombstone", source.on_tombstone, ("drop", "forward", "dead_letter"))
+    yield from choice_problems("The source's start", source.start, ("earliest", "latest"))
+    yield from choice_problems("The source's parsing", source.parsing, ("strict", "pydantic"))
+    yield from choice_problems("The source's duplicate_keys", source.duplicate_keys, ("reject", "last"))
+    yield from choice_problems("The source's partitions_added", source.partitions_added, ("read", "stop"))
+    yield from choice_problems("The source's on_tombstone", source.on_tombstone, ("drop", "forward", "dead_letter"))
     if source.max_record_bytes < 1:
         yield f"The source's max_record_bytes is {source.max_record_bytes}; it has to be at least 1."
     try:
@@ -162,11 +151,6 @@ def _dead_letter_problems(letters: DeadLetterQueue) -> Iterator[str]:
         yield f"The dead-letter min_sample is {letters.min_sample}; it has to be at least 1."
 
 
-def _choice(what: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
-    if value not in allowed:
-        yield f"{what} is {value!r}; choose among {', '.join(allowed)}."
-
-
 def _input_problems(where: str, step: Step, flow: Flow) -> Iterator[str]:
     for name in sorted(inputs_of(step) - flow.keys()):
         yield f"{where} reads the column {name!r}, which nothing before it makes; there are {', '.join(flow) or 'none'}."
@@ -179,12 +163,8 @@ def _step_problems(where: str, step: Step, flow: Flow, signature: Signature | No
                 yield f"{where} looks up nothing; give it a FeatureSet."
             for one in step.sets:
                 yield from _set_problems(f"{where}: feature set {one.name!r}", one, flow)
-        case Onnx():
-            yield from _batching_problems(where, step.batching)
-            if not step.outputs:
-                yield f"{where} has no outputs; say which of the model's become columns."
-            if signature is not None:
-                yield from _model_problems(where, step, flow, signature)
+        case Onnx() | Python() | Torch():
+            yield from model_problems(where, step, flow, signature)
         case _:
             if not callable(step.function):
                 yield f"{where} has a function that cannot be called: {type(step.function).__name__}."
@@ -201,11 +181,11 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
         yield f"{where} has no columns; declare what is stored."
     policies = {"if_missing": one.if_missing, "if_stale": one.if_stale}
     for policy, value in policies.items():
-        yield from _choice(f"{where}: {policy}", value, ("default", "dead_letter", "fail"))
-    yield from _choice(f"{where}: if_unavailable", one.if_unavailable, ("wait", "default"))
+        yield from choice_problems(f"{where}: {policy}", value, ("default", "dead_letter", "fail"))
+    yield from choice_problems(f"{where}: if_unavailable", one.if_unavailable, ("wait", "default"))
     if not 0 <= one.max_default_ratio <= 1:
         yield f"{where} has max_default_ratio {one.max_default_ratio}; it has to be from 0 to 1."
-    yield from _duration(f"{where}: ttl", one.ttl)
+    yield from duration_problems(f"{where}: ttl", one.ttl)
     defaults = "default" in (one.if_missing, one.if_stale, one.if_unavailable)
     for name, declared in one.columns.items():
         if not declared.numeric and declared.kind != "timestamp":
@@ -218,83 +198,13 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
             yield f"{where} has the column {name!r} with a default that {wrong}: {declared.default!r}; correct it."
 
 
-def _batching_problems(where: str, batching: Batching) -> Iterator[str]:
-    if batching.max_batch_size < 1:
-        yield f"{where} has max_batch_size {batching.max_batch_size}; it has to be at least 1."
-    yield from _choice(f"{where}: budget_from", batching.budget_from, ("record", "event"))
-    yield from _duration(f"{where}: latency_budget", batching.latency_budget)
-    yield from _choice(f"{where}: on_late", batching.on_late, ("score", "last", "dead_letter"))
-    if batching.on_late != "score" and batching.latency_budget is None:
-        yield f"{where} has on_late {batching.on_late!r} and no latency_budget, so nothing is late; set one."
-
-
-def _duration(what: str, spelling: str | None) -> Iterator[str]:
-    try:
-        if spelling is not None and seconds(spelling) <= 0:
-            yield f"{what} is {spelling!r}; it has to be longer than nothing."
-    except ValueError as error:
-        yield f"{what}: {error}"
-
-
-def _model_problems(where: str, step: Onnx, flow: Flow, signature: Signature) -> Iterator[str]:
-    yield from (
-        f"{where} feeds the input {name!r}, which the model has not; it has {', '.join(signature.inputs)}."
-        for name in step.inputs
-        if name not in signature.inputs
-    )
-    for name, tensor in signature.inputs.items():
-        column = step.inputs.get(name, name)
-        if column not in flow:
-            if name not in step.inputs:
-                yield f"{where}: nothing feeds the model's input {name!r}; make a column of that name, or map one to it by inputs=."
-        elif (declared := flow[column]) is not None:
-            yield from _feed_problems(where, column, declared, name, tensor)
-    for column, output in step.outputs.items():
-        yield from _output_problems(where, column, output, signature)
-
-
-def _feed_problems(where: str, column: str, declared: ColumnType, name: str, tensor: Tensor) -> Iterator[str]:
-    if declared.nullable:
-        yield f"{where} feeds {name!r} by the nullable column {column!r}; fill it by a Transform first."
-    if declared.kind not in ("object", _OF_TENSOR.get(tensor.dtype)):
-        yield f"{where} feeds {name!r}, {tensor}, by {column!r} of type {declared}; convert it by a Transform."
-    shapes = (declared.shape, (*declared.shape, 1))
-    if declared.kind not in ("object", "text") and not any(_fits(shape, tensor.shape) for shape in shapes):
-        yield f"{where} feeds {name!r}, {tensor}, by {column!r} of type {declared}; the shapes of a row differ."
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(want in (None, size) for size, want in zip(shape, wanted, strict=True))
-
-
-def _output_problems(where: str, column: str, output: Output, signature: Signature) -> Iterator[str]:
-    tensor = signature.outputs.get(output.tensor)
-    if tensor is None:
-        yield f"{where} takes {column!r} from the output {output.tensor!r}, which the model has not; it has {', '.join(signature.outputs)}."
-    elif output.column is not None:
-        width = tensor.shape[0] if len(tensor.shape) == 1 else None
-        if len(tensor.shape) != 1 or (width is not None and not 0 <= output.column < width):
-            yield f"{where} takes column {output.column} of {output.tensor!r}, which is {tensor}; it has no such column."
-
-
-def _output_type(output: Output, signature: Signature | None) -> ColumnType | None:
-    tensor = signature.outputs.get(output.tensor) if signature else None
-    if tensor is None:
-        return None
-    kind = _OF_TENSOR.get(tensor.dtype, "object")
-    shape = () if output.column is not None or tensor.shape == (1,) else tensor.shape
-    if any(size is None for size in shape):
-        return ColumnType("object")
-    return ColumnType(kind, tuple(size for size in shape if size is not None))
-
-
 def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
     sink = topology.sink
-    yield from _choice("The sink's provenance", sink.provenance, ("header", "fields"))
-    yield from _choice("The sink's order", sink.order, ("partition", "none"))
+    yield from choice_problems("The sink's provenance", sink.provenance, ("header", "fields"))
+    yield from choice_problems("The sink's order", sink.order, ("partition", "none"))
     yield from _header_problems(sink)
     for step in topology.steps:
-        if isinstance(step, Onnx) and step.batching.on_late == "last" and sink.order == "partition":
+        if isinstance(step, ModelStep) and step.batching.on_late == "last" and sink.order == "partition":
             yield f'{step.name!r} has on_late "last", which gives up the order of rows, and the sink keeps it; set Sink(order="none").'
     if sink.key is not None and sink.key not in flow:
         yield f"The sink's key {sink.key!r} is no column; there are {', '.join(flow)}."

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from streamml.ports.model import Signature
 from streamml.topology.check import inputs_of, outputs_of
-from streamml.topology.steps import Explode, FeatureLookup, Onnx, Step
+from streamml.topology.model_steps import ModelStep
+from streamml.topology.steps import Explode, FeatureLookup, Step
 from streamml.topology.topology import Topology
 
 DEFAULT_ROWS = 4096
@@ -60,14 +61,14 @@ def _cut(steps: tuple[Step, ...]) -> list[tuple[Step, ...]]:
     groups: list[list[Step]] = [[]]
     for index, step in enumerate(steps):
         groups[-1].append(step)
-        ends = isinstance(step, (FeatureLookup, Onnx, Explode))
-        if ends and any(isinstance(later, (FeatureLookup, Onnx)) for later in steps[index + 1 :]):
+        ends = isinstance(step, FeatureLookup | ModelStep | Explode)
+        if ends and any(isinstance(later, FeatureLookup | ModelStep) for later in steps[index + 1 :]):
             groups.append([])
     return [tuple(group) for group in groups]
 
 
 def _max_rows(steps: tuple[Step, ...]) -> int:
-    return min([step.batching.max_batch_size for step in steps if isinstance(step, Onnx)], default=DEFAULT_ROWS)
+    return min([step.batching.max_batch_size for step in steps if isinstance(step, ModelStep)], default=DEFAULT_ROWS)
 
 
 def _read_at_the_end(topology: Topology) -> set[str]:
@@ -77,6 +78,6 @@ def _read_at_the_end(topology: Topology) -> set[str]:
 
 def _reads_event_time(topology: Topology) -> bool:
     return any(
-        isinstance(step, FeatureLookup) or (isinstance(step, Onnx) and step.batching.budget_from == "event")
+        isinstance(step, FeatureLookup) or (isinstance(step, ModelStep) and step.batching.budget_from == "event")
         for step in topology.steps
     )

@@ -42,7 +42,7 @@ from streamml.schema.contract import Contract
 from streamml.stages.codec import Decode, Encode, EncodeConfig
 from streamml.stages.model import RunModel
 from streamml.stages.stage import Stage
-from streamml.topology.steps import Output
+from streamml.topology.model_steps import Output
 
 pytestmark = pytest.mark.integration
 

@@ -50,7 +50,7 @@ def test_no_module_is_called_by_what_says_nothing() -> None:
 
 
 def test_no_pickle_is_loaded_anywhere() -> None:
-    """L5.1."""
+    """L5.1, L5.3: but for the offline conversion of a trained model."""
     loads = re.compile(r"\b(pickle|cloudpickle|joblib|torch\.load|allow_pickle=True|marshal)\b")
     found = [
         f"{path.relative_to(ROOT)}: {line}"
@@ -58,4 +58,4 @@ def test_no_pickle_is_loaded_anywhere() -> None:
         for line in path.read_text().splitlines()
         if re.search(r"^\s*(import|from)\s", line) and loads.search(line)
     ]
-    assert found == []
+    assert found == ["streamml/adapters/models/conversion.py:     import joblib"]

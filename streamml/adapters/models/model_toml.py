@@ -4,9 +4,9 @@
 
     name = "flight-delay"
     version = "1"
-    sha256 = "…"                       # of model.onnx
+    sha256 = "…"                       # of the model's file
 
-    [files]                            # of every other file that model.onnx pulls in; left out where there is none
+    [files]                            # of every other file that belongs to it; left out where there is none
     "weights.bin" = "…"
 
     [signature.inputs.x]               # in the model file's order
@@ -36,10 +36,18 @@ from typing import Final
 import numpy as np
 
 from streamml.adapters.models.onnx_file import external_files
+from streamml.adapters.models.pt2_archive import without_code
 from streamml.adapters.models.tensors import NUMPY
 from streamml.ports.model import Signature, Tensor
 
 Table = Mapping[str, object]
+
+ONNX: Final = "model.onnx"
+PT2: Final = "model.pt2"
+SAFETENSORS: Final = "model.safetensors"
+SAMPLE: Final = "sample.npz"
+FILES: Final = {ONNX: "an ONNX model", PT2: "an archive of torch.export", SAFETENSORS: "a safetensors file"}
+"""What a version of a model may be, by the name of its file."""
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -97,7 +105,7 @@ def write_toml(
     metrics: Table | None = None,
     made: Table | None = None,
 ) -> Path:
-    """Write ``model.toml`` beside the ``model.onnx`` in ``folder`` and return its path.
+    """Write ``model.toml`` beside the model's file in ``folder`` and return its path.
 
     Args:
         folder: ``<root>/<name>/<version>``; name and version are taken from it.
@@ -106,11 +114,11 @@ def write_toml(
         made: how the model was made: data, code, seeds; becomes the table ``[made]``.
 
     Raises:
-        ValueError: the file is not an ONNX model.
+        ValueError: the file is none that can be a model.
         TypeError: a value is neither text, number, truth value nor a list of them.
     """
-    model = folder / "model.onnx"
-    others = sorted(external_files(model))
+    model = next((folder / name for name in FILES if (folder / name).is_file()), folder / ONNX)
+    others = sorted(files_of(model))
     tables: dict[str, Table] = {
         "": {"name": folder.resolve().parent.name, "version": folder.resolve().name, "sha256": sha256_of(model)},
         "files": {name: sha256_of(folder / name) for name in others},
@@ -123,6 +131,21 @@ def write_toml(
     lines = [line for title, table in tables.items() for line in _lines(title, table)]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def files_of(model: Path) -> frozenset[str]:
+    """Names of the other files that belong to a model's.
+
+    Raises:
+        ValueError: the file is not what its name says.
+        OSError: it cannot be read.
+    """
+    if model.name == ONNX:
+        return external_files(model)
+    sample = model.with_name(SAMPLE)
+    if model.name == PT2:
+        without_code(model)
+    return frozenset({SAMPLE} if sample.is_file() else ())
 
 
 def _described(tensor: Tensor) -> Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from streamml.adapters.models.onnx_session import OnnxSettings, open_session, read_signature
@@ -41,12 +42,24 @@ class OnnxModel:
         Raises:
             ConfigError: the runtime, a provider or the model is not usable; with every problem that could be found.
         """
-        session = open_session(files.model, settings or OnnxSettings())
-        signature, problems = read_signature(files.model, session)
-        problems = problems or list(signature_problems(files, signature))
+        model = cls.from_file(files.model, files.name, files.version, settings)
+        problems = list(signature_problems(files, model.signature))
         if problems:
             raise ConfigError(problems)
-        return cls(files.name, files.version, signature, session)
+        return model
+
+    @classmethod
+    def from_file(cls, path: Path, name: str, version: str, settings: OnnxSettings | None = None) -> OnnxModel:
+        """Open a session on a file that is in no repository.
+
+        Raises:
+            ConfigError: as `load`.
+        """
+        session = open_session(path, settings or OnnxSettings())
+        signature, problems = read_signature(path, session)
+        if problems:
+            raise ConfigError(problems)
+        return cls(name, version, signature, session)
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """Finds a version of a model in a model repository, and vouches for its files.
 
-A repository is a folder of ``<name>/<version>/model.onnx`` beside ``model.toml``, as Triton and TF Serving lay theirs
+A repository is a folder of ``<name>/<version>/model.onnx``, ``model.pt2`` or ``model.safetensors`` beside ``model.toml``, as Triton and TF Serving lay theirs
 out; `streamml.adapters.models.model_toml` has what the latter holds. Everything is checked without opening the model.
 """
 
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streamml.adapters.models.model_toml import Table, read_signature, read_toml, sha256_of
-from streamml.adapters.models.onnx_file import external_files
+from streamml.adapters.models.model_toml import FILES, ONNX, Table, files_of, read_signature, read_toml, sha256_of
 from streamml.errors import ConfigError
 from streamml.ports.model import Signature
 
@@ -33,7 +32,7 @@ class ModelFiles:
 
     Args:
         folder: ``<root>/<name>/<version>``.
-        model: the ``model.onnx`` in it.
+        model: the model's file in it.
         signature: as ``model.toml`` declares it; held against the file when the model is loaded.
         document: everything in ``model.toml``.
     """
@@ -59,14 +58,17 @@ def versions(root: Path, name: str) -> tuple[str, ...]:
     return tuple(sorted(folders, key=_order, reverse=True))
 
 
-def find(root: Path, name: str, version: str | None = None) -> ModelFiles:
+def find(root: Path, name: str, version: str | None = None, *, file: str = ONNX) -> ModelFiles:
     """The files of a version of a model; ``None`` takes the highest number.
+
+    Args:
+        file: the model's, one of those that `FILES` has.
 
     Raises:
         ConfigError: with every problem there is; each says what to do.
     """
     folder = _folder(root, name, version)
-    model, described = folder / "model.onnx", folder / "model.toml"
+    model, described = folder / file, folder / "model.toml"
     problems = list(_absences(model, described))
     document, unreadable = read_toml(described) if described.is_file() else (None, [])
     problems += unreadable
@@ -153,15 +155,15 @@ def _corruptions(model: Path, document: Table | None) -> Iterator[str]:
     """What is wrong with the content of the model's file and of those that it pulls in."""
     external: frozenset[str] = frozenset()
     try:
-        external = external_files(model)
+        external = files_of(model)
     except ValueError as error:
-        yield f"{model} is not an ONNX model: {error}. Export it to ONNX; nothing else is loaded, above all no pickle."
+        yield f"{model} is not {FILES[model.name]}: {error}. Export it anew; nothing else is loaded, above all no pickle."
     except OSError as error:
         yield f"{model} cannot be read ({error}); let the worker's user read it."
         return
     if document is None:
         return
-    yield from _checksum_problems(model.parent, "model.onnx", document.get("sha256"), "sha256")
+    yield from _checksum_problems(model.parent, model.name, document.get("sha256"), "sha256")
     files = document.get("files")
     sums: Table = files if isinstance(files, dict) else {}
     for location in sorted(external | sums.keys()):

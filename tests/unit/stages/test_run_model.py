@@ -14,7 +14,7 @@ from streamml.batch.outcome import Outcomes
 from streamml.errors import ModelBusy, ModelFault, ModelRejected
 from streamml.ports.model import Signature, Tensor
 from streamml.stages.model import RunModel
-from streamml.topology.steps import Output
+from streamml.topology.model_steps import Output
 from tests.records import failures
 
 Function = Callable[[Mapping[str, Array]], Mapping[str, Array]]
