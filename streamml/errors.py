@@ -11,6 +11,7 @@
     |  |- FeatureMissing
     |  |- FeatureStale
     |  |- StepFailed
+    |  |- DeadlineExceeded
     |  |- ModelRejected
     |  `- EncodeError
     |- TransientError         retried by policy; its stage waits
@@ -85,6 +86,10 @@ class FeatureStale(RowError):
 
 class StepFailed(RowError):
     """A transform, filter or explode function failed the row, or made a key of it that nothing can be looked up by."""
+
+
+class DeadlineExceeded(RowError):
+    """No prediction could be made within the latency budget, and ``on_late`` is ``"dead_letter"``."""
 
 
 class ModelRejected(RowError):

@@ -110,10 +110,17 @@ class MicroBatch:
     def __len__(self) -> int:
         return len(self.origin.slot)
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the columns; objects count as themselves, without what they refer to, and once if children share them."""
-        return sum(_size(column, shared=self.origin.child is not None) for column in self.columns.values())
+    def size_bytes(self, elsewhere: frozenset[str] = frozenset()) -> int:
+        """Bytes of the columns; objects count as themselves, without what they refer to, and once if children share them.
+
+        Args:
+            elsewhere: columns of which the objects are counted already; what refers to them counts.
+        """
+        shared = self.origin.child is not None
+        return sum(
+            column.nbytes if name in elsewhere else _size(column, shared=shared)
+            for name, column in self.columns.items()
+        )
 
     def take(self, index: Array | slice) -> MicroBatch:
         """The rows at ``index`` (integers, mask or slice), origin kept."""

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "dlq": "List, show, export and purge dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",
     "bench": "Measure speed against a bare client loop.",
+    "profile": "Find the step that holds a topology up.",
     "config": "Show the settings that hold.",
     "doctor": "Is this machine ready? Each check with its remedy.",
 }

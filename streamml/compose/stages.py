@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.codecs.json_encode import json_encoder
 from streamml.batch.microbatch import HEADERS, KEY
+from streamml.compose.sweep import Costs
 from streamml.engine.backpressure import Budget
 from streamml.engine.batcher import BatchPolicy
 from streamml.engine.dead_letters import DeadLetterLimit
+from streamml.engine.deadline import LatencyBudget
 from streamml.engine.engine import EngineConfig
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
@@ -20,9 +22,9 @@ from streamml.stages.functions import ApplyExplode, ApplyFilter, ApplyTransform
 from streamml.stages.lookup import LookUp
 from streamml.stages.model import RunModel
 from streamml.stages.stage import Operator, Stage
-from streamml.topology.check import PROVENANCE_FIELDS
+from streamml.topology.check import PROVENANCE_FIELDS, outputs_of
 from streamml.topology.duration import seconds
-from streamml.topology.plan import Plan, plan
+from streamml.topology.plan import Plan, StagePlan, plan
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Onnx, Step, Transform
 from streamml.topology.topology import Topology
 
@@ -40,6 +42,7 @@ def build_stages(
     *,
     max_prediction_bytes: int = 1_000_000,
     revision: int = 0,
+    around: Callable[[Operator], Operator] = lambda operator: operator,
 ) -> list[Stage]:
     """The stages of a topology that has no problems.
 
@@ -49,27 +52,39 @@ def build_stages(
         prefixes: prediction id prefixes by slot number, see `streamml.engine.assignment.SlotNames`.
         max_prediction_bytes: a larger prediction becomes a dead letter.
         revision: 0 live, a replay's number otherwise.
+        around: what each operator is exchanged for.
     """
     cut = plan_of(topology, models)
     passed_on = {HEADERS} if topology.sink.headers else set()
     if reads_keys(topology):
         passed_on.add(KEY)
+    signatures = {name: model.signature for name, model in models.items()}
+    made = {name for step in topology.steps for name in outputs_of(step, signatures.get(step.name))}
+    of_record = frozenset((cut.decoded | passed_on) - made)
     operators = [[_operator(step, topology, models, store) for step in stage.steps] for stage in cut.stages]
     operators[0].insert(0, _decode(topology, cut, prefixes, revision))
     operators[-1].append(_encode(topology, models, prefixes, max_prediction_bytes, revision))
-    return [Stage(group, stage.keep | frozenset(passed_on)) for group, stage in zip(operators, cut.stages, strict=True)]
+    return [
+        Stage([around(operator) for operator in group], stage.keep | frozenset(passed_on), of_record)
+        for group, stage in zip(operators, cut.stages, strict=True)
+    ]
 
 
 def engine_config(
-    topology: Topology, models: Mapping[str, Model], settings: WorkerSettings, worker: str
+    topology: Topology,
+    models: Mapping[str, Model],
+    settings: WorkerSettings,
+    worker: str,
+    costs: Costs | None = None,
 ) -> EngineConfig:
-    """What the engine decides by."""
+    """What the engine decides by.
+
+    Args:
+        costs: what batches take, as far as it was measured.
+    """
     letters = topology.dead_letters
     return EngineConfig(
-        stages=tuple(
-            BatchPolicy(stage.max_rows, any(isinstance(step, Explode) for step in stage.steps))
-            for stage in plan_of(topology, models).stages
-        ),
+        stages=tuple(_policy(stage, topology, models, costs or {}) for stage in plan_of(topology, models).stages),
         prediction_topic=topology.sink.topic,
         dead_letter_topic=letters.topic,
         dead_letter_limit=DeadLetterLimit(letters.max_ratio, letters.min_sample),
@@ -80,6 +95,21 @@ def engine_config(
         commit_interval_s=settings.commit_interval_ms / 1000,
         worker=worker,
     )
+
+
+def _policy(stage: StagePlan, topology: Topology, models: Mapping[str, Model], costs: Costs) -> BatchPolicy:
+    step = next((step for step in stage.steps if isinstance(step, Onnx) and step.batching.latency_budget), None)
+    budget = None
+    if step is not None and step.batching.latency_budget is not None:
+        budget = LatencyBudget(
+            seconds(step.batching.latency_budget),
+            born=topology.source.event_time if step.batching.budget_from == "event" else None,
+            on_late=step.batching.on_late,
+            step=step.name,
+            model=f"{step.name}@{models[step.name].version}",
+            measured=costs.get(step.name, {}),
+        )
+    return BatchPolicy(stage.max_rows, any(isinstance(one, Explode) for one in stage.steps), budget)
 
 
 def reads_keys(topology: Topology) -> bool:

@@ -18,6 +18,7 @@ from streamml.compose.identity import Identity, claim
 from streamml.compose.parts import Parts
 from streamml.compose.stages import build_stages, engine_config, reads_keys
 from streamml.compose.surroundings import examine
+from streamml.compose.sweep import sweep
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine
 from streamml.errors import SettingsError
@@ -66,7 +67,8 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         identity = claim(settings.brokers, group, settings.worker_id)
         undo.callback(identity.release)
         names = SlotNames({name: topics[name].id for name in topology.source.topics})
-        engine = Engine(engine_config(topology, parts.models, settings.worker, identity.name), names)
+        costs = sweep(topology, parts.models)
+        engine = Engine(engine_config(topology, parts.models, settings.worker, identity.name, costs), names)
         largest = topics[topology.sink.topic].max_message_bytes
         clock, observer = SystemClock(), observer or Observer()
         store = _guarded(parts.store, clock, observer)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.dead_letters import DeadLetterLimit
+from streamml.errors import DeadlineExceeded
 from streamml.ports.control import RUNNING, GroupState, Storm
 
 
@@ -45,13 +46,15 @@ class Brake:
         return self.withholds or (looming and not idle)
 
     def weigh(self, outcomes: Iterable[Outcomes]) -> None:
-        """Rows that ended."""
+        """Rows that ended. Those that were too late say nothing of what is wrong with records, so they do not count."""
         for block in outcomes:
-            self._rows += len(block)
-            if block.kind is Kind.DEAD_LETTER:
-                self._letters += len(block)
-                if block.values is not None:
-                    self._errors.update((failure.step, failure.error) for failure in block.values)
+            if block.kind is not Kind.DEAD_LETTER or block.values is None:
+                self._rows += len(block)
+                continue
+            errors = [(one.step, one.error) for one in block.values if one.error != DeadlineExceeded.__name__]
+            self._rows += len(errors)
+            self._letters += len(errors)
+            self._errors.update(errors)
         self._judge()
 
     def weigh_refused(self, letters: int) -> None:

@@ -288,11 +288,12 @@ class Engine:
         job = self._jobs.pop(event.job)
         self._stages[job.stage].busy = False
         result = event.result
-        size = result.batch.size_bytes if job.stage + 1 < len(self._stages) else 0
+        size = result.size_bytes
         made = len(result.batch) + sum(map(len, result.outcomes))
         # What a batch makes is bounded in rows by the largest batch, and in bytes by the budget.
         heavy = size / self._config.budget.size_bytes * self._stages[job.stage].max_rows
         self._stages[job.stage].growth = max(1.0, made / len(job.batch), heavy / len(job.batch))
+        self._stages[job.stage].batcher.learn(len(job.batch), sum(timing.seconds for timing in result.timings))
         check_conservation(job.batch, result.batch, result.outcomes)
         if len(result.batch):
             if job.stage + 1 == len(self._stages):
@@ -419,9 +420,10 @@ class Engine:
         if (state := self._brake.broke_out(now)) is not None:
             actions.append(TellGroup(state))
         slots, withheld = self._assignment.slots(), self._brake.withholds
+        self._give_up(now, actions)
         actions += self._outbox.go_on(slots, now, urgent=self._urgent, withheld=withheld)
         self._retry(now, actions)
-        self._dispatch(actions)
+        self._dispatch(now, actions)
         self._finish_drains(now, actions)
         self._commit(now, actions)
         self._set_gate(actions)
@@ -438,12 +440,25 @@ class Engine:
                 del self._jobs[number]
                 self._stages[job.stage].busy = False
 
-    def _dispatch(self, actions: list[Action]) -> None:
+    def _give_up(self, now: float, actions: list[Action]) -> None:
+        """Write dead letters of the rows that cannot make it, where a budget says so."""
+        for index, stage in enumerate(self._stages):
+            budget = self._config.stages[index].budget
+            late = stage.batcher.expired(now) if budget is not None and self._ready(index) else None
+            if budget is not None and late is not None:
+                self._end([budget.letters(late)], now, actions)
+
+    def _ready(self, index: int) -> bool:
+        """Whether a stage may get a batch."""
+        stage = self._stages[index]
+        return not stage.busy and stage.batcher.rows > 0 and not self._crowded(index + 1)
+
+    def _dispatch(self, now: float, actions: list[Action]) -> None:
         for index in reversed(range(len(self._stages))):
             stage = self._stages[index]
-            if stage.busy or not stage.batcher.rows or self._crowded(index + 1):
+            if not self._ready(index):
                 continue
-            taken = stage.batcher.take(stage.growth)
+            taken = stage.batcher.take(now, stage.growth)
             if taken is None:
                 continue
             batch, reason = taken

@@ -69,11 +69,16 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What became of a stage's batch: rows that go on, and rows that ended. Every input row is in exactly one."""
+    """What became of a stage's batch: rows that go on, and rows that ended. Every input row is in exactly one.
+
+    Args:
+        size_bytes: of the rows that go on, without what the records hold themselves, which is counted until they are settled.
+    """
 
     batch: MicroBatch
     outcomes: Sequence[Outcomes] = ()
     timings: Sequence[StepTiming] = ()
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

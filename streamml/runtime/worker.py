@@ -205,6 +205,8 @@ class Worker:
         for _ in range(_ANSWERS_A_STEP):
             if not self._answers:
                 break
+            # Time has passed in the stage that answered, and deadlines are counted in it.
+            now = self._clock.now()
             self._tell(self._answers.popleft(), now)
         for ended in self._sink.completions():
             # Of a transaction that was taken back, not everything is reported.

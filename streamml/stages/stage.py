@@ -41,13 +41,17 @@ class Operator(Protocol):
 class Stage:
     """Operators that run without a queue between them. Calls come from one thread at a time."""
 
-    def __init__(self, operators: Sequence[Operator], keep: frozenset[str] | None = None) -> None:
+    def __init__(
+        self, operators: Sequence[Operator], keep: frozenset[str] | None = None, of_record: frozenset[str] = frozenset()
+    ) -> None:
         """
         Args:
             keep: columns of the rows that go on to the next stage; ``None``: all of them.
+            of_record: columns that hold what the records hold.
         """
         self._operators = tuple(operators)
         self._keep = keep
+        self._of_record = of_record
 
     @property
     def name(self) -> str:
@@ -72,7 +76,8 @@ class Stage:
             outcomes += (piece for piece in ended if len(piece))
         if attempt > 1:
             outcomes = [_tried(piece, attempt) for piece in outcomes]
-        return StageResult(batch if self._keep is None else batch.only(self._keep), outcomes, timings)
+        batch = batch if self._keep is None else batch.only(self._keep)
+        return StageResult(batch, outcomes, timings, batch.size_bytes(self._of_record))
 
 
 def _tried(piece: Outcomes, attempt: int) -> Outcomes:

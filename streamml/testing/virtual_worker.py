@@ -6,6 +6,7 @@ import heapq
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from streamml.clock import ManualClock
 from streamml.engine.engine import Engine
@@ -200,13 +201,14 @@ class VirtualWorker:
         else:
             for timing in result.timings:
                 self.batch_rows[timing.step].append(timing.rows)
-            answer = StageDone(job.job, result)
-            took = sum(
-                self._service_time[timing.step](timing.rows)
-                for timing in result.timings
-                if timing.step in self._service_time
-            )
+            timings = [replace(timing, seconds=self._seconds(timing.step, timing.rows)) for timing in result.timings]
+            answer = StageDone(job.job, replace(result, timings=timings))
+            took = sum(timing.seconds for timing in timings)
         heapq.heappush(self._answers, (now + took, job.job, answer))
+
+    def _seconds(self, step: str, rows: int) -> float:
+        takes = self._service_time.get(step)
+        return 0.0 if takes is None else takes(rows)
 
     # -- SourceListener, called inside of poll and close
 

@@ -223,6 +223,9 @@ def _batching_problems(where: str, batching: Batching) -> Iterator[str]:
         yield f"{where} has max_batch_size {batching.max_batch_size}; it has to be at least 1."
     yield from _choice(f"{where}: budget_from", batching.budget_from, ("record", "event"))
     yield from _duration(f"{where}: latency_budget", batching.latency_budget)
+    yield from _choice(f"{where}: on_late", batching.on_late, ("score", "last", "dead_letter"))
+    if batching.on_late != "score" and batching.latency_budget is None:
+        yield f"{where} has on_late {batching.on_late!r} and no latency_budget, so nothing is late; set one."
 
 
 def _duration(what: str, spelling: str | None) -> Iterator[str]:
@@ -290,6 +293,9 @@ def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
     yield from _choice("The sink's provenance", sink.provenance, ("header", "fields"))
     yield from _choice("The sink's order", sink.order, ("partition", "none"))
     yield from _header_problems(sink)
+    for step in topology.steps:
+        if isinstance(step, Onnx) and step.batching.on_late == "last" and sink.order == "partition":
+            yield f'{step.name!r} has on_late "last", which gives up the order of rows, and the sink keeps it; set Sink(order="none").'
     if sink.key is not None and sink.key not in flow:
         yield f"The sink's key {sink.key!r} is no column; there are {', '.join(flow)}."
     elif sink.key is not None and (declared := flow[sink.key]) is not None and declared.kind not in _KEY_KINDS:

@@ -49,14 +49,17 @@ class Batching:
 
     Args:
         max_batch_size: most rows in one batch.
-        latency_budget: time from ``budget_from`` in which a prediction is wanted, as ``"50ms"``; rows that are later
-            are scored and flagged ``late``. ``None``: no budget.
+        latency_budget: time from ``budget_from`` in which a prediction is wanted, as ``"50ms"``. Batches are as large as it
+            and the measured cost of a batch allow; a later prediction is flagged ``late``. ``None``: no budget.
         budget_from: whether the budget counts from the record's timestamp or from the event's time.
+        on_late: what happens to a row that cannot make it: ``"score"`` it in its turn; ``"last"``, score it when no other
+            row waits, which needs ``Sink(order="none")``; or write a ``"dead_letter"`` with the error ``DeadlineExceeded``.
     """
 
     max_batch_size: int = 4096
     latency_budget: str | None = None
     budget_from: Literal["record", "event"] = "record"
+    on_late: Literal["score", "last", "dead_letter"] = "score"
 
 
 @dataclass(frozen=True, init=False)

@@ -76,7 +76,7 @@ MISTAKES: Final = (
     Mistake(
         "a dead letter is not counted",
         "streamml/engine/brake.py",
-        "                self._letters += len(block)\n",
+        "            self._letters += len(errors)\n",
         "",
         (
             "tests/testing/test_driver.py"
@@ -110,6 +110,20 @@ MISTAKES: Final = (
         "        if not queued_rows:\n",
         "        if queued_rows < self.max_rows:\n",
         ("tests/testing/test_driver.py::test_m1_a_slow_model_makes_larger_batches_and_none_waits_for_a_timer",),
+    ),
+    Mistake(
+        "a batch runs past the earliest deadline",
+        "streamml/engine/batcher.py",
+        "    if fit >= queued_rows:\n",
+        "    if fit >= 1:\n",
+        ("tests/unit/engine/test_batcher.py::test_m1_a_free_stage_gets_what_can_be_done_before_the_earliest_deadline",),
+    ),
+    Mistake(
+        "being late is a storm",
+        "streamml/engine/brake.py",
+        " if one.error != DeadlineExceeded.__name__]",
+        "]",
+        ("tests/testing/test_deadlines.py::test_m2_every_row_ends_as_its_topology_says",),
     ),
     Mistake(
         "an offset is committed before there is a result",

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from pydantic import BaseModel
 
-from streamml.adapters.codecs.json_columns import ColumnReader, check_default, column_reader
+from streamml.adapters.codecs.json_columns import ColumnReader, Transpose, check_default, column_reader, transposer
 from streamml.adapters.codecs.json_duplicates import QuoteFloor, flaws, not_utf8
 from streamml.adapters.codecs.json_encode import json_encoder
 from streamml.adapters.codecs.json_structs import INT64, Unholdable, attempt, explain, explain_pydantic, record_type
@@ -65,12 +65,13 @@ def json_decoder(
     if parsing == "pydantic":
         readers = {field.name: _model_reader(field) for field in fields}
         parse, reason = _pydantic_parser(contract), partial(explain_pydantic, contract)
-        return JsonDecoder(parse, reason, audit, readers, max_record_bytes)
-    strict = msgspec.json.Decoder(record_type(contract)).decode
+        return JsonDecoder(parse, reason, audit, readers, transposer(list(readers)), max_record_bytes)
+    record = record_type(contract)
+    strict = msgspec.json.Decoder(record).decode
     if duplicate_keys == "reject":
         audit = partial(_flaws_of_suspects, QuoteFloor(contract.fields))
     readers = {field.name: _strict_reader(field) for field in fields}
-    return JsonDecoder(strict, explain, audit, readers, max_record_bytes)
+    return JsonDecoder(strict, explain, audit, readers, transposer(list(readers), record), max_record_bytes)
 
 
 class JsonDecoder:
@@ -82,12 +83,14 @@ class JsonDecoder:
         explain: Callable[[Exception], str],
         audit: Audit,
         readers: Mapping[str, ColumnReader],
+        transpose: Transpose,
         max_record_bytes: int,
     ) -> None:
         self._parse = parse
         self._explain = explain
         self._audit = audit
         self._readers = readers
+        self._transpose = transpose
         self._limit = max_record_bytes
 
     def decode(self, values: Array) -> Decoded:
@@ -120,7 +123,8 @@ class JsonDecoder:
             return self._read(survivors.rows)
 
     def _read(self, rows: Sequence[Any]) -> dict[str, Array]:
-        return {name: read(rows) for name, read in self._readers.items()}
+        values = self._transpose(rows)
+        return {name: read(those) for (name, read), those in zip(self._readers.items(), values, strict=True)}
 
     def _readable(self, row: Any) -> bool:
         try:

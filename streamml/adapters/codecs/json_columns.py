@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain, repeat
-from operator import attrgetter, is_not, sub
-from types import SimpleNamespace
+from operator import attrgetter, is_not, itemgetter, sub
 from typing import Any, Final
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, Struct
+from msgspec.structs import astuple
 
 from streamml.adapters.codecs.json_structs import default_maker
 from streamml.batch.column import Array, ColumnType, sealed
@@ -20,30 +20,49 @@ from streamml.schema.field import Field
 Adapt = Callable[[Iterable[Any]], Iterable[Any]]
 Build = Callable[[Iterable[Any], int], Array]
 ColumnReader = Callable[[Sequence[Any]], Array]
+Transpose = Callable[[Sequence[Any]], Iterable[Sequence[Any]]]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAYS, _SECONDS, _MICROSECONDS = (attrgetter(name) for name in ("days", "seconds", "microseconds"))
 
 
 def column_reader(field: Field, adapt: Adapt | None = None) -> ColumnReader:
-    """A function from rows to the column of ``field``: ``[n, *shape]``, read-only, masked where the field is nullable.
+    """A function from values to the column of ``field``: ``[n, *shape]``, read-only, masked where the field is nullable.
 
     Args:
-        field: rows have it as an attribute, which is `UNSET` where the record had none.
-        adapt: turns the rows' values (never null) into those of the column.
+        field: its value is `UNSET` where the record had none.
+        adapt: turns the values (never null) into those of the column.
     """
-    read, declared, filled = attrgetter(field.name), field.column, _filler(field)
+    declared, filled = field.column, _filler(field)
     build = _builder(declared)
 
-    def column(rows: Sequence[Any]) -> Array:
-        values: Iterable[Any] = map(read, rows)
+    def column(values: Sequence[Any]) -> Array:
         if not field.required:
             values = filled(values)
         if declared.nullable:
-            return sealed(_masked(list(values), declared, build, adapt))
-        return sealed(build(adapt(values) if adapt else values, len(rows)))
+            return sealed(_masked(values, declared, build, adapt))
+        return sealed(build(adapt(values) if adapt else values, len(values)))
 
     return column
+
+
+def transposer(names: Sequence[str], record: type[Struct] | None = None) -> Transpose:
+    """A function from ``n`` rows to the values of their attributes ``names``: one sequence ``[n]`` for each.
+
+    Args:
+        record: what the rows are, if that is a struct.
+    """
+    if not names:
+        return lambda rows: []
+    read = attrgetter(*names)
+    if len(names) == 1:
+        return lambda rows: [list(map(read, rows))]
+    fields = record.__struct_fields__ if record is not None else ()
+    if len(fields) > 2 * len(names) or not fields:
+        return lambda rows: zip(*map(read, rows), strict=True) if rows else [()] * len(names)
+    # A struct gives all of its fields for less than half of them one by one.
+    pick = itemgetter(*map(fields.index, names))
+    return lambda rows: pick(list(zip(*map(astuple, rows), strict=True))) if rows else [()] * len(names)
 
 
 def check_default(field: Field, reader: ColumnReader) -> None:
@@ -53,7 +72,7 @@ def check_default(field: Field, reader: ColumnReader) -> None:
         ConfigError: its default is not of its type.
     """
     try:
-        reader([SimpleNamespace(**{field.name: UNSET})])
+        reader([UNSET])
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"The default of `{field.name}` is no {field.column}; give it one that is.") from error
 
@@ -66,7 +85,7 @@ def _filler(field: Field) -> Callable[[Iterable[Any]], list[Any]]:
     return lambda values: [default if value is UNSET else value for value in values]
 
 
-def _masked(values: list[Any], declared: ColumnType, build: Build, adapt: Adapt | None) -> Array:
+def _masked(values: Sequence[Any], declared: ColumnType, build: Build, adapt: Adapt | None) -> Array:
     present = np.fromiter(map(is_not, values, repeat(None)), np.bool_, len(values))
     held: list[Any] = [value for value in values if value is not None]
     dense = build(adapt(held) if adapt else held, len(held))

@@ -229,6 +229,32 @@ class KafkaAdmin:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise error_of(error.args[0], self._brokers) from error
 
+    def delete_topics(self, names: Sequence[str]) -> None:
+        """Delete topics, with everything in them; one that does not exist is as it should be.
+
+        Raises:
+            FatalError: no rights.
+            SourceUnavailable: the broker does not answer.
+        """
+        self._delete(self._client.delete_topics(list(names), request_timeout=_TIMEOUT_S))
+
+    def delete_groups(self, names: Sequence[str]) -> None:
+        """Delete groups that have no members, with their positions; one that does not exist is as it should be.
+
+        Raises:
+            FatalError: no rights, or a group has members.
+            SourceUnavailable: the broker does not answer.
+        """
+        self._delete(self._client.delete_consumer_groups(list(names), request_timeout=_TIMEOUT_S))
+
+    def _delete(self, futures: Mapping[str, Future[Any]]) -> None:
+        for future in futures.values():
+            try:
+                self._answer(future)
+            except KafkaException as error:
+                if error.args[0].code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND):
+                    raise error_of(error.args[0], self._brokers) from error
+
     def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
         """By topic; those that this client may not see are left out."""
         if not names:

@@ -74,7 +74,7 @@ def test_b2_what_a_stage_makes_of_its_rows_is_bounded_in_bytes() -> None:
         sizes.append(len(job.batch))
         # The second stage is busy with its first batch all the time.
         result = job.batch.only(frozenset()).with_columns({"wide": wide[: len(job.batch)]})
-        job = only(made.handle(StageDone(job.job, StageResult(result)), 1.0), 0)
+        job = only(made.handle(StageDone(job.job, StageResult(result, size_bytes=result.size_bytes())), 1.0), 0)
     # The first batch shows that a row is 8,000 bytes; the next one is as large as the budget has room for, and the stage rests.
     assert sizes == [100, 10_000_000 // 8_000]
 

@@ -130,6 +130,12 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("max_default_ratio", lambda: with_set(max_default_ratio=2.0)),
     ("max_batch_size", lambda: with_model(batching=sm.Batching(max_batch_size=0))),
     ("latency_budget", lambda: with_model(batching=sm.Batching(latency_budget="fast"))),
+    ("so nothing is late", lambda: with_model(batching=sm.Batching(on_late="last"))),
+    (
+        'set Sink(order="none")',
+        lambda: with_model(batching=sm.Batching(latency_budget="50ms", on_late="last")),
+    ),
+    ("on_late", lambda: with_model(batching=sm.Batching(latency_budget="50ms", on_late="never"))),  # type: ignore[arg-type]
     ("which the model has not", lambda: with_model(outputs={"score": "logit"})),
     ("no such column", lambda: with_model(outputs={"score": sm.Output("p", column=3)})),
     ("nothing feeds", lambda: {"steps": [sm.FeatureLookup(SETS), sm.Onnx("scorer", outputs={"score": "score"})]}),

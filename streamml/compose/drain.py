@@ -1,0 +1,135 @@
+"""A worker that drains a given range of its topics into a topic of its own, with one of its parts made free or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from streamml.adapters.kafka.sink import KafkaSink
+from streamml.adapters.kafka.source import KafkaSource
+from streamml.adapters.synthetic.feature_store import RememberingStore
+from streamml.adapters.synthetic.sink import DiscardingSink
+from streamml.adapters.synthetic.source import PreparedSource
+from streamml.clock import SystemClock
+from streamml.compose.parts import Parts
+from streamml.compose.stages import build_stages, engine_config, reads_keys
+from streamml.engine.assignment import SlotNames
+from streamml.engine.engine import Engine
+from streamml.ports.feature_store import FeatureStore
+from streamml.ports.sink import Sink
+from streamml.ports.source import RecordRun, Source
+from streamml.runtime.reader import WorkerConfig
+from streamml.runtime.worker import Worker
+from streamml.settings.settings import Settings
+from streamml.stages.free import Free, Learning
+from streamml.stages.stage import Operator
+from streamml.telemetry.observer import Observer
+from streamml.topology.topology import Topology
+
+READ = "read"
+PRODUCE = "produce"
+MEMORY = "features from memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a drain reads and writes with.
+
+    Args:
+        source: makes a source that begins at the start of the range.
+        sink: makes a sink.
+        store: where features are; ``None`` where none are looked up.
+    """
+
+    source: Callable[[], Source]
+    sink: Callable[[], Sink]
+    store: FeatureStore | None
+
+
+class Drain(NamedTuple):
+    """A worker that is ready to run, and its engine."""
+
+    worker: Worker
+    engine: Engine
+
+
+class DrainFactory:
+    """Makes workers that drain one range and differ in one part."""
+
+    def __init__(self, topology: Topology, parts: Parts, settings: Settings, ends: Ends, runs: list[RecordRun]) -> None:
+        """
+        Args:
+            topology: with the topics that are to be written to.
+            parts: of the topology.
+            runs: the records of the range.
+        """
+        self._topology = topology
+        self._parts = parts
+        self._settings = settings
+        self._ends = ends
+        self._runs = runs
+        self._memory = RememberingStore(ends.store) if ends.store is not None else None
+        self._learnt: list[Learning] = []
+
+    @property
+    def steps(self) -> list[str]:
+        """What can be made free, in the order of an event's way. After the drain of `learning` has been run."""
+        features = [] if self._memory is None else [MEMORY]
+        return [READ, *(one.name for one in self._learnt if one.answer is not None), *features, PRODUCE]
+
+    @property
+    def fixed(self) -> list[str]:
+        """Steps that cannot be made free, as they drop rows or make some."""
+        return [one.name for one in self._learnt if one.answer is None]
+
+    def learning(self, observer: Observer) -> Drain:
+        """Everything is real, and what the steps answer is kept."""
+
+        def around(operator: Operator) -> Operator:
+            self._learnt.append(Learning(operator))
+            return self._learnt[-1]
+
+        return self._drain(None, observer, around)
+
+    def drain(self, free: str | None, observer: Observer) -> Drain:
+        """``free`` costs nothing; with ``None`` everything is real."""
+        answers = {one.name: one.answer for one in self._learnt if one.answer is not None}
+
+        def around(operator: Operator) -> Operator:
+            return Free(operator.name, answers[operator.name]) if operator.name == free else operator
+
+        return self._drain(free, observer, around)
+
+    def _drain(self, free: str | None, observer: Observer, around: Callable[[Operator], Operator]) -> Drain:
+        names = SlotNames()
+        engine = Engine(engine_config(self._topology, self._parts.models, self._settings.worker, "profile"), names)
+        store = self._memory if free == MEMORY else self._ends.store
+        stages = build_stages(self._topology, self._parts.models, store, names.prefixes, around=around)
+        source = PreparedSource(self._runs) if free == READ else self._ends.source()
+        sink = DiscardingSink() if free == PRODUCE else self._ends.sink()
+        config = WorkerConfig(max_poll_rows=self._settings.worker.max_poll_rows)
+        return Drain(Worker(engine, source, stages, sink, SystemClock(), config, observer), engine)
+
+
+def kafka_source(topology: Topology, settings: Settings, group: str) -> KafkaSource:
+    """A source as a worker has it, for a group whose positions are set already; nobody watches over it."""
+    return KafkaSource(
+        topology.source.topics,
+        group,
+        topology.source.start,
+        settings.consumer(),
+        keys=reads_keys(topology),
+        headers=bool(topology.sink.headers),
+    )
+
+
+def kafka_sink(settings: Settings) -> KafkaSink:
+    """A sink as a worker has it, at least once."""
+    return KafkaSink(settings.producer())
+
+
+def written_to(topology: Topology, topic: str) -> Topology:
+    """The topology with everything that it writes going to ``topic``, whatever share of it is dead letters."""
+    letters = replace(topology.dead_letters, topic=topic, max_ratio=1.0)
+    return replace(topology, sink=replace(topology.sink, topic=topic), dead_letters=letters)

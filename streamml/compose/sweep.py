@@ -1,0 +1,35 @@
+"""What batches of a model take, measured before the worker joins its group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from streamml.engine.cost import ladder
+from streamml.errors import StreamMLError
+from streamml.ports.model import Model
+from streamml.topology.steps import Onnx
+from streamml.topology.topology import Topology
+
+_LOG: Final = logging.getLogger("streamml.models")
+
+Costs = Mapping[str, Mapping[int, float]]
+"""Seconds of a batch by rows, by name of the model."""
+
+
+def sweep(topology: Topology, models: Mapping[str, Model]) -> dict[str, dict[int, float]]:
+    """Run each model that has a latency budget at every size of its ladder; each size is warm then, too.
+
+    A model that refuses made-up rows is left out: what it costs is learned from its first batches.
+    """
+    from streamml.adapters.models.warm_up import warm_up
+
+    costs: dict[str, dict[int, float]] = {}
+    for step in topology.steps:
+        if isinstance(step, Onnx) and step.batching.latency_budget is not None:
+            try:
+                costs[step.name] = warm_up(models[step.name], ladder(step.batching.max_batch_size), repeats=3)
+            except StreamMLError as error:
+                _LOG.info("What a batch of %s takes is not known before the first ones: %s", step.name, error)
+    return costs

@@ -1,0 +1,54 @@
+"""What a topology does with rows that cannot make their latency budget, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+
+import streamml as sm
+from streamml.testing.driver import TopologyDriver
+from tests.testing.shop import driver, payment, payments
+
+
+def run_of(on_late: Literal["score", "last", "dead_letter"]) -> TopologyDriver:
+    """The model takes 10 ms and has 50 ms."""
+    plain = payments()
+    score = plain.steps[-1]
+    assert isinstance(score, sm.Onnx)
+    batching = sm.Batching(max_batch_size=64, latency_budget="50ms", on_late=on_late)
+    scored = sm.Onnx(score.name, outputs=score.outputs, batching=batching)
+    order: Any = "none" if on_late == "last" else "partition"
+    sink = sm.Sink(plain.sink.topic, schema=plain.sink.schema, key=plain.sink.key, order=order)
+    topology = sm.Topology(
+        "payments",
+        source=plain.source,
+        steps=[*plain.steps[:-1], scored],
+        sink=sink,
+        dead_letters=sm.DeadLetterQueue(plain.dead_letters.topic, max_ratio=0.05, min_sample=20),
+    )
+    return driver(topology, service_time={"fraud": lambda rows: 0.010})
+
+
+@pytest.mark.parametrize("on_late", ["score", "last", "dead_letter"])
+def test_m2_every_row_ends_as_its_topology_says(on_late: Literal["score", "last", "dead_letter"]) -> None:
+    """M2.1, M2.4, M2.5: of 240 payments, the first 200 are a second late. Being late is no storm (E4)."""
+    run = run_of(on_late)
+    late = int(run.clock.now() * 1000) - 1_000
+    for number in range(200):
+        run.send(payment(number), timestamp=late)
+    for number in range(200, 240):
+        run.send(payment(number))
+    run.settle()
+    flags = ["late" in one.flags for one in run.predictions()]
+    if on_late == "dead_letter":
+        letters = run.dead_letters()
+        assert [one.offset for one in letters] == list(range(200))
+        assert {(one.step, one.error) for one in letters} == {("fraud", "DeadlineExceeded")}
+        assert flags == [False] * 40
+    else:
+        assert (len(flags), sum(flags)) == (240, 200)
+    if on_late == "last":
+        assert flags[:40] == [False] * 40
+    if on_late == "score":
+        assert flags[:200] == [True] * 200
