@@ -6,6 +6,9 @@ UV := $(shell command -v uv 2>/dev/null)
 STAMP := $(VENV)/.dev-ready
 DEMO_STAMP := $(VENV)/.demo-ready
 
+# Modules are compiled once, those of a worker right after the install, and not at every start: that would cost it two seconds.
+unexport PYTHONDONTWRITEBYTECODE
+A_WORKERS := streamml.ops.run, streamml.adapters.models.onnx, streamml.adapters.redis.store, onnxruntime, pyarrow.parquet
 TORCH := .venv-torch
 TORCH_STAMP := $(TORCH)/.ready
 
@@ -19,7 +22,8 @@ $(if $(UV),\
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ,\
 	{ test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . )
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ) && \
+	$(BIN)/python -c "import $(A_WORKERS)"
 endef
 
 $(DEMO_STAMP): constraints/demo.txt pyproject.toml

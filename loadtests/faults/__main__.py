@@ -45,7 +45,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # While the broker is down on purpose, clients need not say so.
     logging.getLogger("streamml.kafka").setLevel(logging.CRITICAL)
-    console = Console(stderr=True)
+    # Where no terminal says how wide it is, a log is: names and counts are there to be read.
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
     console.print(f"--seed {arguments.seed}")
     runs = []
     for chosen in [[name] for name in names] if arguments.alone else [names]:

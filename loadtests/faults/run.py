@@ -85,7 +85,8 @@ def _settle(world: World, tell: Tell) -> tuple[int, str]:
     tell("Waiting until everything has settled")
     unsent = world.feeder.flush(PATIENCE_S)
     judge, stop = world.judge, ""
-    while judge.read < world.feeder.sent - unsent or judge.open:
+    # What a killed worker had published and not committed has its answers: it waits for who comes after it all the same.
+    while judge.read < world.feeder.sent - unsent or judge.open or any(world.uncommitted().values()):
         if time.monotonic() - judge.moved_at > PATIENCE_S:
             stop = f"Nothing had moved for {PATIENCE_S:.0f} s: {world.group()}"
             break

@@ -39,7 +39,7 @@ def show(topology: str, as_json: bool, config: Path | None, **flags: Any) -> Non
 
     columns = ("topic", "partition", "committed", "earliest", "latest", "lag", "state")
     print_table(
-        f"Group {found.group}: {len(found.members)} members, {lag:,} records to be scored",
+        f"Group {found.group}; members: {len(found.members)}, records to be scored: {lag:,}",
         columns,
         [tuple(_shown(one).values()) for one in found.partitions],
     )

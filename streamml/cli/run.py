@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from streamml.settings.sources import Effective
 
 _GRACE_S: Final = 10.0
+_ONE_SIGNAL_S: Final = 0.5
 _PAUSED: Final = 3
 _INTERRUPTED: Final = 130
 _LAST_PORT: Final = 65_535
@@ -37,7 +39,7 @@ _LAST_PORT: Final = 65_535
     type=click.IntRange(1, 86_400),
     default=60,
     show_default=True,
-    help="With --until-caught-up: give up, with exit code 3, after so many seconds without an answer.",
+    help="With --until-caught-up: give up, with exit code 3, after so many seconds without an answer of broker or store.",
 )
 @click.option(
     "--metrics-port", type=int, help="Serve Prometheus metrics here; with several workers, from here upwards."
@@ -108,7 +110,10 @@ def command(
 
 
 def _on_signals(stop: Any, patience_s: float | None = None) -> None:
-    """First signal: end in good order, by force after ``patience_s``. Second: at once (promise L3)."""
+    """First signal: end in good order, by force after ``patience_s``. Second: at once (promise L3).
+
+    `timeout` and other wrappers send theirs to the process and to its group: what comes twice within half a second is one.
+    """
 
     def give_up() -> None:
         click.echo(
@@ -123,8 +128,14 @@ def _on_signals(stop: Any, patience_s: float | None = None) -> None:
             timer = threading.Timer(patience_s, give_up)
             timer.daemon = True
             timer.start()
+        first = time.monotonic()
+
+        def again(number: int, frame: object) -> None:
+            if time.monotonic() - first > _ONE_SIGNAL_S:
+                os._exit(128 + number)
+
         for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, lambda number, frame: os._exit(128 + number))
+            signal.signal(one, again)
         # A handler runs between any two steps of the main thread, which may hold the very lock that `stop` needs.
         threading.Thread(target=stop).start()
 

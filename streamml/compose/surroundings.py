@@ -92,7 +92,7 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     with found.collecting(broker):
         found.topics = _topics(topology, settings, found)
         _session(topology, settings)
-        found.notes += [f"Topic {one.name}: {one.partitions} partitions" for one in found.topics.values()]
+        found.notes += [f"Topic {one.name}, partitions: {one.partitions}" for one in found.topics.values()]
     # Records are decoded and features asked for as declared; topics are but names.
     if declared_problems(topology):
         return found

@@ -8,6 +8,7 @@ from socket import gethostname
 from typing import Any, Final
 
 from streamml.adapters.kafka.membership import SESSION_MS
+from streamml.adapters.kafka.offsets import settled_positions
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
@@ -131,4 +132,5 @@ def _sink(
     session = int(settings.consumer().get("session.timeout.ms", SESSION_MS))
     timeout = max(min(session, _TRANSACTION_MS), 2 * settings.worker.commit_interval_ms)
     own = {"transaction.timeout.ms": timeout, **producer}
-    return KafkaTransactions(own, name, source.member, topic_ids)
+    committed = settled_positions(settings.client(), settings.group or topology.name)
+    return KafkaTransactions(own, name, source.member, committed, topic_ids)

@@ -13,7 +13,7 @@ dropped here and nowhere else (promise D6).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
@@ -48,7 +48,7 @@ from streamml.engine.events import (
     Stopped,
     TellGroup,
 )
-from streamml.engine.outbound import Letters, prediction_records
+from streamml.engine.outbound import Letters, prediction_records, without_parents_of
 from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox
 from streamml.engine.retry import Backoff, RetryBudget
 from streamml.engine.rows import check_conservation, rows_of, split_by_slot, stretches
@@ -113,8 +113,7 @@ class _Stage:
 @dataclass(frozen=True, slots=True)
 class _Drain:
     slots: tuple[int, ...]
-    partitions: tuple[TopicPartition, ...]
-    deadline: float
+    revoke: Revoking
 
 
 @dataclass(slots=True)
@@ -177,7 +176,7 @@ class Engine:
                 case Assigned():
                     self._assigned(event)
                 case Revoking():
-                    self._drains.append(self._drain(event.partitions, event.deadline))
+                    self._drains.append(self._drain(event))
                 case Lost():
                     self._close(event.partitions)
                 case TransactionEnded():
@@ -196,7 +195,7 @@ class Engine:
     def wake_at(self) -> float | None:
         """When a `Tick` is due even if nothing else happens."""
         times = [job.retry_at for job in self._jobs.values() if job.retry_at is not None]
-        times += [drain.deadline for drain in self._drains]
+        times += [drain.revoke.deadline for drain in self._drains]
         send_at = None if self._brake.withholds else self._outbox.wake_at(self._assignment.slots())
         if send_at is not None:
             times.append(send_at)
@@ -318,12 +317,12 @@ class Engine:
     def _delivered(self, event: Delivered, actions: list[Action]) -> None:
         if self._config.exactly_once:
             self._brake.weigh_refused(len(event.refusals))
-        settled, letters = self._outbox.delivered(event)
+        ended, letters = self._outbox.delivered(event)
         mine = tuple(one for one in letters if self._assignment.by_number(int(one.origin.slot[0])) is not None)
         if mine:
             self._send(mine, actions)
-        if settled:
-            self._settle(settled, actions)
+        if ended:
+            self._settle(ended, actions, besides=letters)
 
     def _transaction_ended(self, event: TransactionEnded, now: float, actions: list[Action]) -> None:
         self.statistics.retries += not event.committed
@@ -386,9 +385,12 @@ class Engine:
         letters = Letters(self._assignment, self._names, self._config.dead_letter_topic, self._config.worker)
         return letters.records(block, now)
 
-    def _settle(self, outcomes: tuple[Outcomes, ...], actions: list[Action]) -> None:
+    def _settle(
+        self, outcomes: tuple[Outcomes, ...], actions: list[Action], *, besides: tuple[Outcomes, ...] = ()
+    ) -> None:
+        """Rows ended; records that have rows ``besides`` are not settled yet."""
         ordinals: dict[int, list[Int]] = {}
-        for block in outcomes:
+        for block in without_parents_of(besides, outcomes):
             for number, start, end in stretches(block.origin):
                 ordinals.setdefault(number, []).append(block.origin.ordinal[start:end])
         exploded = any(block.origin.child is not None for block in outcomes)
@@ -491,18 +493,19 @@ class Engine:
             self._gate_open = wanted
             actions.append(Gate(wanted))
 
-    def _drain(self, partitions: Sequence[TopicPartition], deadline: float) -> _Drain:
-        slots = [slot for partition in partitions if (slot := self._assignment.of(partition)) is not None]
-        return _Drain(tuple(slot.number for slot in slots), tuple(partitions), deadline)
+    def _drain(self, revoke: Revoking) -> _Drain:
+        slots = [slot for partition in revoke.partitions if (slot := self._assignment.of(partition)) is not None]
+        return _Drain(tuple(slot.number for slot in slots), revoke)
 
     def _finish_drains(self, now: float, actions: list[Action]) -> None:
         for drain in list(self._drains):
             slots = [slot for number in drain.slots if (slot := self._assignment.by_number(number)) is not None]
-            if self._worth_waiting(drain.deadline, now) and any(slot.ledger.unsettled for slot in slots):
+            revoke = drain.revoke
+            if self._worth_waiting(revoke.deadline, now) and any(slot.ledger.unsettled for slot in slots):
                 continue
             self._drains.remove(drain)
-            actions.append(Released(drain.partitions, self._positions(slots)))
-            self._close(drain.partitions)
+            actions.append(Released(revoke.partitions, self._positions(slots), revoke.number))
+            self._close(revoke.partitions)
 
     def _finish_stop(self, now: float, actions: list[Action]) -> None:
         if self._stop is None or (self._gauge.rows and self._worth_waiting(self._stop.deadline, now)):

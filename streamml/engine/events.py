@@ -26,10 +26,14 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Revoking:
-    """Partitions are about to go; finish what fits before ``deadline`` (seconds since 1970)."""
+    """Partitions are about to go; finish what fits before ``deadline`` (seconds since 1970).
+
+    ``number`` tells a revoke from a later one of the same partitions; its answer has it, too.
+    """
 
     partitions: tuple[TopicPartition, ...]
     deadline: float
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +201,11 @@ class TellGroup:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The answer to `Revoking`: commit these positions, the partitions may go."""
+    """The answer to `Revoking` number ``number``: commit these positions, the partitions may go."""
 
     partitions: tuple[TopicPartition, ...]
     positions: Positions
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
+from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters, join_outcomes
 from streamml.engine.assignment import Assignment, SlotNames
 from streamml.engine.dead_letters import Letter, compose_letter
 from streamml.engine.identity import prediction_id
@@ -51,8 +51,21 @@ def refused_as_letters(
     return rest, tuple(letters)
 
 
+def in_order_of_letters(rows: Sequence[Outcomes]) -> tuple[Outcomes, ...]:
+    """The same rows, all dead letters among them as one block in the order of their records."""
+    letters = [block for block in rows if block.kind is Kind.DEAD_LETTER]
+    if len(letters) < 2:
+        return tuple(rows)
+    whole = join_outcomes(letters)
+    origin = whole.origin
+    others = (block for block in rows if block.kind is not Kind.DEAD_LETTER)
+    return (*others, whole.take(np.lexsort((origin.children, origin.ordinal, origin.slot))))
+
+
 def without_parents_of(letters: Sequence[Outcomes], rows: Sequence[Outcomes]) -> tuple[Outcomes, ...]:
     """Rows without the siblings of these letters: a record is settled when all of its children are."""
+    if not letters:
+        return tuple(rows)
     waiting = {(int(one.origin.slot[0]), int(one.origin.ordinal[0])) for one in letters}
     return tuple(block.take(not_of(block.origin, waiting)) for block in rows)
 

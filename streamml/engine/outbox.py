@@ -17,7 +17,7 @@ from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import Slot
 from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.events import AbortTransaction, Action, CommitTransaction, Send
-from streamml.engine.outbound import refused_as_letters, without_parents_of
+from streamml.engine.outbound import in_order_of_letters, refused_as_letters
 from streamml.engine.retry import Backoff
 from streamml.engine.rows import stretches
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
@@ -53,7 +53,7 @@ class Outbox(Protocol):
         ...
 
     def delivered(self, event: Delivered) -> tuple[Rows, Rows]:
-        """Rows that settle, and rows that the broker refused, as dead letters to be put."""
+        """Rows that ended, and rows that the broker refused, as dead letters to be put. A record settles when all its rows have."""
         ...
 
     def ended(self, event: TransactionEnded, slots: Sequence[Slot], now: float) -> Rows:
@@ -114,8 +114,7 @@ class AtLeastOnce:
         self.gauge.add(-count, -size)
         if not event.refusals:
             return rows, ()
-        rest, letters = refused_as_letters(rows, event.refusals)
-        return without_parents_of(letters, rest), letters
+        return refused_as_letters(rows, event.refusals)
 
     def ended(self, event: TransactionEnded, slots: Sequence[Slot], now: float) -> Rows:
         """See `Outbox.ended`."""
@@ -220,7 +219,7 @@ class ExactlyOnce:
         """See `Outbox.delivered`. A refused record spoils its transaction; the next one has a dead letter in its place."""
         if event.refusals and event.token in self._sent:
             rest, letters = refused_as_letters(self._sent[event.token], event.refusals)
-            self._sent[event.token] = (*rest, *letters)
+            self._sent[event.token] = in_order_of_letters((*rest, *letters))
             self._broken = self._broken or not self._ending
         return (), ()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import sysconfig
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -40,12 +41,15 @@ _PACKAGES: Final = (
     ("jgo", "jgo", False, "pip install 'streamml[embedded]' for `streamml dev`"),
 )
 
+_IMPORTED: Final = ("streamml", "confluent_kafka", "numpy", "onnxruntime", "pydantic", "redis")
+
 
 def examine(settings: Settings) -> list[Finding]:
     """All checks, the quick ones first."""
     return [
         _python(),
         *(_package(*one) for one in _PACKAGES),
+        bytecode([name for name in _IMPORTED if util.find_spec(name) is not None]),
         _cores(),
         _providers(settings),
         _java(),
@@ -68,6 +72,35 @@ def _package(name: str, module: str, needed: bool, remedy: str) -> Finding:
         return Finding(name, True, metadata.version(name), needed)
     except metadata.PackageNotFoundError:
         return Finding(name, True, "installed", needed)
+
+
+def bytecode(packages: Sequence[str]) -> Finding:
+    """Whether what a worker imports is compiled once and for all, or anew in every process: three seconds of processor time each.
+
+    Installers such as uv leave compiling to the first import, and many images forbid that.
+    """
+    specs = {name: util.find_spec(name) for name in packages}
+    slow = {name: Path(spec.origin) for name, spec in specs.items() if spec is not None and spec.origin}
+    slow = {name: origin for name, origin in slow.items() if not _compiled(origin)}
+    if not slow:
+        return Finding("Bytecode", True, "packages are compiled once, not at every start", False)
+    installed = sysconfig.get_path("purelib")
+    folders = {installed if origin.is_relative_to(installed) else str(origin.parent) for origin in slow.values()}
+    return Finding(
+        "Bytecode",
+        False,
+        f"{', '.join(slow)}: compiled anew at every start, as no bytecode is there and none is written "
+        "(PYTHONDONTWRITEBYTECODE, or a folder that is read only), so that workers start seconds later. Run "
+        f"`{sys.executable} -m compileall -q {' '.join(sorted(folders))}` once, or install by `uv pip install --compile-bytecode`.",
+        False,
+    )
+
+
+def _compiled(source: Path) -> bool:
+    """Whether a module's bytecode is there, or comes to be with its first import."""
+    cached = Path(util.cache_from_source(str(source)))
+    folder = next(one for one in cached.parents if one.exists())
+    return source.suffix != ".py" or cached.exists() or (not sys.dont_write_bytecode and os.access(folder, os.W_OK))
 
 
 def _cores() -> Finding:

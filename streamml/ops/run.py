@@ -37,8 +37,8 @@ class RunOptions:
 
     Args:
         until_caught_up: end when the group has committed what was in the topics at the start.
-        patience_s: how long to bear that broker or store do not answer at the start, and with ``until_caught_up`` that the
-            broker does not later; ``None``: for ever.
+        patience_s: how long to bear that broker or store do not answer, with ``until_caught_up`` also while it runs; ``None``:
+            for ever.
     """
 
     until_caught_up: bool = False
@@ -95,7 +95,7 @@ def run(
             stop.bind(composed.worker)
             with (
                 watched(composed.worker.live),
-                _catching_up(topology, settings, options, stop) as caught_up,
+                _catching_up(topology, settings, options, stop, composed.worker.waits_for) as caught_up,
             ):
                 # Who waits for an end must not wait for somebody to resume.
                 composed.worker.run(
@@ -133,7 +133,7 @@ def _composed(
 
 @contextmanager
 def _catching_up(
-    topology: Topology, settings: Settings, options: RunOptions, stop: StopSignal
+    topology: Topology, settings: Settings, options: RunOptions, stop: StopSignal, waits_for: Callable[[], str]
 ) -> Iterator[threading.Event]:
     """An event that is set when the group has committed everything that was in the topics at the start.
 
@@ -151,7 +151,7 @@ def _catching_up(
 
     def watch() -> None:
         try:
-            if _wait_until_reached(probe, goal, options.patience_s, ended):
+            if _wait_until_reached(probe, goal, options.patience_s, ended, waits_for):
                 caught_up.set()
         except StreamMLError as error:
             failed.append(error)
@@ -169,26 +169,41 @@ def _catching_up(
         raise failed[0]
 
 
-def _wait_until_reached(probe: KafkaSource, goal: Positions, patience_s: float | None, ended: threading.Event) -> bool:
+def _wait_until_reached(
+    probe: KafkaSource,
+    goal: Positions,
+    patience_s: float | None,
+    ended: threading.Event,
+    waits_for: Callable[[], str],
+) -> bool:
     """True when the goal is reached, false where the run has ended before.
 
+    Args:
+        waits_for: what does not answer the worker; empty where all do.
+
     Raises:
-        SourceUnavailable: the broker has not answered for ``patience_s``.
+        TransientError: the broker has not answered for ``patience_s``, or the group has not moved for as long for want of
+            something else.
     """
-    answered = time.monotonic()
+    moved, before = time.monotonic(), None
     while not ended.wait(_ASK_S):
         try:
-            if reached(probe.committed(), goal):
+            committed = probe.committed()
+            if reached(committed, goal):
                 return True
-            answered = time.monotonic()
+            trouble = waits_for()
+            if not trouble or committed != before:
+                moved, before = time.monotonic(), committed
+                continue
         except SourceUnavailable as error:
-            silent_s = time.monotonic() - answered
-            if patience_s is not None and silent_s > patience_s:
-                raise SourceUnavailable(
-                    f"{error} It has not for {silent_s:.0f} s, so this run gives up; what it did is committed, and the next one "
-                    "goes on from there."
-                ) from error
+            trouble = str(error)
             _LOG.warning("Asking for the group's progress: %s", error)
+        silent_s = time.monotonic() - moved
+        if patience_s is not None and silent_s > patience_s:
+            raise TransientError(
+                f"Nothing was done for {silent_s:.0f} s, so this run gives up; what it did is committed, and the next one goes "
+                f"on from there. It waited: {trouble}"
+            )
     return False
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from streamml.errors import FatalError
+
 
 @dataclass(frozen=True, slots=True)
 class Storm:
@@ -59,8 +61,13 @@ class Control(Protocol):
     `open` first, `close` last; `record` may be called in between, from any thread.
     """
 
-    def open(self, changed: Callable[[GroupState], None]) -> GroupState:
+    def open(self, changed: Callable[[GroupState], None], failed: Callable[[FatalError], None]) -> GroupState:
         """The present state. From now on ``changed`` hears of each new one, on another thread.
+
+        Where the state cannot be read any more, that is tried again until it can.
+
+        Args:
+            failed: hears, on another thread, that the group cannot be told what it is to be told, however often that is tried.
 
         Raises:
             SourceUnavailable: the broker does not answer; `open` may be called again.
@@ -69,6 +76,10 @@ class Control(Protocol):
 
     def record(self, state: GroupState) -> None:
         """Tell the group. Does not wait; tried again until it is written. What others said before is not told any more."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why the group cannot be told, or heard of; ``None`` while it can. Any thread may ask; it does not wait."""
         ...
 
     def close(self) -> None:

@@ -78,6 +78,10 @@ class Sink(Protocol):
         """
         ...
 
+    def trouble(self) -> str | None:
+        """What the broker has not taken for long, with its topics; ``None`` while it does. Any thread may ask; it does not wait."""
+        ...
+
     def close(self, timeout_s: float) -> int:
         """Flush for at most ``timeout_s``; returns the number of records still not acknowledged."""
         ...

@@ -24,6 +24,7 @@ class Signs:
         draining: whether it was asked to stop.
         group_state: what its group was told.
         waits_for: what does not answer, and is waited for; empty where all do.
+        unheard: why its group cannot be told of a storm, or it of a pause; empty where both can be.
         at_hand: records that are not settled: polled ones, and those that wait in the topics.
         progress: numbers of which at least one grows whenever work is done.
         longest: what a thread has been at for longest, and for how many seconds.
@@ -33,6 +34,7 @@ class Signs:
     draining: bool = False
     group_state: GroupState = RUNNING
     waits_for: str = ""
+    unheard: str = ""
     at_hand: int = 0
     progress: tuple[int, ...] = ()
     longest: tuple[str, float] = ("", 0.0)
@@ -43,12 +45,16 @@ def ready(signs: Signs) -> Health:
     if signs.draining:
         return Health(False, "draining: it finishes what is on its way and leaves")
     if signs.group_state.paused:
-        return Health(False, f"paused: {signs.group_state.reason}")
+        return Health(False, f"paused: {signs.group_state.reason}{_besides(signs.unheard)}")
     if not signs.joined:
         return Health(False, "joining its group")
     if signs.waits_for:
         return Health(False, f"waiting: {signs.waits_for}")
-    return Health(True, "ready")
+    return Health(True, f"ready{_besides(signs.unheard)}")
+
+
+def _besides(trouble: str) -> str:
+    return f"; {trouble}" if trouble else ""
 
 
 class Liveness:

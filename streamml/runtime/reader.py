@@ -69,7 +69,7 @@ class Reader:
         self._last: Positions = {}
         # Of the partitions that are ours, the position that the group has: only the source thread knows both when it commits.
         self._ours: dict[TopicPartition, int] = {}
-        self._announced = self._heard = 0
+        self._announced = self._heard = self._revokes = 0
         self._paused = False
         self._thread = threading.Thread(target=self._read, name="streamml-source", daemon=True)
 
@@ -144,7 +144,10 @@ class Reader:
         """End reading; commits ``positions`` and leaves the group."""
         self._last = positions
         self._stopping.set()
-        self._thread.join(timeout=self._config.drain_s + 5.0)
+        if self._thread.ident is None:
+            self._leave()
+        else:
+            self._thread.join(timeout=self._config.drain_s + 5.0)
 
     def _read(self) -> None:
         try:
@@ -261,7 +264,8 @@ class Reader:
         """The positions with which the engine lets partitions go; a worker that has stopped meanwhile answers nothing."""
         deadline = self._clock.now() + self._config.drain_s
         if not self._stopping.is_set():
-            self._announce(Revoking(partitions, deadline))
+            self._revokes += 1
+            self._announce(Revoking(partitions, deadline, self._revokes))
         while not self._stopping.is_set():
             try:
                 answer = self._answers.get(timeout=self._config.poll_wait_s)
@@ -271,7 +275,7 @@ class Reader:
                 self._announce(Lost(partitions))
                 return {}
             # Another one is the answer to an earlier revoke that came after its time.
-            if answer.partitions == partitions:
+            if answer.number == self._revokes:
                 return self._ahead(answer.positions)
         return self._ahead({where: to for where, to in self._last.items() if where in partitions})
 

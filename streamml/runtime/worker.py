@@ -119,6 +119,12 @@ class Worker:
         """Whether there is progress where there is something to do; has to be asked from time to time. Safe from any thread."""
         return self._liveness.judge(self._signs(), time.monotonic())
 
+    def waits_for(self) -> str:
+        """What does not answer, and is waited for; empty where all do. Safe from any thread."""
+        if self._engine.waiting:
+            return self._failure
+        return self._reader.trouble() or self._sink.trouble() or ""
+
     def _signs(self) -> Signs:
         engine, done = self._engine, self._engine.statistics
         settled = (done.predictions, done.dead_letters, done.filtered, done.dropped_stale)
@@ -126,7 +132,8 @@ class Worker:
             joined=self._reader.joined(),
             draining=self._draining,
             group_state=engine.group_state,
-            waits_for=self._failure if engine.waiting else self._reader.trouble() or "",
+            waits_for=self.waits_for(),
+            unheard=(self._control and self._control.trouble()) or "",
             at_hand=engine.gauge.rows + self._reader.untaken + self._reader.lag(),
             progress=(done.polled, sum(dict(done.flushes).values()), *settled),
             longest=self._pulse.longest(),
@@ -138,15 +145,13 @@ class Worker:
         Raises:
             StreamMLError: the worker had to stop; nothing unsettled was committed.
         """
-        if not self._opened():
-            return Stopped({}, 0)
-        self._reader.start()
         try:
-            self._loop(until)
+            if self._opened():
+                self._reader.start()
+                self._loop(until)
         finally:
             self._close()
-        assert self._stopped is not None
-        return self._stopped
+        return self._stopped or Stopped({}, 0)
 
     def _opened(self) -> bool:
         """Connect the sink and hear of the group, however long the broker is away; false where a stop was asked for meanwhile."""
@@ -171,7 +176,9 @@ class Worker:
 
     def _hear_of_group(self) -> None:
         if self._control is not None:
-            state = self._control.open(lambda state: self._inbox.put(GroupTold(state)))
+            state = self._control.open(
+                lambda state: self._inbox.put(GroupTold(state)), lambda error: self._inbox.put(Crash(error))
+            )
             self._tell(GroupTold(state), self._clock.now())
 
     def _loop(self, until: Callable[[Engine], bool]) -> None:

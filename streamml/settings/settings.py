@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 Property = str | int | float | bool
 
@@ -36,6 +37,8 @@ BROKERS_TO_SAY: Final[Mapping[str, str]] = {
 }
 """librdkafka properties that the group's configuration on the broker replaces with ``group_protocol = "consumer"``."""
 
+# A drain ends a little behind its time, with a commit that is waited for.
+_DRAIN_MARGIN_MS: Final = 5000
 # By what a name says rather than by a list: properties of libraries come and go, and masking one too many does no harm.
 _SECRET: Final = re.compile(
     r"pass|pwd|secret|token|private|key([._](pem|data))?$|jaas|oauthbearer\.(config|extensions)|credential|assertion$",
@@ -92,12 +95,25 @@ class WorkerSettings(_Section):
         description="`consumer`: the new rebalance protocol (KIP-848, Kafka 4.0 on), in which the broker sets session and heartbeat.",
     )
     commit_interval_ms: int = Field(default=200, ge=10, le=60_000, description="How often offsets are committed.")
+    drain_ms: int = Field(default=5000, ge=100, le=600_000, description="Time that a revoke or a shutdown may take.")
     stuck_after_ms: int = Field(
         default=600_000,
         ge=1000,
+        validate_default=True,
         description="A step that takes longer, or no progress for so long with records at hand, ends the worker with exit code 3.",
     )
-    drain_ms: int = Field(default=5000, ge=100, le=600_000, description="Time that a revoke or a shutdown may take.")
+
+    @field_validator("stuck_after_ms")
+    @classmethod
+    def _longer_than_a_drain(cls, stuck_after_ms: int, info: ValidationInfo) -> int:
+        drain_ms = info.data.get("drain_ms", 0)
+        if stuck_after_ms < drain_ms + _DRAIN_MARGIN_MS:
+            raise PydanticCustomError(
+                "within_drain",
+                "it has to exceed worker.drain_ms ({drain_ms}) by {margin} at least, or the watchdog may end a drain",
+                {"drain_ms": drain_ms, "margin": _DRAIN_MARGIN_MS},
+            )
+        return stuck_after_ms
 
 
 class MetricsSettings(_Section):

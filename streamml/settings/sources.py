@@ -190,7 +190,7 @@ def _origin(path: Path_, values: Mapping[Path_, tuple[Any, str]]) -> str:
     for known, (_, origin) in values.items():
         if known[: len(path)] == path[: len(known)]:
             return f"--{'-'.join(known).replace('_', '-')}" if origin == "flag" else origin
-    return "The settings"
+    return "A default"
 
 
 def _near(name: str, names: list[str]) -> str:

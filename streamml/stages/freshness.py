@@ -50,6 +50,23 @@ def states(present: Mask, row_time: Int, event_time: Int, ttl_us: int | None) ->
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """How many rows of a batch get defaults for want of a value.
+
+    Args:
+        version: of the feature set.
+        rows: of the batch.
+        defaulted: of these, those that get defaults.
+        entities: whether each has no usable value; of a version that is young (`DefaultsMeter.young`).
+    """
+
+    version: str
+    rows: int
+    defaulted: int
+    entities: Mapping[tuple[bytes, ...], bool]
+
+
 @dataclass(slots=True)
 class DefaultsMeter:
     """Share of rows that get defaults for want of a value, among the latest ones of a version (promise F3).
@@ -59,7 +76,8 @@ class DefaultsMeter:
     loads at most that are within the limit. So neither each bad load nor each restart with one gets a window of rows through;
     and many rows of one new entity are not taken for a bad load.
 
-    Only what passed is remembered, so that one good batch after a mended load opens the way again.
+    Only what passed is remembered, so that one good batch after a mended load opens the way again, and a batch that is tried
+    again counts once.
 
     Args:
         max_ratio: share above which rows do not pass.
@@ -77,26 +95,25 @@ class DefaultsMeter:
         """Whether a window of rows of this version is still to pass; then `share` wants to know the entities."""
         return version != self._version or self._rows < self.window
 
-    def share(
-        self, version: str, rows: int, defaulted: int, entities: Mapping[tuple[bytes, ...], bool] | None = None
-    ) -> float | None:
-        """The share with these rows if it is over the limit; otherwise ``None``, and they are remembered.
-
-        Args:
-            entities: whether each has no usable value; of a version that is `young`.
-        """
-        if version != self._version:
-            self._version, self._rows, self._defaulted, self._entities = version, 0, 0, {}
-        seen, without = self._rows + rows, self._defaulted + defaulted
+    def share(self, batch: Defaults) -> float | None:
+        """The share with this batch if it is over the limit; ``None``: it passes, and may be remembered."""
+        seen, without, known = self._with(batch)
         if seen >= self.window and without > self.max_ratio * seen:
             return without / seen
-        known = {**self._entities, **(entities or {})}
         lacking = sum(known.values())
-        if _surely_over(lacking, len(known), self.max_ratio):
-            return lacking / len(known)
+        return lacking / len(known) if _surely_over(lacking, len(known), self.max_ratio) else None
+
+    def remember(self, batch: Defaults) -> None:
+        """This batch has passed."""
+        seen, without, known = self._with(batch)
+        self._version = batch.version
         self._rows, self._defaulted = min(seen, self.window), int(without * min(1.0, self.window / seen))
         self._entities = known if self._rows < self.window else {}
-        return None
+
+    def _with(self, batch: Defaults) -> tuple[int, int, dict[tuple[bytes, ...], bool]]:
+        if batch.version != self._version:
+            return batch.rows, batch.defaulted, dict(batch.entities)
+        return self._rows + batch.rows, self._defaulted + batch.defaulted, {**self._entities, **batch.entities}
 
 
 def _surely_over(count: int, total: int, limit: float) -> bool:

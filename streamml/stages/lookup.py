@@ -14,7 +14,7 @@ from streamml.batch.microbatch import Int, Mask, MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
 from streamml.errors import FatalError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema, FeatureStore
-from streamml.stages.freshness import DefaultsMeter, State, states
+from streamml.stages.freshness import Defaults, DefaultsMeter, State, states
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
 
@@ -58,11 +58,21 @@ class LookUp:
             state = one.states(asked, reply, row_time)
             columns |= one.columns(asked, reply, state)
             found.append(state)
+        self._weigh(found, entities, replies)
         joined = self._flagged(batch.with_columns(columns), found, replies)
         if _all_fresh(found):
             return joined, broken
         passed, ended = self._end_by_policy(joined, found)
         return passed, [*broken, *ended]
+
+    def _weigh(
+        self, found: Sequence[Array | None], entities: Sequence[_Entities], replies: Sequence[FeatureReply | None]
+    ) -> None:
+        """Nothing of the batch is remembered unless all sets let it pass: otherwise all of them see it again."""
+        answers = zip(self._sets, found, entities, replies, strict=True)
+        weighed = [one.weigh(state, asked, reply) for one, state, asked, reply in answers]
+        for one, defaults in zip(self._sets, weighed, strict=True):
+            one.remember(defaults)
 
     def _without_broken_keys(self, batch: MicroBatch) -> tuple[MicroBatch, list[Outcomes]]:
         """Text that is no Unicode can only come from a step's function; nothing is stored under it, whatever the policy."""
@@ -188,32 +198,40 @@ class _Set:
         return _Entities(FeatureRequest(self._schema, keys), len(batch), index, absent)
 
     def states(self, asked: _Entities, reply: FeatureReply | None, row_time: Int) -> Array | None:
-        """A `State` per row; ``None`` where all are fresh.
-
-        Raises:
-            FeaturesUnavailable: more rows than ``max_default_ratio`` would get defaults.
-        """
+        """A `State` per row; ``None`` where all are fresh."""
         if reply is None or not len(reply.present):
             state = State.UNAVAILABLE if reply is None else State.MISSING
             return np.full(asked.rows, state, np.int8)
         present = reply.present[asked.index]
         if asked.absent is not None:
             present &= ~asked.absent
-        found = states(present, row_time, reply.event_time[asked.index], self._ttl_us)
-        self._weigh(found, asked, reply.version)
-        return found
+        return states(present, row_time, reply.event_time[asked.index], self._ttl_us)
 
-    def _weigh(self, found: Array | None, asked: _Entities, version: str) -> None:
-        defaulted = None if found is None else self._defaulted(found)
-        entities = _without_value(asked, defaulted) if self._meter.young(version) else None
+    def weigh(self, found: Array | None, asked: _Entities, reply: FeatureReply | None) -> Defaults | None:
+        """The defaults of a batch; ``None`` where the set is unavailable, or nothing is known of it.
+
+        Raises:
+            FeaturesUnavailable: more rows than ``max_default_ratio`` would get them.
+        """
+        if reply is None or not len(reply.present):
+            return None
+        version, defaulted = reply.version, None if found is None else self._defaulted(found)
+        entities = _without_value(asked, defaulted) if self._meter.young(version) else {}
         count = 0 if defaulted is None else int(np.count_nonzero(defaulted))
-        share = self._meter.share(version, asked.rows, count, entities)
+        defaults = Defaults(version, asked.rows, count, entities)
+        share = self._meter.share(defaults)
         if share is not None:
             raise FeaturesUnavailable(
                 f"{share:.0%} of the latest entities or rows have no usable value in version {version} of feature set "
                 f"{self.declared.name}, more than max_default_ratio allows ({self.declared.max_default_ratio:.0%}). "
                 "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
             )
+        return defaults
+
+    def remember(self, defaults: Defaults | None) -> None:
+        """All sets have let the batch pass."""
+        if defaults is not None:
+            self._meter.remember(defaults)
 
     def _defaulted(self, found: Array) -> Mask:
         """Which rows get defaults for want of a value, given the state of each."""

@@ -32,7 +32,7 @@ from streamml.engine.events import (
     TellGroup,
     Tick,
 )
-from streamml.errors import SourceUnavailable, StreamMLError, TransientError
+from streamml.errors import FatalError, SourceUnavailable, StreamMLError, TransientError
 from streamml.ports.control import Control, GroupState
 from streamml.ports.sink import Sink, TransactionalSink
 from streamml.ports.source import Positions, Source, TopicPartition
@@ -78,7 +78,7 @@ class VirtualWorker:
         self._told: deque[GroupState] = deque()
         self.batch_rows: dict[str, list[int]] = defaultdict(list)
         self.last_failure: TransientError | None = None
-        self._tell(GroupTold(control.open(self._told.append)))
+        self._tell(GroupTold(control.open(self._told.append, _raise)))
 
     def run(self, until: float, *, polling: bool = True, done: Callable[[], bool] = lambda: False) -> None:
         """Work until nothing is due before ``until``, or ``done`` answers true between two things that happen.
@@ -220,9 +220,13 @@ class VirtualWorker:
             return {}
         self._releases.clear()
         deadline = self._clock.now() + self._drain_s
-        self._tell(Revoking(tuple(partitions), deadline))
+        self._tell(Revoking(tuple(partitions), deadline, number=0))
         self.run(deadline, polling=False, done=lambda: bool(self._releases))
         return self._releases[0].positions
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         self._tell(Lost(tuple(partitions)))
+
+
+def _raise(error: FatalError) -> None:
+    raise error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 
 import pytest
 
+from streamml.adapters.kafka import sink as kafka_sink
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.sink import MemorySink
@@ -13,7 +15,7 @@ from streamml.errors import FatalError, SinkUnavailable
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ports.sink import Delivered
 from streamml.ports.source import Headers, RawRecord
-from tests.conformance.grounds import Ground, KafkaGround, MemoryGround
+from tests.conformance.grounds import DEADLINE_S, Ground, KafkaGround, MemoryGround
 from tests.conformance.sink_behaviours import SinkBehaviours, block, ended, numbered
 
 
@@ -65,6 +67,25 @@ def test_kafka_a_topic_that_is_not_there_stops_the_worker(kafka: EmbeddedKafka) 
     sink.send(1, [numbered("nowhere", 3)])
     with pytest.raises(FatalError, match="nowhere"):
         ended(sink, 1)
+
+
+@pytest.mark.integration
+def test_kafka_a_topic_that_takes_no_writes_is_named_until_it_does(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L2.3."""
+    monkeypatch.setattr(kafka_sink, "LONG_S", 0.5)
+    ground = KafkaGround(kafka)
+    sink = ground.sink()
+    sink.send(1, [numbered(ground.topic, 3)])
+    assert sink.trouble() is None
+    end = time.monotonic() + DEADLINE_S
+    while repr(ground.topic) not in (sink.trouble() or ""):
+        assert time.monotonic() < end
+        sink.completions()
+    ground.create(ground.topic, 1)
+    ended(sink, 1)
+    assert sink.trouble() is None
 
 
 def test_memory_open_says_that_the_broker_is_away() -> None:

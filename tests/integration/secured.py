@@ -88,6 +88,7 @@ class Secured:
         deadline = time.monotonic() + 20
         while not met(set(self._admin.describe_acls(every).result())):
             assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def _binding(right: Right) -> AclBinding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,14 @@ import redis as client
 from confluent_kafka import Producer
 
 import streamml as sm
-from streamml.errors import FatalError, FeaturesUnavailable, SettingsError, SourceUnavailable, TopologyError
+from streamml.errors import (
+    FatalError,
+    FeaturesUnavailable,
+    SettingsError,
+    SourceUnavailable,
+    TopologyError,
+    TransientError,
+)
 from streamml.ops.dead_letters import read_dead_letters
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.process import free_port
@@ -289,6 +297,7 @@ def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
             engine = running[0]
             while not engine.statistics.retries:  # type: ignore[attr-defined]
                 assert worker.is_alive()
+                worker.join(0.02)
         own_redis.start()
         job.produce([payment(n) for n in range(100, 150)])
         wait_for(job, 150)
@@ -303,10 +312,26 @@ def test_f2_a_redis_that_goes_away_is_waited_for_or_defaulted(
     assert job.letters() == []
 
 
+def test_l3_a_run_until_caught_up_gives_up_on_a_redis_that_stays_away(
+    kafka: EmbeddedKafka, own_redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """L3.6."""
+    job = Job(kafka.bootstrap_servers, own_redis.url, tmp_path)
+    job.create()
+    job.features({"a1": 10.0})
+    job.produce([payment(n) for n in range(10)])
+    options = RunOptions(until_caught_up=True, patience_s=1.0)
+    with pytest.raises(TransientError, match=r"gives up.*Redis"):
+        run(job.located, job.settings, options, StopSignal(), started=lambda *known: own_redis.stop())
+    assert job.predictions() == {}
+    own_redis.start()
+    assert run(job.located, job.settings, options, StopSignal())["predictions"] == 10
+
+
 def wait_for(job: Job, predictions: int) -> None:
     """Until so many predictions are out; the test's own timeout bounds it."""
     while len(job.read("out")) < predictions:
-        pass
+        time.sleep(0.05)
 
 
 class Wide(Payment):

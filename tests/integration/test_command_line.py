@@ -322,7 +322,7 @@ def test_l3_sigterm_finishes_and_a_crash_is_restarted_and_metrics_are_served(she
         os.kill(victim, signal.SIGKILL)
         shell.produce(500, first=500)
         while len(shell.scores(once=False)) < 1000:
-            time.sleep(0)
+            time.sleep(0.02)
         served = page(f"http://127.0.0.1:{port + 1}/metrics")
         for metric in CATALOGUE:
             assert f"# TYPE {metric.name}" in served, metric.name
@@ -348,7 +348,7 @@ def test_l2_a_step_that_does_not_come_back_ends_the_worker_with_the_stacks_of_it
     written = (shell.folder / "payments.py").read_text()
     hanging = "import threading\n\ndef to_matrix(columns):\n    threading.Event().wait()"
     (shell.folder / "stuck.py").write_text(written.replace("def to_matrix(columns):", hanging))
-    shell.environment["STREAMML_WORKER_STUCK_AFTER_MS"] = "2000"
+    shell.environment |= {"STREAMML_WORKER_STUCK_AFTER_MS": "5100", "STREAMML_WORKER_DRAIN_MS": "100"}
     shell.produce(10)
     process = shell.start("run", "stuck.py")
     err = process.communicate(timeout=60)[1]
@@ -371,6 +371,7 @@ def test_l3_a_second_signal_ends_a_worker_at_once(shell: Shell) -> None:
     try:
         while not (shell.folder / "hangs").exists():
             assert process.poll() is None
+            time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         # The first one waits for the step: it has five seconds.
         with pytest.raises(subprocess.TimeoutExpired):
@@ -388,13 +389,13 @@ def page(url: str) -> str:
         try:
             return str(urllib.request.urlopen(url).read().decode())
         except urllib.error.URLError:
-            time.sleep(0)
+            time.sleep(0.02)
 
 
 def wait_for(shell: Shell, predictions: int) -> None:
     """Until so many predictions are out; the test's own timeout bounds it."""
     while sum(1 for _ in read_topic({"bootstrap.servers": shell.brokers}, f"{shell.name}.out")) < predictions:
-        time.sleep(0)
+        time.sleep(0.02)
 
 
 def child_of(pid: int) -> int:
@@ -416,6 +417,7 @@ def test_metrics_have_the_values_that_they_should(shell: Shell) -> None:
         wait_for(shell, 200)
         metrics = scraped(port)
         while metrics.get("streamml_predictions_total") != 200:
+            time.sleep(0.02)
             metrics = scraped(port)
     finally:
         process.send_signal(signal.SIGTERM)

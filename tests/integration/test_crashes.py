@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,10 +24,10 @@ EVENTS = 12_000
 KILLS = 3
 
 
-@pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    """A broker that the test may kill."""
-    broker = EmbeddedKafka(tmp_path / "kafka")
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker that tests may kill."""
+    broker = EmbeddedKafka(tmp_path_factory.mktemp("own-kafka"))
     broker.start()
     yield broker
     broker.stop()
@@ -50,6 +49,7 @@ def wait_for(probe: KafkaSource, total: int) -> None:
     deadline = time.monotonic() + 60
     while committed(probe) < total:
         assert time.monotonic() < deadline, f"only {committed(probe)} of {total} records were committed in a minute"
+        time.sleep(0.02)
 
 
 def check(job: Job) -> None:

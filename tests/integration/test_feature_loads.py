@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import redis
 
+from streamml.adapters.redis import loader
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, LoadReport, load
 from streamml.adapters.redis.store import RedisFeatureStore
@@ -127,6 +131,40 @@ def test_a_load_that_fails_leaves_nothing_and_names_every_bad_row(accounts: Acco
     assert accounts.states() == {good: "complete"}
     assert accounts.stored("bad") == 0
     assert accounts.ask([1]).version == good
+
+
+def test_a_load_that_fails_waits_for_its_writes_before_they_are_removed(
+    accounts: Accounts, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F4.4."""
+    pid = redis_server.pid
+    assert pid is not None
+    going_on = threading.Timer(0.2, os.kill, (pid, signal.SIGCONT))
+    written: list[int] = []
+
+    def busy(rows: int, total: int | None) -> None:
+        """From the first batch on the server is slow to read."""
+        if rows == 1:
+            os.kill(pid, signal.SIGSTOP)
+            going_on.start()
+
+    def removing(*what: Any) -> None:
+        written.append(accounts.stored("bad"))
+        abandon(*what)
+
+    abandon = loader._abandon
+    monkeypatch.setattr(loader, "_abandon", removing)
+    unfit = {**accounts.batch([1], 0.0), "mean": np.array([np.nan])}
+    try:
+        with pytest.raises(ConfigError, match="not finite"):
+            accounts.load(
+                accounts.batch([0], 1.0), accounts.batch(range(1_500), 1.0), unfit, version="bad", progress=busy
+            )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert written == [1_500]
+    assert accounts.stored("bad") == 0
+    assert accounts.states() == {}
 
 
 def test_f4_versions_that_were_in_use_within_the_hour_are_kept_and_can_be_gone_back_to(accounts: Accounts) -> None:

@@ -120,6 +120,7 @@ class Job:
             assert time.monotonic() < end, (shares, self.said())
             members = admin.describe_consumer_groups([self.name])[self.name].result().members
             shares = [len(one.assignment.topic_partitions) for one in members]
+            time.sleep(0.05)
         self.recovered(time.monotonic())
 
     def predictions(self) -> int:
@@ -193,6 +194,7 @@ def test_d6_l3_a_killed_worker_scores_again_when_it_is_back_and_a_fenced_one_is_
         while job.predictions() == before:
             assert twin.poll() is None, job.said()
             assert time.monotonic() < end, job.said()
+            time.sleep(0.02)
 
 
 def test_d2_d6_a_worker_that_never_returns_is_replaced_by_either_protocol(kafka: EmbeddedKafka, tmp_path: Path) -> None:

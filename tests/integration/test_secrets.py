@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -117,6 +118,7 @@ def metrics_of(process: subprocess.Popen[str], port: int, consumed: int) -> str:
         try:
             page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
         except OSError:
+            time.sleep(0.02)
             continue
         lines = (line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("streamml"))
         done = {name: float(value) for name, value in lines}

@@ -135,6 +135,7 @@ def test_a_right_that_is_taken_from_a_running_worker_stops_it_and_nothing_is_los
     assert running.wait(30)
     while not all_is_well(job):
         assert thread.is_alive()
+        thread.join(0.05)
     secured.take(named(job, operation, part))
     job.produce([payment(3), b"there"])
     thread.join(60)

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.codecs.json_encode import json_encoder
+from streamml.adapters.kafka.offsets import settled_positions
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.transactions import KafkaTransactions
@@ -128,7 +129,8 @@ class Job:
         sink = KafkaSink(producer)
         if self.exactly_once:
             own = {"transaction.timeout.ms": 10_000, **producer}
-            sink = KafkaTransactions(own, f"{self.name}/{identity or uuid.uuid4().hex}", source.member)
+            name, committed = f"{self.name}/{identity or uuid.uuid4().hex}", settled_positions(client, self.name)
+            sink = KafkaTransactions(own, name, source.member, committed)
         return Worker(Engine(config, names), source, [stage], sink, SystemClock(), WorkerConfig())
 
     def run_until_committed(self, worker: Worker, total: int) -> Stopped:
@@ -259,6 +261,7 @@ def test_d5_two_workers_share_the_topic_and_one_leaves_without_loss_or_double(jo
     while sum(probe.committed().values()) < total:
         assert time.monotonic() < end
         assert threads[1].is_alive()
+        time.sleep(0.02)
     probe.close()
     over.set()
     threads[1].join(timeout=30)

@@ -18,6 +18,20 @@ MISTAKES: Final = (
         ),
     ),
     Mistake(
+        "an answer to an earlier revoke is taken for one to this one",
+        "streamml/runtime/reader.py",
+        "            if answer.number == self._revokes:\n",
+        "            if answer.partitions == partitions:\n",
+        ("tests/unit/runtime/test_reader.py::test_d6_an_answer_to_an_earlier_revoke_is_no_answer_to_this_one",),
+    ),
+    Mistake(
+        "a commit whose answer is lost counts as not made",
+        "streamml/adapters/kafka/transactions.py",
+        "        committed = bool(ending.positions) and self._reached(ending.positions)\n",
+        "        committed = False\n",
+        ("tests/integration/test_transactions.py::test_d2_a_commit_whose_answer_is_lost_is_made_once",),
+    ),
+    Mistake(
         "the client commits on its own what it has handed over",
         "streamml/adapters/kafka/membership.py",
         '    "enable.auto.commit": False,\n    "enable.auto.offset.store": False,\n',

@@ -60,11 +60,18 @@ MISTAKES: Final = (
     Mistake(
         "a transaction with a refused record is sent anew as it was",
         _OUTBOX,
-        "self._sent[event.token] = (*rest, *letters)",
+        "self._sent[event.token] = in_order_of_letters((*rest, *letters))",
         "pass",
         (
             "tests/unit/engine/test_outbox.py::test_d2_a_transaction_with_a_refused_record_is_tried_again_with_its_dead_letter",
         ),
+    ),
+    Mistake(
+        "the dead letter of a refused prediction comes behind later ones",
+        _OUTBOX,
+        "self._sent[event.token] = in_order_of_letters((*rest, *letters))",
+        "self._sent[event.token] = (*rest, *letters)",
+        (_EXACTLY_ONCE,),
     ),
     Mistake(
         "a dead letter is not counted",
@@ -170,7 +177,7 @@ MISTAKES: Final = (
     Mistake(
         "released partitions are not forgotten",
         _ENGINE,
-        "            self._close(drain.partitions)\n",
+        "            self._close(revoke.partitions)\n",
         "",
         (_AT_LEAST_ONCE,),
     ),
@@ -191,8 +198,15 @@ MISTAKES: Final = (
     Mistake(
         "a refused prediction is settled twice",
         _OUTBOX,
-        "        return without_parents_of(letters, rest), letters",
-        "        return rows, letters",
+        "        return refused_as_letters(rows, event.refusals)\n",
+        "        return rows, refused_as_letters(rows, event.refusals)[1]\n",
+        (_AT_LEAST_ONCE,),
+    ),
+    Mistake(
+        "the siblings of a refused child settle their record",
+        _ENGINE,
+        "            self._settle(ended, actions, besides=letters)",
+        "            self._settle(ended, actions)",
         (_AT_LEAST_ONCE,),
     ),
     Mistake(

@@ -371,7 +371,7 @@ class Surroundings(RuleBasedStateMachine):
     @rule(first=some, most=st.integers(1, MOST_PARTITIONS), budget_s=spans)
     def revoke(self, first: int, most: int, budget_s: float) -> None:
         self.revoking = tuple(log.where for log in self.in_turn(first) if log.slot is not None)[:most]
-        self.tell(Revoking(self.revoking, self.now + budget_s))
+        self.tell(Revoking(self.revoking, self.now + budget_s, number=1))
 
     def release(self, released: Released) -> None:
         assert released.partitions == self.revoking

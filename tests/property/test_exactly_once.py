@@ -115,6 +115,10 @@ class ExactlyOnce(Surroundings):
         self.forget()
         self.tell(TransactionEnded(committed))
 
+    def was_refused(self, log: Log, row: Row) -> bool:
+        """The letter for it takes its place when the transaction is sent anew."""
+        return False
+
     def check_order(self) -> None:
         super().check_order()
         assert set(Counter(self.seen).values()) <= {1}

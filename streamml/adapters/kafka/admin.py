@@ -113,6 +113,22 @@ class KafkaAdmin:
             SourceUnavailable: the broker does not answer.
             FatalError: a broker refuses the login, or cannot be trusted.
         """
+        described, hidden = self._described(names)
+        configs = self._configs(list(described))
+        return FoundTopics({name: _info(one, configs.get(name)) for name, one in described.items()}, tuple(hidden))
+
+    def topic_id(self, name: str) -> str | None:
+        """`TopicInfo.id` of a topic that exists and that this client may see.
+
+        Raises:
+            SourceUnavailable: the broker does not answer.
+            FatalError: a broker refuses the login, or cannot be trusted.
+        """
+        described, _ = self._described([name])
+        return (id_of(described[name].topic_id) or name) if name in described else None
+
+    def _described(self, names: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+        """Topics that exist, and names of which the broker does not even say that."""
         wanted = list(dict.fromkeys(names))
         asked = self._client.describe_topics(
             TopicCollection(wanted), include_authorized_operations=True, request_timeout=_TIMEOUT_S
@@ -127,8 +143,7 @@ class KafkaAdmin:
                     hidden.append(name)
                 elif error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise error_of(error.args[0], self._brokers) from error
-        configs = self._configs(list(described))
-        return FoundTopics({name: _info(one, configs.get(name)) for name, one in described.items()}, tuple(hidden))
+        return described, hidden
 
     def group_rights(self, group: str) -> frozenset[str] | None:
         """What this client may do with a group, as ``READ``; ``None`` where the broker does not say.

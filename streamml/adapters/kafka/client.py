@@ -23,6 +23,7 @@ _NO_RIGHTS: Final = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "its transactional id",
 }
 OUT_OF_RANGE: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+_PASSING: Final = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
 UNREADABLE_HEADERS: Final = "streamml.unreadable_headers"
 _WARN_EVERY_S: Final = 60.0
 _TURN_S: Final = 1.0
@@ -153,6 +154,11 @@ def login_refused(error: KafkaError) -> FatalError:
     else:
         look = "The broker refuses the login; see to sasl.mechanism, sasl.username and sasl.password"
     return FatalError(f"{look} under [kafka], then start again. It says: {said}.")
+
+
+def passes(error: KafkaError) -> bool:
+    """Whether the client goes on by itself."""
+    return error.code() in _PASSING or (error.retriable() and not error.fatal())
 
 
 def error_of(error: KafkaError, brokers: str | None = None, *, met: bool = False) -> StreamMLError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
@@ -23,6 +24,23 @@ class Committed(NamedTuple):
 
     offset: int
     topic_id: str
+
+
+def settled_positions(client: Mapping[str, Any], group: str) -> Callable[[Iterable[TopicPartition]], Positions]:
+    """Asks for a group's positions in partitions, once no transaction holds them any more.
+
+    The one that is asked raises `SourceUnavailable` where the broker does not answer or a transaction has not ended, and
+    `FatalError` where it refuses this client.
+
+    Args:
+        client: librdkafka properties, ``bootstrap.servers`` at least.
+    """
+
+    def ask(partitions: Iterable[TopicPartition]) -> Positions:
+        found = KafkaOffsets(client).committed(group, partitions, settled=True)
+        return {where: one.offset for where, one in found.items()}
+
+    return ask
 
 
 class KafkaOffsets:
@@ -50,12 +68,22 @@ class KafkaOffsets:
             known = list_topics(self._client, self._trouble, _TIMEOUT_S).topics
         return [TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions]
 
-    def committed(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Committed]:
-        """Positions of a group; partitions without one are absent."""
+    def committed(
+        self, group: str, partitions: Iterable[TopicPartition], *, settled: bool = False
+    ) -> dict[TopicPartition, Committed]:
+        """Positions of a group; partitions without one are absent.
+
+        Args:
+            settled: of a partition whose position is in a transaction that has not ended, there is no answer.
+        """
         asked = ConsumerGroupTopicPartitions(group, [ClientPartition(*where) for where in partitions])
+        ask = partial(self._client.list_consumer_group_offsets, require_stable=settled, request_timeout=_TIMEOUT_S)
         with self._asking:
-            (answer,) = self._client.list_consumer_group_offsets([asked], request_timeout=_TIMEOUT_S).values()
+            (answer,) = ask([asked]).values()
             found = answer.result().topic_partitions
+        for one in found:
+            if one.error is not None:
+                raise error_of(one.error, self._brokers)
         return {
             TopicPartition(one.topic, one.partition): Committed(one.offset, one.metadata or "")
             for one in found

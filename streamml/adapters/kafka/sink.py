@@ -44,7 +44,9 @@ _TAKEN_BACK: Final = (
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError._STATE,
 )
-"""What reports say of records whose transaction is over, or whose producer is: whoever ends it says why."""
+"""What reports say of records whose transaction is over, or whose producer is."""
+
+LONG_S: Final = 10.0
 
 _Alike = tuple[str, bytes | None, bytes | None]
 """Topic, key and value of a record."""
@@ -61,6 +63,7 @@ class KafkaSink:
         self._client = dict(client)
         self._producer: Any = self._opened()
         self._ended: list[Delivered] = []
+        self._unended: dict[int, _Batch] = {}
         self._waiting: deque[tuple[_Batch, Iterator[tuple[Any, ...]]]] = deque()
 
     def _opened(self) -> Any:
@@ -75,7 +78,7 @@ class KafkaSink:
 
     def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
         """See `Sink.send`."""
-        batch = _Batch(token, blocks, self._ended.append)
+        batch = self._unended[token] = _Batch(token, blocks, self._report, self._taken_back)
         # One callback for all: a closure per record costs more than producing it, most of it in the garbage collector.
         ended = batch.ended
         for block in blocks:
@@ -116,6 +119,24 @@ class KafkaSink:
         ended, self._ended[:] = list(self._ended), []
         return ended
 
+    def trouble(self) -> str | None:
+        """See `Sink.trouble`."""
+        oldest = next(iter(list(self._unended.values())), None)
+        seconds = 0.0 if oldest is None else time.monotonic() - oldest.sent_at
+        if oldest is None or seconds < LONG_S:
+            return None
+        return f"the broker has not acknowledged records for {named(oldest.topics)} that were sent {seconds:.0f} s ago"
+
+    def _report(self, ended: Delivered) -> None:
+        self._unended.pop(ended.token, None)
+        self._ended.append(ended)
+
+    def _taken_back(self, error: KafkaError, topic: str) -> None:
+        """A record will not be written, and there is no transaction to be sent anew."""
+        raise FatalError(
+            f"The producer has failed, records for {topic} were not written: {error.str()}. Nothing is lost."
+        )
+
     def close(self, timeout_s: float) -> int:
         """See `Sink.close`."""
         deadline = time.monotonic() + timeout_s
@@ -131,12 +152,24 @@ class KafkaSink:
 class _Batch:
     """Counts the acknowledgements of one `KafkaSink.send`."""
 
-    def __init__(self, token: int, blocks: Sequence[OutboundRecords], report: Callable[[Delivered], None]) -> None:
+    def __init__(
+        self,
+        token: int,
+        blocks: Sequence[OutboundRecords],
+        report: Callable[[Delivered], None],
+        taken_back: Callable[[KafkaError, str], None],
+    ) -> None:
         self._token = token
         self._blocks = blocks
         self.left = sum(map(len, blocks))
+        self.sent_at = time.monotonic()
         self._report = report
+        self._taken_back = taken_back
         self._refused: list[tuple[_Alike, str]] = []
+
+    @property
+    def topics(self) -> set[str]:
+        return {block.topic for block in self._blocks}
 
     def ended(self, error: KafkaError | None, message: Any) -> None:
         """One record was acknowledged, or will never be. Called by the client once per record."""
@@ -154,6 +187,7 @@ class _Batch:
 
     def _refuse(self, error: KafkaError, record: _Alike) -> None:
         if error.code() in _TAKEN_BACK:
+            self._taken_back(error, record[0])
             return
         if error.code() not in _REFUSALS:
             raise FatalError(
@@ -180,3 +214,7 @@ class _Batch:
         if len(found) < len(self._refused):
             raise FatalError(f"The producer refused a record that was never sent: {self._refused[0][1]}.")
         return found
+
+
+def named(topics: set[str]) -> str:
+    return " and ".join(map(repr, sorted(topics)))

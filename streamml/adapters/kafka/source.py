@@ -14,7 +14,7 @@ import numpy as np
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, headers_of, opened, translated
+from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, headers_of, opened, passes, translated
 from streamml.adapters.kafka.membership import anonymous, member_properties
 from streamml.adapters.kafka.positions import added, marked, out_of_range, recreated
 from streamml.adapters.kafka.watch import GroupWatch
@@ -112,12 +112,21 @@ class KafkaSource:
                 self._member_id = self._consumer.memberid() or ""
             if first is None:
                 return []
-            messages = [first, *self._consumer.consume(max_rows - 1, 0)]
+        messages = [first, *self._at_hand(max_rows - 1)]
         self._renew_member()
         good = self._without_events(messages)
         if not good:
             self._raise_error()
         return self._runs(good)
+
+    def _at_hand(self, max_rows: int) -> list[Any]:
+        """What the client has fetched already. An error of it comes with the next poll: this one has a record to give."""
+        try:
+            found: list[Any] = self._consumer.consume(max_rows, 0)
+        except KafkaException as error:
+            self._error = error_of(error.args[0], self._brokers, met=True)
+            return []
+        return found
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -333,7 +342,7 @@ class KafkaSource:
                 records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._reached[TopicPartition(message.topic(), message.partition())] = message.offset()
-            elif self._error is None and not _passes(error):
+            elif self._error is None and not passes(error):
                 self._error = self._error_of(error, message)
         return records
 
@@ -381,10 +390,3 @@ class _Messages:
     def __getitem__(self, index: int, /) -> RawRecord:
         message = self._messages[index]
         return RawRecord(message.key(), message.value(), headers_of(message), message.timestamp()[1])
-
-
-_PASSING: Final = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
-
-
-def _passes(error: KafkaError) -> bool:
-    return error.code() in _PASSING or (error.retriable() and not error.fatal())

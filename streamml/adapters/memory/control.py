@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streamml.adapters.memory.broker import MemoryBroker
+from streamml.errors import FatalError
 from streamml.ports.control import GroupState
 
 
@@ -16,7 +17,7 @@ class MemoryControl:
         self._group = group
         self._changed: Callable[[GroupState], None] | None = None
 
-    def open(self, changed: Callable[[GroupState], None]) -> GroupState:
+    def open(self, changed: Callable[[GroupState], None], failed: Callable[[FatalError], None]) -> GroupState:
         """See `Control.open`."""
         self._changed = changed
         return self._broker.hear_of_group(self._group, changed)
@@ -24,6 +25,10 @@ class MemoryControl:
     def record(self, state: GroupState) -> None:
         """See `Control.record`. The broker's faults do not hinder it."""
         self._broker.tell_group(self._group, state)
+
+    def trouble(self) -> str | None:
+        """See `Control.trouble`."""
+        return None
 
     def close(self) -> None:
         """See `Control.close`."""

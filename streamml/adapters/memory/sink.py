@@ -35,6 +35,10 @@ class MemorySink:
                 ended.append(self._write(*self._waiting.popleft()))
         return ended
 
+    def trouble(self) -> str | None:
+        """See `Sink.trouble`."""
+        return self._broker.down if self._waiting else None
+
     def close(self, timeout_s: float) -> int:
         """See `Sink.close`."""
         self._broker.wait_for(lambda: not self._waiting or self._broker.down is None, timeout_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -99,9 +100,11 @@ def load(
     session = server.connect()
     try:
         claimed = _claim(session, plan, layout, clock.now())
+        loading = _Load(session, plan, layout, claimed, clock)
         try:
-            return _Load(session, plan, layout, claimed, clock).run(batches, progress)
+            return loading.run(batches, progress)
         except Exception:
+            loading.settle()
             _abandon(server, plan.schema.name, claimed)
             raise
     finally:
@@ -185,6 +188,12 @@ class _Load:
             where = f" in {self._plan.source}" if self._plan.source else ""
             raise ConfigError(f"There are no rows{where} to load into feature set {self._plan.schema.name!r}.")
         return self._complete()
+
+    def settle(self) -> None:
+        """Wait for what was sent: the server might write it after all has been removed, and nobody would find it again."""
+        # Without an answer there is nothing to wait for; what failed is being raised.
+        with suppress(FeaturesUnavailable):
+            self._writer.drain()
 
     def _fit(self, batches: Batches) -> Iterator[Rows]:
         """The rows of every batch up to the first bad row; then the search goes on for others, to name them all."""

@@ -25,6 +25,10 @@ class DiscardingSink:
         ended, self._ended = self._ended, []
         return ended
 
+    def trouble(self) -> str | None:
+        """See `Sink.trouble`."""
+        return None
+
     def close(self, timeout_s: float) -> int:
         """See `Sink.close`."""
         return 0

@@ -103,12 +103,20 @@ def test_check_lists_all_problems_and_ends_with_2(topology: str, capsys: Capture
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 2
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is not there is waited for only briefly."""
+    monkeypatch.setattr("streamml.adapters.kafka.admin._TIMEOUT_S", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_check_connect_tells_what_does_not_answer(topology: str, capsys: Captured) -> None:
     assert exit_code_of(["check", topology, "--connect", "--brokers", f"127.0.0.1:{free_port()}", "--json"]) == 2
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
     assert "did not answer" in problem
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_broker_that_is_not_there_is_named_with_what_to_do(topology: str, capsys: Captured) -> None:
     where = f"127.0.0.1:{free_port()}"
     assert exit_code_of(["topics", "create", topology, "--brokers", where]) == 3
@@ -340,6 +348,7 @@ def test_settings_show_where_they_come_from_and_hide_secrets(capsys: Captured, m
     assert "hunter2" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("impatient")
 def test_doctor_names_what_does_not_answer_with_a_remedy(capsys: Captured) -> None:
     places = ["--brokers", f"127.0.0.1:{free_port()}", "--redis-url", f"redis://127.0.0.1:{free_port()}/0"]
     assert exit_code_of(["doctor", *places, "--json"]) == 0

@@ -172,7 +172,7 @@ def test_l3_d5_who_leaves_in_a_storm_does_not_wait_and_commits_nothing(exactly_o
     run = Driven(exactly_once=exactly_once)
     (job,) = (one for one in run.take(10) if isinstance(one, RunStage))
     run.tell(GroupTold(STORM))
-    (released,) = of(run.tell(Revoking((PARTITION,), run.now + 100)), Released)
+    (released,) = of(run.tell(Revoking((PARTITION,), run.now + 100, number=1)), Released)
     assert isinstance(released, Released)
     assert set(released.positions.values()) <= {0}
     run.finish(job, 0)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Outcomes
 from streamml.engine.assignment import SlotNames
@@ -10,7 +14,7 @@ from streamml.engine.batcher import BatchPolicy
 from streamml.engine.dead_letters import DeadLetterLimit
 from streamml.engine.engine import Engine, EngineConfig
 from streamml.engine.events import Action, Assigned, Lost, Polled, RunStage, Send, Settled, StageDone, StageResult
-from streamml.ports.sink import Delivered
+from streamml.ports.sink import Delivered, Refusal
 from streamml.ports.source import TopicPartition
 from tests.records import letters_of, predictions_of, run_of
 
@@ -98,3 +102,26 @@ def test_d6_a_block_that_waits_for_the_sink_loses_only_the_rows_of_the_partition
     assert sent(engine.handle(scored(second), 1.0)) == []
     engine.handle(Lost((SECOND,)), 1.0)
     assert sent(engine.handle(Delivered(token), 1.0)) == [[(0, 2), (0, 3)]]
+
+
+def test_d3_the_siblings_of_a_refused_child_count_and_their_record_settles_with_the_letter() -> None:
+    """D1.1, E3.5."""
+    engine, job = started()
+    twice = job.batch.take(np.array([0, 0, 1, 2, 3]))
+    children = {"child": np.array([0, 1, 0, 0, 0]), "last": np.array([False, True, True, True, True])}
+    rows = MicroBatch(replace(twice.origin, **children), twice.columns)
+    actions = engine.handle(StageDone(job.job, StageResult(rows.take(slice(0, 0)), [predictions_of(rows)])), 1.0)
+    [first] = [one for one in actions if isinstance(one, Send)]
+    [(block, index)] = [
+        (number, block.origin.child.tolist().index(1))
+        for number, block in enumerate(first.outcomes)
+        if block.origin.child is not None and 1 in block.origin.child
+    ]
+    actions = engine.handle(Delivered(first.token, (Refusal(block, index, "Too large."),)), 1.0)
+    assert engine.statistics.predictions == 4
+    assert not engine.idle
+    [letter] = [one for one in actions if isinstance(one, Send)]
+    engine.handle(Delivered(letter.token), 1.0)
+    assert (engine.statistics.predictions, engine.statistics.dead_letters) == (4, 1)
+    assert engine.positions() == {FIRST: 2, SECOND: 2}
+    assert engine.idle

@@ -16,7 +16,7 @@ from streamml.adapters.models.onnx import OnnxModel
 from streamml.compose import surroundings
 from streamml.compose.locate import Located
 from streamml.engine.retry import Backoff
-from streamml.errors import SourceUnavailable, TopologyError
+from streamml.errors import SourceUnavailable, TopologyError, TransientError
 from streamml.ops.run import RunOptions, StopSignal, _wait_until_reached, run
 from streamml.settings.settings import Settings
 from tests.conformance.grounds import closed_port
@@ -128,9 +128,9 @@ def test_a_run_that_is_to_catch_up_gives_up_on_a_broker_that_stays_away(monkeypa
     monkeypatch.setattr("streamml.adapters.kafka.source._TIMEOUT_S", 0.2)
     servers = f"127.0.0.1:{closed_port()}"
     probe = KafkaSource(["events"], "group", "earliest", {"bootstrap.servers": servers})
-    with pytest.raises(SourceUnavailable, match=f"{servers} .* gives up"):
-        _wait_until_reached(probe, {}, 0.5, threading.Event())
+    with pytest.raises(TransientError, match=f"gives up.*{servers}"):
+        _wait_until_reached(probe, {}, 0.5, threading.Event(), str)
     ended = threading.Event()
     threading.Timer(0.5, ended.set).start()
-    assert not _wait_until_reached(probe, {}, None, ended)
+    assert not _wait_until_reached(probe, {}, None, ended, str)
     probe.close()

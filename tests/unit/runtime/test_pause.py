@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -45,6 +46,13 @@ class Deaf(MemorySink):
 
     def completions(self) -> Sequence[Delivered | TransactionEnded]:
         return []
+
+
+class Stalled(Deaf):
+    """The broker answers, and takes nothing for one of its topics."""
+
+    def trouble(self) -> str | None:
+        return "the broker has not acknowledged records for 'letters'"
 
 
 @pytest.fixture
@@ -133,10 +141,31 @@ def test_e4_where_the_group_cannot_be_told_a_storm_ends_the_worker(broker: Memor
     assert sum(broker.committed("group").values()) == 0
 
 
+def test_l3_a_stop_while_the_broker_is_away_leaves_nothing_open(broker: MemoryBroker) -> None:
+    """L3.1."""
+    broker.fail("The broker is away.")
+    worker = worker_on(broker)
+    threads = running(worker)
+    stop(threads, worker)
+    assert not any(lane._thread.is_alive() for lane in worker._lanes)
+
+
 def test_l2_a_worker_that_stands_still_with_records_at_hand_is_not_alive(broker: MemoryBroker) -> None:
     """L2.2."""
     worker = worker_on(broker, sink=Deaf(broker))
     threads = running(worker)
     until(lambda: not worker.live().ok)
     assert f"{RECORDS} records are at hand" in worker.live().reason
+    stop(threads, worker)
+
+
+def test_l2_a_worker_whose_output_topic_takes_nothing_is_alive_and_not_ready(broker: MemoryBroker) -> None:
+    """L2.2, L2.3."""
+    worker = worker_on(broker, sink=Stalled(broker))
+    threads = running(worker)
+    until(lambda: worker._reader.joined() and worker._engine.gauge.rows == RECORDS)
+    assert worker.ready() == (False, "waiting: the broker has not acknowledged records for 'letters'")
+    end = time.monotonic() + 4 * worker._config.stuck_after_s
+    until(lambda: not worker.live().ok or time.monotonic() > end)
+    assert worker.live().ok
     stop(threads, worker)

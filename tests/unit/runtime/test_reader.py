@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -80,11 +81,37 @@ def test_d6_a_commit_asked_for_while_a_partition_drains_does_not_move_its_next_o
     (gone,) = going.partitions
     (kept,) = {FIRST, SECOND} - {gone}
     case.reader.commit({gone: 10})
-    case.reader.released(Released((gone,), {gone: 12}))
+    case.reader.released(Released((gone,), {gone: 12}, going.number))
     case.broker.wait_for(lambda: bool(other.source.poll(1, 0.0) or other.starts), DEADLINE_S)
     assert other.starts == {gone: 12}
     case.commits_pass(kept, 1)
     assert case.broker.committed("group") == {gone: 12, kept: 1}
+
+
+def test_d6_an_answer_to_an_earlier_revoke_is_no_answer_to_this_one() -> None:
+    """D6.2: the partitions came back in between, and what was settled of them then is settled no more."""
+    case = Case(WorkerConfig(drain_s=0.05))
+    where = (FIRST, SECOND)
+    early: list[Positions] = []
+    thread = threading.Thread(target=lambda: early.append(case.reader._drained(where)), daemon=True)
+    thread.start()
+    try:
+        first = case.hear(Revoking)
+        assert isinstance(first, Revoking)
+        thread.join(DEADLINE_S)
+        assert early == [{}]
+        case.hear(Lost)
+        case.reader.released(Released(where, {FIRST: 5, SECOND: 5}, first.number))
+        late: list[Positions] = []
+        thread = threading.Thread(target=lambda: late.append(case.reader._drained(where)), daemon=True)
+        thread.start()
+        second = case.hear(Revoking)
+        assert isinstance(second, Revoking)
+        case.reader.released(Released(where, {FIRST: 2, SECOND: 2}, second.number))
+        thread.join(DEADLINE_S)
+        assert late == [{FIRST: 2, SECOND: 2}]
+    finally:
+        case.reader.stop({})
 
 
 def test_d6_nothing_is_committed_for_a_partition_that_was_lost(case: Case) -> None:

@@ -56,6 +56,17 @@ def test_every_problem_comes_at_once(tmp_path: Path) -> None:
         assert any(word in problem for problem in problems), word
 
 
+@pytest.mark.parametrize(
+    "text", ["stuck_after_ms = 9999", "drain_ms = 600000", "drain_ms = 2000\nstuck_after_ms = 2500"]
+)
+def test_l2_the_watchdog_leaves_time_for_a_drain(text: str, tmp_path: Path) -> None:
+    """L2.1."""
+    with pytest.raises(SettingsError, match=r"worker\.stuck_after_ms .* worker\.drain_ms \(\d+\) by 5000"):
+        read_settings(environment={}, file=toml(tmp_path, f"[worker]\n{text}\n"))
+    enough = toml(tmp_path, "[worker]\nstuck_after_ms = 10000\n")
+    assert read_settings(environment={}, file=enough).settings.worker.drain_ms == 5000
+
+
 def test_a_name_that_is_none_comes_with_its_place_and_the_nearest_that_is(tmp_path: Path) -> None:
     file = toml(tmp_path, '[reddis]\nurl = "redis://x"\n[worker]\nmax_pol_rows = 5\n')
     environment = {"STREAMML_BROKER": "x", "STREAMML_WORKER__MAX_POLL_ROWS": "5"}

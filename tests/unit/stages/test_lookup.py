@@ -196,6 +196,21 @@ def test_f3_a_new_bad_load_is_found_as_soon_however_long_the_one_before_was_good
     assert scored_before_it_waits(lookup, list(range(1_000))) == 1_000
 
 
+def test_f3_a_batch_that_another_set_holds_up_counts_once_however_often_it_is_tried() -> None:
+    """F3.1."""
+    store = Stored()
+    tolerant = accounts(max_default_ratio=0.1)
+    strict = accounts(name="others", key="country", max_default_ratio=0.0)
+    lookup = LookUp("lookup", [tolerant, strict], store, None)
+    batch = rows([9]).with_columns({"country": object_array(["1"], 1)})
+    held_up = rows([9]).with_columns({"country": object_array(["8"], 1)})
+    for _ in range(1001):
+        with pytest.raises(FeaturesUnavailable, match="others"):
+            lookup.apply(held_up, 0.0)
+    passed, _ = lookup.apply(batch, 0.0)
+    assert len(passed) == 1
+
+
 def test_f3_many_rows_of_one_new_entity_are_no_bad_load() -> None:
     lookup = LookUp("lookup", [accounts()], Stored(), None)
     assert scored_before_it_waits(lookup, [9] * 300) == 300
