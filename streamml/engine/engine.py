@@ -417,10 +417,11 @@ class Engine:
     # -- what follows ------------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float, actions: list[Action]) -> None:
+        # First, as what waited behind rows that are given up is weighed now, and may be a storm.
+        self._give_up(now, actions)
         if (state := self._brake.broke_out(now)) is not None:
             actions.append(TellGroup(state))
         slots, withheld = self._assignment.slots(), self._brake.withholds
-        self._give_up(now, actions)
         actions += self._outbox.go_on(slots, now, urgent=self._urgent, withheld=withheld)
         self._retry(now, actions)
         self._dispatch(now, actions)
