@@ -70,8 +70,7 @@ class Lanes:
                 self._jobs.put(jobs[-1])
             return [self._answer(job) for job in jobs]
         finally:
-            for job in jobs:
-                job.cancel()
+            self._withdraw(jobs)
 
     def close(self) -> None:
         """End the threads and whatever their scorers hold; a thread whose call hangs is left behind."""
@@ -82,6 +81,16 @@ class Lanes:
             scorer.close()
         for thread in self._threads:
             thread.join(timeout=0.2)
+
+    def _withdraw(self, jobs: Sequence[_Job]) -> None:
+        """Take back what did not begin: behind calls that hang, each try of a batch would stay here."""
+        for job in jobs:
+            job.cancel()
+        with suppress(queue.Empty):
+            # Until nothing is left; a ``None`` is for a thread to end, and goes back.
+            while self._jobs.get_nowait() is not None:
+                continue
+            self._jobs.put(None)
 
     def _paced(self, part: Part, turn: Callable[[float], float]) -> PartialAnswer:
         self._wait(turn(time.monotonic()))
