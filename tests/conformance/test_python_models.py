@@ -15,6 +15,7 @@ import pytest
 
 import streamml as sm
 from streamml.adapters.models.python import PythonModel, open_lanes
+from streamml.adapters.models.python_process import ProcessScorer
 from streamml.errors import ConfigError, ModelBusy, ModelFault, ModelOutOfMemory, ModelRejected
 from streamml.ports.model import Model, PartialAnswer
 from tests.conformance import python_factories
@@ -163,6 +164,17 @@ def test_processes_end_with_the_model() -> None:
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+def test_process_that_was_ended_with_its_model_is_not_started_anew_by_a_call_that_it_cut_off() -> None:
+    with loaded(where_it_runs, "process", "process thread") as model:
+        signature = model.signature
+    (scorer,) = ProcessScorer.start_all(where_it_runs, "model@1", signature, None, 1)
+    before = psutil.Process().children()
+    scorer.close()
+    with pytest.raises(ModelFault, match="was closed"):
+        scorer(numbers(1))
+    assert set(psutil.Process().children()) < set(before)
 
 
 def test_what_a_process_prints_leaves_stdout_alone(capfd: pytest.CaptureFixture[str]) -> None:

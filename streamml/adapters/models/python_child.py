@@ -48,11 +48,14 @@ def main() -> None:
 
 
 def _read(channel: socket.socket, frames: queue.SimpleQueue[_Frame]) -> None:
-    while True:
-        try:
+    try:
+        while True:
             frames.put(receive(channel))
-        except EOFError:
-            os._exit(0)
+    except EOFError:
+        os._exit(0)
+    finally:
+        # Without it, whoever asks would wait for ever: memory may run out here, too.
+        os._exit(1)
 
 
 def _answer(channel: socket.socket, scorer: Scorer, inputs: dict[str, Array]) -> None:

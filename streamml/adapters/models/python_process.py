@@ -50,6 +50,7 @@ class ProcessScorer:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._alone = 0
+        self._closed = False
 
     @classmethod
     def start_all(
@@ -84,7 +85,11 @@ class ProcessScorer:
         return answer
 
     def close(self) -> None:
-        """End the process; one that is busy is killed."""
+        """End the process; one that is busy is killed. None is started anew."""
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         channel, self._channel = self._channel, None
         process, self._process = self._process, None
         if channel is not None:
@@ -142,11 +147,13 @@ class ProcessScorer:
         return PartialAnswer(columns, dict(head["failed"]))
 
     def _start_anew(self) -> None:
+        if self._closed:
+            raise ModelFault(f"Model {self._label} was closed while its process was asked.")
         try:
             self._spawn()
             self._greet()
         except (ConfigError, OSError) as error:
-            self.close()
+            self._let_go()
             raise ModelFault(f"The process of model {self._label} cannot be started again: {error}") from error
 
     def _end(self, *, kill: bool = False) -> str:
@@ -154,7 +161,7 @@ class ProcessScorer:
         process = self._process
         if process is not None and kill:
             process.kill()
-        self.close()
+        self._let_go()
         code = None if process is None else process.returncode
         return f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
 
