@@ -307,8 +307,9 @@ class Engine:
             actions.append(Fail(event.error))
             return
         if event.error.retry_in_s is not None:
-            # Turned away by a breaker: nobody was asked, so it was no try.
-            job.retry_at, job.attempt = now + event.error.retry_in_s, job.attempt - 1
+            # Turned away by a breaker: nobody was asked, so it was no try. Services that are asked may say "at once", again and again.
+            pause = max(self._config.backoff.delay(1, event.random), event.error.retry_in_s)
+            job.retry_at, job.attempt = now + pause, job.attempt - 1
             return
         pause = max(self._config.backoff.delay(job.attempt, event.random), self._retries.spend(now))
         job.retry_at = now + pause
