@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from streamml.adapters.models.frames import Head, receive, send
 from streamml.batch.column import Array
@@ -49,6 +50,7 @@ class ProcessScorer:
         self._declared = _declared(factory, label, signature)
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._pipe: IO[bytes] | None = None
         self._alone = 0
         self._closed = False
 
@@ -100,18 +102,24 @@ class ProcessScorer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        # Not before: it would hide how the process ended.
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.close()
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self._channel, theirs = socket.socketpair()
+        to_read, to_write = os.pipe()
+        self._pipe = os.fdopen(to_write, "wb", buffering=0)
+        with theirs, os.fdopen(to_read, "rb"):
+            numbers = (theirs.fileno(), to_read)
             # What the function prints goes to stderr: the worker's stdout is the command's answer.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streamml.adapters.models.python_child", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
+                [sys.executable, "-m", "streamml.adapters.models.python_child", *map(str, numbers)],
+                pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
                 stdout=2,
             )
-        self._channel = ours
 
     def _greet(self) -> None:
         assert self._channel is not None
