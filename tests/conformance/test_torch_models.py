@@ -344,6 +344,17 @@ def test_half_precision_is_held_to_its_tolerance_on_the_sample(tmp_path: Path) -
         load(tmp_path / "none", "scores", precision="float16")
 
 
+@pytest.mark.parametrize(
+    "sample", [{"z": np.zeros((2, 3), np.float32)}, {"x": np.zeros((2, 4), np.float32)}, {"x": np.array([None])}]
+)
+def test_sample_that_the_model_does_not_take_is_told_with_other_problems(
+    tmp_path: Path, sample: Mapping[str, Any]
+) -> None:
+    """E1.4: it is a mistake in the repository, not of the worker."""
+    with pytest.raises(ConfigError, match=r"sample\.npz cannot be scored"):
+        load(tmp_path, "scores", precision="bfloat16", sample=sample)
+
+
 def test_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     archive(tmp_path)
     device = f"cuda:{torch.cuda.device_count()}"
