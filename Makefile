@@ -40,7 +40,7 @@ $(STAMP): constraints/dev.txt pyproject.toml
 demo: $(DEMO_STAMP)
 	@$(BIN)/streamml demo $(ARGS)
 
-# A worker next to a bare client loop, in one run; about five minutes.
+# A worker next to a bare client loop and a hand-written one, in one run; about eight minutes.
 bench: $(DEMO_STAMP)
 	@$(BIN)/streamml bench --out loadtests/results/bench.json $(ARGS)
 
@@ -52,8 +52,9 @@ chaos: $(DEMO_STAMP)
 mistakes: $(STAMP)
 	$(BIN)/python -m tests.planted $(ARGS)
 
+# Two at a time, as most of them wait for something; ARGS="-n 0" for one.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # What `make test` leaves out, as PyTorch is large.
 $(TORCH_STAMP): constraints/dev.txt pyproject.toml

@@ -1,4 +1,4 @@
-"""The worker, at least once and exactly once, next to a bare client loop on the embedded stack: ``streamml bench``.
+"""The worker, at least once and exactly once, next to a bare client loop and a hand-written one: ``streamml bench``.
 
 Drains are timed by the broker: the output topic stamps records as they are appended, so that start-up counts for nobody; the broker's own
 warming up is drained away first. Latencies are from
@@ -82,7 +82,7 @@ def bench(options: BenchOptions, tell: Tell) -> dict[str, Any]:
         _topic(servers, "baseline.dlq")
         load_features(servers.redis_url)
         produce_all(servers.brokers, "baseline.events", options.events)
-        drains: dict[str, list[Drain]] = {who: [] for who in ("bare", "worker", "exactly_once")}
+        drains: dict[str, list[Drain]] = {who: [] for who in ("bare", "worker", "hand_written", "exactly_once")}
         steps: dict[str, float] = {}
         tell("Warming up the broker: a drain that does not count")
         _drain(servers, options, _bare)
@@ -92,6 +92,7 @@ def bench(options: BenchOptions, tell: Tell) -> dict[str, Any]:
             drains["bare"].append(_drain(servers, options, _bare)[0])
             drain, steps = _drain(servers, options, _worker)
             drains["worker"].append(drain)
+            drains["hand_written"].append(_drain(servers, options, _hand_written)[0])
             drains["exactly_once"].append(_drain(servers, options, _exactly_once)[0])
         latency = {str(rate): _latencies(servers, rate, options, tell) for rate in options.rates}
     return {"conditions": _conditions(options), **_figures(drains, steps), "latency_ms": latency}
@@ -128,6 +129,11 @@ def _bare(servers: Servers, topic_in: str, topic_out: str, count: int) -> list[s
 
 def _worker(servers: Servers, topic_in: str, topic_out: str, count: int) -> list[str]:
     return [sys.executable, "-m", "loadtests.baseline.worker", servers.brokers, servers.redis_url, topic_in, topic_out]
+
+
+def _hand_written(servers: Servers, topic_in: str, topic_out: str, count: int) -> list[str]:
+    where = [servers.brokers, servers.redis_url, topic_in, topic_out]
+    return [sys.executable, "-m", "loadtests.baseline.hand_written", *where]
 
 
 def _exactly_once(servers: Servers, topic_in: str, topic_out: str, count: int) -> list[str]:
@@ -245,11 +251,12 @@ class _Memory:
 
 
 def _latencies(servers: Servers, rate: int, options: BenchOptions, tell: Tell) -> dict[str, dict[str, float]]:
-    rounds: dict[str, list[dict[str, float]]] = {"bare": [], "worker": []}
+    rounds: dict[str, list[dict[str, float]]] = {"bare": [], "worker": [], "hand_written": []}
     for number in range(options.rounds):
         tell(f"Latency at {rate:,} events/s, {number + 1} of {options.rounds}")
         rounds["bare"].append(_latency(servers, rate, options, _bare))
         rounds["worker"].append(_latency(servers, rate, options, _worker))
+        rounds["hand_written"].append(_latency(servers, rate, options, _hand_written))
     return {
         who: {name: round(median(one[name] for one in found), 2) for name in found[0]} for who, found in rounds.items()
     }
@@ -289,11 +296,17 @@ def _figures(drains: dict[str, list[Drain]], steps: dict[str, float]) -> dict[st
     def ratios(of: str, to: str) -> list[float]:
         return [a.events_per_s / b.events_per_s for a, b in zip(drains[of], drains[to], strict=True)]
 
-    to_bare, to_worker = ratios("worker", "bare"), ratios("exactly_once", "worker")
+    to_bare, to_worker, to_hand = (
+        ratios("worker", "bare"),
+        ratios("exactly_once", "worker"),
+        ratios("worker", "hand_written"),
+    )
     return {
         "events_per_s": {who: round(middle(who, "events_per_s")) for who in drains},
         "ratio": round(median(to_bare), 3),
         "ratios": [round(ratio, 3) for ratio in to_bare],
+        "hand_written_ratio": round(median(to_hand), 3),
+        "hand_written_ratios": [round(ratio, 3) for ratio in to_hand],
         "exactly_once_ratio": round(median(to_worker), 3),
         "exactly_once_ratios": [round(ratio, 3) for ratio in to_worker],
         "cpu_s_per_million": {who: round(middle(who, "cpu_s_per_million"), 2) for who in drains},
