@@ -209,7 +209,8 @@ class KafkaControl:
         own = {**OUTSIDE_OF_GROUPS, **_FETCH, "auto.offset.reset": "error", "allow.auto.create.topics": False}
         consumer: Any = opened(Consumer, {**self._reading, **own})
         try:
-            consumer.assign([ClientPartition(self._topic, 0, start)])
+            with translated():
+                consumer.assign([ClientPartition(self._topic, 0, start)])
             check_at = time.monotonic() + CHECK_S
             while not self._ended.is_set():
                 self._write_asked()
