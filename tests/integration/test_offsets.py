@@ -147,9 +147,12 @@ def test_d7_a_worker_below_retention_says_which_command_helps_and_it_does(
         job.run()
     until(lambda: not KafkaAdmin({"bootstrap.servers": job.brokers}).group_members(job.name))
     shown = json.loads(offsets("show", "--json"))
-    assert [(one["committed"], one["state"]) for one in shown["partitions"]] == [(2, "below retention"), (2, "ok")]
+    below, other = shown["partitions"]
+    assert (below["committed"], below["state"], other["state"]) == (2, "below retention", "ok")
+    # What came of the other partition before the client told of this one is scored.
+    assert other["committed"] in (2, 5)
     assert "goes on with what is there" in offsets("reset", "--to", "earliest", "--partition", "0", "--yes")
-    assert job.run()["predictions"] == 5
+    assert job.run()["predictions"] == 2 + 5 - other["committed"]
 
 
 class BriefSession(Job):

@@ -110,6 +110,9 @@ class translated:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SystemError):
+            # The client has raised a fatal error already when it calls back with reports, which stumble over it.
+            error = error.__cause__
         if isinstance(error, KafkaException):
             if self._trouble is not None:
                 self._trouble.check()

@@ -91,8 +91,9 @@ def write_state(client: Mapping[str, Any], topic: str, state: GroupState) -> int
         partition=0,
         on_delivery=lambda error, message: reports.append((error, message.offset())),
     )
-    while producer.flush(_LISTEN_S) and not reports:
-        trouble.check()
+    with translated(str(client.get("bootstrap.servers")), trouble):
+        while producer.flush(_LISTEN_S) and not reports:
+            trouble.check()
     error, offset = reports[0]
     if error is not None and error.code() in _GONE:
         raise FatalError(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
-from streamml.adapters.kafka.client import Trouble, error_of, login_refused
+from streamml.adapters.kafka.client import Trouble, error_of, login_refused, translated
 from streamml.errors import FatalError, SourceUnavailable
 
 DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
@@ -54,3 +54,11 @@ def test_a_right_that_is_lacking_is_fatal_and_says_how_to_find_it() -> None:
     assert "streamml acls" in str(error)
     assert isinstance(error_of(LOST), SourceUnavailable)
     assert str(error_of(LOGIN)) == str(login_refused(LOGIN))
+
+
+def test_a_fatal_error_is_told_also_where_a_report_has_stumbled_over_it() -> None:
+    fatal = KafkaException(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "no idempotent writes", fatal=True))
+    with pytest.raises(FatalError, match="lacks a right"), translated("localhost:9092"):
+        raise SystemError("returned a result with an exception set") from fatal
+    with pytest.raises(SystemError), translated("localhost:9092"):
+        raise SystemError("of another kind")
