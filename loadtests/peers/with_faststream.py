@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import uvloop
 from faststream import AckPolicy, FastStream
-from faststream.confluent import KafkaBroker, KafkaPublishMessage
+from faststream.confluent import KafkaBroker
 
 from loadtests.peers.job import BATCH, CONSUMER, PRODUCER, Place, Scorer, encode, place
 
@@ -36,10 +37,12 @@ def application(where: Place) -> FastStream:
         decoder=undecoded,
     )
     async def score(values: list[bytes]) -> None:
-        predictions = [
-            KafkaPublishMessage(encode(one), key=one.event_id.encode()) for one in scorer.predictions(values)
+        sent = [
+            await broker.publish(encode(one), where.topic_out, key=one.event_id.encode(), no_confirm=True)
+            for one in scorer.predictions(values)
         ]
-        await broker.publish_batch(*predictions, topic=where.topic_out)
+        # One by one and confirmed together is a quarter quicker than publish_batch, which makes a task of each.
+        await asyncio.gather(*sent)
 
     return FastStream(broker, logger=None)
 
