@@ -135,9 +135,10 @@ def _backlogs(servers: Servers, options: Options, tell: Tell) -> dict[bool, Back
     }
     for backlog in backlogs.values():
         produce_all(servers.brokers, backlog.topic, backlog.events)
-    tell("Warming up the broker: drains that do not count")
+    tell("Warming up the broker: runs that do not count")
     for _ in range(2):
         drain(servers, backlogs[False], COMMANDS["bare"])
+    latency(servers, COMMANDS["bare"], options)
     return backlogs
 
 
