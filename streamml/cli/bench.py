@@ -19,7 +19,7 @@ from streamml.errors import ConfigError
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result here, as JSON.")
 @json_option
 def command(quick: bool, out: Path | None, as_json: bool) -> None:
-    """Measure a worker against a bare client loop and a hand-written one on the embedded stack, in one run. Takes some minutes."""
+    """Measure a worker against a bare client loop and a hand-written one on the embedded stack, in one run. Takes about eight minutes."""
     if not Path("loadtests/baseline/bench.py").is_file():
         raise ConfigError(
             "The load tests are not here: run `streamml bench` in a checkout of the project (or `make bench`)."

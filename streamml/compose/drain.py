@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from streamml.clock import SystemClock
 from streamml.compose.parts import Parts
 from streamml.compose.stages import build_stages, engine_config, reads_keys
 from streamml.engine.assignment import SlotNames
-from streamml.engine.engine import Engine
+from streamml.engine.engine import Engine, EngineConfig
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.sink import Sink
 from streamml.ports.source import RecordRun, Source
@@ -76,12 +77,12 @@ class DrainFactory:
     def steps(self) -> list[str]:
         """What can be made free, in the order of an event's way. After the drain of `learning` has been run."""
         features = [] if self._memory is None else [MEMORY]
-        return [READ, *(one.name for one in self._learnt if one.answer is not None), *features, PRODUCE]
+        return [READ, *(name for name, one in self._named() if one.answer is not None), *features, PRODUCE]
 
     @property
     def fixed(self) -> list[str]:
         """Steps that cannot be made free, as they drop rows or make some."""
-        return [one.name for one in self._learnt if one.answer is None]
+        return [name for name, one in self._named() if one.answer is None]
 
     def learning(self, observer: Observer) -> Drain:
         """Everything is real, and what the steps answer is kept."""
@@ -94,22 +95,38 @@ class DrainFactory:
 
     def drain(self, free: str | None, observer: Observer) -> Drain:
         """``free`` costs nothing; with ``None`` everything is real."""
-        answers = {one.name: one.answer for one in self._learnt if one.answer is not None}
+        learnt = iter(self._named())
 
         def around(operator: Operator) -> Operator:
-            return Free(operator.name, answers[operator.name]) if operator.name == free else operator
+            name, one = next(learnt)
+            return Free(name, one.answer) if name == free and one.answer is not None else operator
 
         return self._drain(free, observer, around)
 
+    def _named(self) -> list[tuple[str, Learning]]:
+        """Operators in order, by names of their own: functions may share one, and a model may be run twice."""
+        before = Counter[str]()
+        named: list[tuple[str, Learning]] = []
+        for one in self._learnt:
+            before[one.name] += 1
+            named.append((one.name if before[one.name] == 1 else f"{one.name} ({before[one.name]})", one))
+        return named
+
     def _drain(self, free: str | None, observer: Observer, around: Callable[[Operator], Operator]) -> Drain:
         names = SlotNames()
-        engine = Engine(engine_config(self._topology, self._parts.models, self._settings.worker, "profile"), names)
+        engine = Engine(self._config(), names)
         store = self._memory if free == MEMORY else self._ends.store
         stages = build_stages(self._topology, self._parts.models, store, names.prefixes, around=around)
         source = PreparedSource(self._runs) if free == READ else self._ends.source()
         sink = DiscardingSink() if free == PRODUCE else self._ends.sink()
         config = WorkerConfig(max_poll_rows=self._settings.worker.max_poll_rows)
         return Drain(Worker(engine, source, stages, sink, SystemClock(), config, observer), engine)
+
+    def _config(self) -> EngineConfig:
+        """As a worker's, but at least once, and no record is too old to be scored: all of them are."""
+        config = engine_config(self._topology, self._parts.models, self._settings.worker, "profile")
+        stages = [replace(one, budget=one.budget and replace(one.budget, on_late="score")) for one in config.stages]
+        return replace(config, stages=tuple(stages), exactly_once=False)
 
 
 def kafka_source(topology: Topology, settings: Settings, group: str) -> KafkaSource:

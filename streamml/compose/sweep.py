@@ -27,8 +27,8 @@ def sweep(topology: Topology, models: Mapping[str, Model]) -> dict[str, dict[int
 
     costs: dict[str, dict[int, float]] = {}
     for step in topology.steps:
-        # Each call of somebody's API has its price.
-        if isinstance(step, Python) and not step.warm_up:
+        # Each call of somebody's API has its price, and would be taken off what its cost_cap leaves for records.
+        if isinstance(step, Python) and (not step.warm_up or step.calls.cost):
             continue
         if isinstance(step, ModelStep) and step.batching.latency_budget is not None:
             try:

@@ -307,8 +307,9 @@ class Engine:
             actions.append(Fail(event.error))
             return
         if event.error.retry_in_s is not None:
-            # Turned away by a breaker: nobody was asked, so it was no try.
-            job.retry_at, job.attempt = now + event.error.retry_in_s, job.attempt - 1
+            # Turned away by a breaker: nobody was asked, so it was no try. Services that are asked may say "at once", again and again.
+            pause = max(self._config.backoff.delay(1, event.random), event.error.retry_in_s)
+            job.retry_at, job.attempt = now + pause, job.attempt - 1
             return
         pause = max(self._config.backoff.delay(job.attempt, event.random), self._retries.spend(now))
         job.retry_at = now + pause
@@ -417,10 +418,11 @@ class Engine:
     # -- what follows ------------------------------------------------------------------------------------------------
 
     def _go_on(self, now: float, actions: list[Action]) -> None:
+        # First, as what waited behind rows that are given up is weighed now, and may be a storm.
+        self._give_up(now, actions)
         if (state := self._brake.broke_out(now)) is not None:
             actions.append(TellGroup(state))
         slots, withheld = self._assignment.slots(), self._brake.withholds
-        self._give_up(now, actions)
         actions += self._outbox.go_on(slots, now, urgent=self._urgent, withheld=withheld)
         self._retry(now, actions)
         self._dispatch(now, actions)

@@ -50,9 +50,9 @@ def times(batch: MicroBatch, born: str | None) -> Int:
     """When each row began, in ms since 1970 UTC; int64 ``[n]``.
 
     Args:
-        born: column of event times; ``None``, and while that is not decoded: the record's timestamp counts.
+        born: column of event times; ``None``: the record's timestamp counts.
     """
-    if born is None or born not in batch.columns:
+    if born is None:
         return batch.origin.timestamp
     moments: Int = np.asarray(batch.columns[born]).view(np.int64)
     return moments // 1000

@@ -38,7 +38,7 @@ def check(spelling: str, settings: Settings, *, connect: bool) -> Report:
             for model in parts.models.values():
                 report.notes.append(f"Model {model.name}@{model.version}: loads, runs, matches its model.toml")
             for number, stage in enumerate(plan_of(topology, parts.models).stages):
-                names = ", ".join(step.name for step in stage.steps)
+                names = ", ".join(step.name for step in stage.steps) or "decode"
                 report.notes.append(f"Stage {number}: {names} (at most {stage.max_rows} rows a batch)")
         if connect:
             found = examine(topology, parts, settings)

@@ -85,9 +85,11 @@ def _advice(constraint: str | None, speed_ups: Mapping[str, float], topology: To
             "then need not be read back to be checked."
         )
     names = {step.name: step for step in topology.steps}
-    if isinstance(names[constraint], FeatureLookup):
+    # A second one of a name is called "name (2)".
+    step = names.get(constraint) or names[constraint.rpartition(" (")[0]]
+    if isinstance(step, FeatureLookup):
         return _advice_on_features(speed_ups.get(constraint), speed_ups.get(MEMORY))
-    if isinstance(names[constraint], ModelStep):
+    if isinstance(step, ModelStep):
         return (
             f"The model {constraint} is the constraint: a larger max_batch_size, more threads ([model] threads), a smaller or "
             "quantised model, a GPU, or more workers."

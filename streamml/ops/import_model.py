@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from streamml.adapters.models.conversion import Trained, read_trained
 from streamml.adapters.models.model_toml import ONNX, sha256_of, write_toml
 from streamml.adapters.models.onnx import OnnxModel
 from streamml.adapters.models.onnx_session import signature_of
-from streamml.adapters.models.repository import find, versions
+from streamml.adapters.models.repository import check_names, find, versions
 from streamml.batch.column import Array
 from streamml.errors import ConfigError
 
@@ -67,6 +68,7 @@ def import_model(
     Raises:
         ConfigError: with what is wrong; nothing is left behind.
     """
+    check_names(name, version)
     trained = read_trained(file, trusted=trusted)
     names, x = _read_sample(sample, trained)
     folder = repository / name / (version or _next_version(repository, name))
@@ -89,6 +91,9 @@ def import_model(
         find(repository, name, folder.name)
     except BaseException:
         shutil.rmtree(folder)
+        with suppress(OSError):
+            # The model's own folder goes, too, where no other version is in it.
+            folder.parent.rmdir()
         raise
     inexact = (x.astype(np.float32) != x) & ~np.isnan(x)
     rounded = tuple(one for one, any_inexact in zip(names, inexact.any(axis=0), strict=True) if any_inexact)

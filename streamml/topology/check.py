@@ -204,6 +204,8 @@ def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
     yield from choice_problems("The sink's order", sink.order, ("partition", "none"))
     yield from _header_problems(sink)
     for step in topology.steps:
+        if isinstance(step, ModelStep) and step.batching.budget_from == "event" and topology.source.event_time is None:
+            yield f'{step.name!r} has budget_from "event", and the source names no event_time; name the field in Source(event_time=).'
         if isinstance(step, ModelStep) and step.batching.on_late == "last" and sink.order == "partition":
             yield f'{step.name!r} has on_late "last", which gives up the order of rows, and the sink keeps it; set Sink(order="none").'
     if sink.key is not None and sink.key not in flow:

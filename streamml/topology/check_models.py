@@ -8,7 +8,7 @@ from typing import Final
 
 from streamml.batch.column import ColumnType
 from streamml.ports.model import Signature, Tensor
-from streamml.topology.model_steps import Batching, Calls, ModelStep, Output, Python, Torch
+from streamml.topology.model_steps import Batching, Calls, ModelStep, Onnx, Output, Python, Torch
 from streamml.topology.sentences import choice_problems, duration_problems
 from streamml.topology.steps import Step
 
@@ -43,15 +43,26 @@ def model_problems(where: str, step: ModelStep, flow: Flow, signature: Signature
 
 
 def shared_name_problems(steps: Sequence[Step]) -> Iterator[str]:
-    """A model is known by its name, so steps of one name have to mean one model."""
-    meant: dict[str, set[tuple[object, ...]]] = {}
+    """A model is loaded once by its name, so steps of one name have to mean one model."""
+    meant: dict[str, list[tuple[object, ...]]] = {}
     for step in steps:
-        if isinstance(step, ModelStep):
-            what = (step.factory, step.version) if isinstance(step, Python) else (step.version,)
-            meant.setdefault(step.name, set()).add((type(step), *what))
+        if isinstance(step, ModelStep) and (what := _loaded(step)) not in meant.setdefault(step.name, []):
+            meant[step.name].append(what)
     for name, models in meant.items():
         if len(models) > 1:
             yield f"Steps name {len(models)} versions of the model {name!r}; give one of them a name of its own."
+
+
+def _loaded(step: ModelStep) -> tuple[object, ...]:
+    """What makes the model that a step runs."""
+    match step:
+        case Python():
+            made = (step.factory, step.inputs, step.outputs, step.calls, step.isolation)
+            return (Python, step.version, *made)
+        case Torch():
+            return (Torch, step.version, step.factory, step.precision, step.tolerance, step.compile)
+        case Onnx():
+            return (Onnx, step.version)
 
 
 def own_problems(step: Python, where: str | None = None) -> Iterator[str]:

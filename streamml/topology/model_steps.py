@@ -102,7 +102,7 @@ class Calls:
         concurrency: calls at once: threads that call one function, which has to bear it, or processes of one function each.
         timeout: a call that takes longer, as ``"2s"``, is given up and its batch is tried again later. A process is ended
             then; a thread cannot be, and is left waiting as one of ``concurrency``, so give the function a timeout of
-            its own, too.
+            its own, too. Where none has come back for ten minutes, the worker ends.
         rate: most calls a second, of one worker; calls wait for their turn.
         cost: what a row costs, in any unit.
         cost_cap: most that one worker spends in 24 hours from its first call, in that unit; then its batches wait, and with

@@ -41,7 +41,8 @@ def plan(topology: Topology, signatures: Mapping[str, Signature]) -> Plan:
     """Cut a topology without problems into stages.
 
     A stage ends after a lookup (so that waiting for the store overlaps with the model's work), after a model and after
-    an explode (so that rows are put together anew), as long as a lookup or model follows.
+    an explode (so that rows are put together anew), as long as a lookup or model follows. The first one ends before a model
+    whose budget counts from the event's time, which is to be decoded when a batch is put together.
     """
     groups = _cut(topology.steps)
     needed = _read_at_the_end(topology)
@@ -60,11 +61,18 @@ def plan(topology: Topology, signatures: Mapping[str, Signature]) -> Plan:
 def _cut(steps: tuple[Step, ...]) -> list[tuple[Step, ...]]:
     groups: list[list[Step]] = [[]]
     for index, step in enumerate(steps):
+        if len(groups) == 1 and _needs_event_time(step):
+            groups.append([])
         groups[-1].append(step)
         ends = isinstance(step, FeatureLookup | ModelStep | Explode)
         if ends and any(isinstance(later, FeatureLookup | ModelStep) for later in steps[index + 1 :]):
             groups.append([])
     return [tuple(group) for group in groups]
+
+
+def _needs_event_time(step: Step) -> bool:
+    """Whether its batches are put together by the time of events."""
+    return isinstance(step, ModelStep) and step.batching.budget_from == "event" and bool(step.batching.latency_budget)
 
 
 def _max_rows(steps: tuple[Step, ...]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -114,6 +115,17 @@ def hangs_at_nine() -> object:
     def score(columns: Columns) -> Columns:
         if (columns["i"] == 9).any():
             time.sleep(60)
+        return {"process": np.full(len(columns["i"]), os.getpid())}
+
+    return score
+
+
+def holds_the_lock_at_nine() -> object:
+    """Does not come back for a 9, nor lets any other thread run."""
+
+    def score(columns: Columns) -> Columns:
+        if (columns["i"] == 9).any():
+            re.match("(a+)+b", 60 * "a")
         return {"process": np.full(len(columns["i"]), os.getpid())}
 
     return score

@@ -15,6 +15,7 @@ import pytest
 
 import streamml as sm
 from streamml.adapters.models.python import PythonModel, open_lanes
+from streamml.adapters.models.python_process import ProcessScorer
 from streamml.errors import ConfigError, ModelBusy, ModelFault, ModelOutOfMemory, ModelRejected
 from streamml.ports.model import Model, PartialAnswer
 from tests.conformance import python_factories
@@ -165,6 +166,17 @@ def test_processes_end_with_the_model() -> None:
             os.kill(process, 0)
 
 
+def test_process_that_was_ended_with_its_model_is_not_started_anew_by_a_call_that_it_cut_off() -> None:
+    with loaded(where_it_runs, "process", "process thread") as model:
+        signature = model.signature
+    (scorer,) = ProcessScorer.start_all(where_it_runs, "model@1", signature, None, 1)
+    before = psutil.Process().children()
+    scorer.close()
+    with pytest.raises(ModelFault, match="was closed"):
+        scorer(numbers(1))
+    assert set(psutil.Process().children()) < set(before)
+
+
 def test_what_a_process_prints_leaves_stdout_alone(capfd: pytest.CaptureFixture[str]) -> None:
     with loaded(prints, "process", "half") as model:
         model.run(numbers(4))
@@ -197,14 +209,12 @@ def test_cost_cap_makes_batches_wait_for_the_next_day() -> None:
 
 
 _WORKER = """
-import time
 import numpy as np
-import psutil
 import streamml as sm
 from streamml.adapters.models.python import PythonModel
-from tests.conformance.python_factories import hangs_at_nine
+from tests.conformance.python_factories import holds_the_lock_at_nine
 model = PythonModel.load(
-    sm.Python(hangs_at_nine, inputs={"i": "i8"}, outputs={"process": "i8"}, version="1", isolation="process")
+    sm.Python(holds_the_lock_at_nine, inputs={"i": "i8"}, outputs={"process": "i8"}, version="1", isolation="process")
 )
 print(model.run({"i": np.array([1])})["process"][0], flush=True)
 model.run({"i": np.array([9])})
@@ -212,11 +222,14 @@ model.run({"i": np.array([9])})
 
 
 def test_process_that_is_busy_ends_with_a_worker_that_is_killed() -> None:
+    """Even where native code lets no thread of it see that."""
     worker = subprocess.Popen([sys.executable, "-c", _WORKER], stdout=subprocess.PIPE, text=True)
     try:
         assert worker.stdout is not None
         process = int(worker.stdout.readline())
-        os.kill(process, 0)
+        used = psutil.Process(process).cpu_times().user
+        while psutil.Process(process).cpu_times().user < used + 0.2:
+            time.sleep(0.02)
     finally:
         worker.kill()
         worker.communicate()

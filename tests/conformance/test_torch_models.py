@@ -216,6 +216,9 @@ def test_l5_entry_that_may_run_is_refused(tmp_path: Path, entry: str) -> None:
         "torch.os.system",
         "torch.ops.load_library",
         "torch.ops.aten.__class__",
+        "torch.ops.aten.save.default",
+        "torch.ops.aten.from_file.default",
+        "torch.ops.prim.Print.default",
         "_operator.attrgetter",
         "#x:y",
     ],
@@ -225,6 +228,40 @@ def test_l5_operator_that_is_none_of_atens_is_refused(tmp_path: Path, target: st
     path, _ = archive(tmp_path)
     rewritten(path, described(lambda one: one["graph_module"]["graph"]["nodes"][0].update(target=target)))
     _refused(path, "no operator of ATen")
+
+
+def _structure(kind: str, context: object) -> str:
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
+    return json.dumps([1, {"type": kind, "context": context, "children_spec": [leaf]}])
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        lambda module: _structure(
+            "collections.defaultdict",
+            {"default_factory_module": module, "default_factory_name": "x", "dict_context": ["y"]},
+        ),
+        lambda module: _structure("builtins.dict", json.dumps([{"__enum__": True, "fqn": f"{module}:x", "name": "y"}])),
+    ],
+    ids=["factory", "enum"],
+)
+def test_l5_structure_that_imports_a_module_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, structure: Callable[[str], str]
+) -> None:
+    """L5.2: PyTorch imports whatever module the structure of inputs and outputs names."""
+    path, _ = archive(tmp_path)
+    marker, module = tmp_path / "the-module-ran", f"named_{path.stat().st_ino}"
+    (tmp_path / f"{module}.py").write_text(f"open({str(marker)!r}, 'w').close()\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    rewritten(
+        path,
+        described(
+            lambda one: one["graph_module"]["module_call_graph"][0]["signature"].update(out_spec=structure(module))
+        ),
+    )
+    _refused(path, "something else than tuples")
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("expression", ["__import__('os').mkdir('x')", "().__class__", "open('x')"])
@@ -305,6 +342,17 @@ def test_half_precision_is_held_to_its_tolerance_on_the_sample(tmp_path: Path) -
         load(tmp_path / "strict", "scores", precision="bfloat16", tolerance=1e-4, sample=sample)
     with pytest.raises(ConfigError, match=r"there is no .*sample\.npz"):
         load(tmp_path / "none", "scores", precision="float16")
+
+
+@pytest.mark.parametrize(
+    "sample", [{"z": np.zeros((2, 3), np.float32)}, {"x": np.zeros((2, 4), np.float32)}, {"x": np.array([None])}]
+)
+def test_sample_that_the_model_does_not_take_is_told_with_other_problems(
+    tmp_path: Path, sample: Mapping[str, Any]
+) -> None:
+    """E1.4: it is a mistake in the repository, not of the worker."""
+    with pytest.raises(ConfigError, match=r"sample\.npz cannot be scored"):
+        load(tmp_path, "scores", precision="bfloat16", sample=sample)
 
 
 def test_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel
 
 import streamml as sm
 from streamml.testing.driver import TopologyDriver
+from streamml.topology.check import problems
 from tests.testing.shop import driver, payment, payments
 
 
@@ -52,3 +55,46 @@ def test_m2_every_row_ends_as_its_topology_says(on_late: Literal["score", "last"
         assert flags[:40] == [False] * 40
     if on_late == "score":
         assert flags[:200] == [True] * 200
+
+
+class Event(BaseModel):
+    id: str
+    amount: float
+    at: datetime
+
+
+class Score(BaseModel):
+    id: str
+    score: float
+
+
+def doubles() -> Any:
+    return lambda columns: {"score": columns["amount"] * 2}
+
+
+def hurried(event_time: str | None) -> sm.Topology:
+    """A model right after decoding, whose budget counts from the event's time."""
+    batching = sm.Batching(latency_budget="50ms", budget_from="event", on_late="dead_letter")
+    return sm.Topology(
+        "payments",
+        source=sm.Source("payments", schema=Event, start="earliest", event_time=event_time),
+        steps=[sm.Python(doubles, inputs={"amount": "f8"}, outputs={"score": "f8"}, version="1", batching=batching)],
+        sink=sm.Sink("scored", schema=Score, key="id"),
+        dead_letters=sm.DeadLetterQueue("letters"),
+    )
+
+
+def test_m2_a_row_is_late_by_the_time_of_its_event_also_where_nothing_comes_before_the_model() -> None:
+    """M2.2, M2.4."""
+    run = TopologyDriver(hurried("at"))
+    now = datetime.fromtimestamp(run.clock.now(), UTC)
+    run.send(Event(id="old event", amount=1.0, at=now - timedelta(seconds=1)), timestamp=now)
+    run.send(Event(id="old record", amount=1.0, at=now), timestamp=now - timedelta(seconds=1))
+    run.settle()
+    assert [one.value["id"] for one in run.predictions()] == ["old record"]
+    assert [one.error for one in run.dead_letters()] == ["DeadlineExceeded"]
+
+
+def test_a_budget_from_a_time_that_no_event_has_is_told() -> None:
+    (sentence,) = problems(hurried(None))
+    assert "the source names no event_time" in sentence

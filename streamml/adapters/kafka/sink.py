@@ -64,6 +64,8 @@ class KafkaSink:
         self._producer: Any = self._opened()
         self._ended: list[Delivered] = []
         self._unended: dict[int, _Batch] = {}
+        # Acknowledgements are heard of when somebody asks; who is busy with something else must not take that for silence.
+        self._asked_at = time.monotonic()
         self._waiting: deque[tuple[_Batch, Iterator[tuple[Any, ...]]]] = deque()
 
     def _opened(self) -> Any:
@@ -117,12 +119,13 @@ class KafkaSink:
             self._producer.poll(0)
         self._produce()
         ended, self._ended[:] = list(self._ended), []
+        self._asked_at = time.monotonic()
         return ended
 
     def trouble(self) -> str | None:
         """See `Sink.trouble`."""
         oldest = next(iter(list(self._unended.values())), None)
-        seconds = 0.0 if oldest is None else time.monotonic() - oldest.sent_at
+        seconds = 0.0 if oldest is None else self._asked_at - oldest.sent_at
         if oldest is None or seconds < LONG_S:
             return None
         return f"the broker has not acknowledged records for {named(oldest.topics)} that were sent {seconds:.0f} s ago"

@@ -2,9 +2,11 @@
 
 ``torch.export.load`` runs code of the file in several ways: weights and constants that their configuration marks as pickled,
 pickled objects, sample inputs (unpickled without limits if the limited way fails), compiled libraries, operators named by any
-path below ``torch``, conditions on inputs, and symbolic shapes, which SymPy evaluates as Python. Here every entry has to be one of the few that
-are tensors or descriptions, every operator one of a known library, every expression arithmetic; the sample inputs, a pickle
-that every archive has and nothing needs, and the conditions are emptied.
+path below ``torch``, some of which write files, conditions on inputs, symbolic shapes, which SymPy evaluates as Python, and
+the structure of inputs and outputs, which may name modules to import. Here every entry has to be one of the few that are
+tensors or descriptions, every operator one of a known library that only computes, every expression arithmetic, every
+structure one of tuples, lists and dicts; the sample inputs, a pickle that every archive has and nothing needs, and the
+conditions are emptied.
 
 The layout is that of ``torch.export.pt2_archive`` (archive version 0, PyTorch 2.9 and later).
 """
@@ -26,13 +28,18 @@ _DATA: Final = re.compile(
     r"|archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|\.format_version"
 )
 _OPERATOR: Final = re.compile(
-    r"torch\.ops\.(aten|prims|prim|quantized_decomposed|torchvision)(\.(?!__)\w+){1,2}|torch\.sym_\w+|math\.[a-z]\w*"
+    r"torch\.ops\.(aten(?!\.(save|from_file|warn)\b)|prims|quantized_decomposed|torchvision)(\.(?!__)\w+){1,2}"
+    r"|torch\.ops\.prim\.(device|dtype|layout)(\.(?!__)\w+)?|torch\.sym_\w+|math\.[a-z]\w*"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|pow|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
 )
 _EXPRESSION: Final = re.compile(
     r"(Symbol\('[su]\d+'(, (positive|integer|nonnegative)=True)*\)|[su]\d+|[A-Z][A-Za-z]*|int_oo|oo|\d+(\.\d+)?|[-+*/%(), <>=&|~])*"
 )
 _SYMBOL: Final = re.compile(r"[su]\d+")
+_STRUCTURES: Final = (
+    *("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"),
+    *("torch.fx.immutable_collections.immutable_list", "torch.fx.immutable_collections.immutable_dict"),
+)
 _MOST_NESTED: Final = 200
 
 
@@ -88,12 +95,32 @@ def _check_json(name: str, document: object) -> None:
             raise ValueError(f"{name} has the expression {value!r}, which is not arithmetic")
         if key == "range_constraints" and not (isinstance(value, dict) and all(map(_SYMBOL.fullmatch, value))):
             raise ValueError(f"{name} has ranges of something else than sizes")
+        if key in ("in_spec", "out_spec") and not (isinstance(value, str) and _plain(json.loads(value))):
+            raise ValueError(f"{name} has inputs or outputs in something else than tuples, lists and dicts")
         if key == "path_name" and not (isinstance(value, str) and re.fullmatch(r"(weight|tensor)_\d+", value)):
             raise ValueError(f"{name} has a tensor in {value!r}; save plain tensors")
 
 
 def _known(name: str, key: str, value: str) -> bool:
     return name != _MODEL or bool(_OPERATOR.fullmatch(value))
+
+
+def _plain(spec: object) -> bool:
+    """Whether the structure, as ``torch.utils._pytree`` writes it, holds nothing that is imported to read it."""
+    for key, value in _entries(spec, 0):
+        if key == "type" and value is not None and value not in _STRUCTURES:
+            return False
+        if key == "context" and not _is_context(value):
+            return False
+    return True
+
+
+def _is_context(context: object) -> bool:
+    """Whether it is the keys of a dict, or nothing, in JSON."""
+    if context is None:
+        return True
+    keys = json.loads(context) if isinstance(context, str) else context
+    return keys is None or (isinstance(keys, list) and all(isinstance(key, str | int) for key in keys))
 
 
 def _entries(document: Any, depth: int) -> Iterator[tuple[str, object]]:

@@ -1,10 +1,12 @@
 """What runs in a process of a model's own: makes the function, then answers frames until the worker is gone.
 
-The worker's end of the socket is its life line: when that closes, for whatever reason, the process ends.
+When the worker's end of the socket closes, for whatever reason, the process ends. So it does by a signal when the worker's
+end of a pipe closes, as native code that keeps Python's lock lets no thread see the former.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import importlib.util
 import os
@@ -29,7 +31,8 @@ _MODULE: Final = "streamml_factory"
 
 
 def main() -> None:
-    """Serve the socket whose file descriptor is the first argument."""
+    """Serve the socket whose file descriptor is the first argument; the second is that of the pipe."""
+    _end_with(int(sys.argv[2]))
     # The worker decides when its processes end; a signal to the whole group is meant for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -47,12 +50,22 @@ def main() -> None:
         _answer(channel, scorer, frames.get()[1])
 
 
+def _end_with(pipe: int) -> None:
+    """Let the kernel end this process when nobody has the other end of the pipe any more."""
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def _read(channel: socket.socket, frames: queue.SimpleQueue[_Frame]) -> None:
-    while True:
-        try:
+    try:
+        while True:
             frames.put(receive(channel))
-        except EOFError:
-            os._exit(0)
+    except EOFError:
+        os._exit(0)
+    finally:
+        # Without it, whoever asks would wait for ever: memory may run out here, too.
+        os._exit(1)
 
 
 def _answer(channel: socket.socket, scorer: Scorer, inputs: dict[str, Array]) -> None:

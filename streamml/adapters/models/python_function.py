@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from streamml.adapters.models.tensors import check_outputs
 from streamml.batch.column import Array
@@ -19,6 +21,8 @@ from streamml.errors import (
 from streamml.ports.model import PartialAnswer, Signature
 from streamml.topology.model_steps import ModelFunction
 from streamml.topology.steps import FAILURES, RowFailures
+
+_AWAY: Final = (errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 class Answering(Protocol):
@@ -79,7 +83,7 @@ class Scorer:
             raise ModelOutOfMemory(f"Model {self._label} ran out of memory; a smaller batch may fit.") from error
         except Exception as error:
             kind = type(error).__name__
-            if any(isinstance(one, (ConnectionError, TimeoutError)) for one in _chain(error)):
+            if any(map(_is_away, _chain(error))):
                 raise ModelBusy(
                     f"What model {self._label} asks does not answer ({kind}); it is asked again."
                 ) from error
@@ -95,7 +99,14 @@ class Scorer:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what it was raised from; clients of APIs wrap what the socket raised."""
+    """An exception and what it was raised from; clients of APIs wrap what the socket raised. ``from None`` ends it."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether it says that a service, the network or its names are not there for now."""
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror)):
+        return True
+    return isinstance(error, OSError) and error.errno in _AWAY

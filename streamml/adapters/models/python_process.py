@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from streamml.adapters.models.frames import Head, receive, send
 from streamml.batch.column import Array
@@ -49,7 +50,9 @@ class ProcessScorer:
         self._declared = _declared(factory, label, signature)
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._pipe: IO[bytes] | None = None
         self._alone = 0
+        self._closed = False
 
     @classmethod
     def start_all(
@@ -84,7 +87,11 @@ class ProcessScorer:
         return answer
 
     def close(self) -> None:
-        """End the process; one that is busy is killed."""
+        """End the process; one that is busy is killed. None is started anew."""
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         channel, self._channel = self._channel, None
         process, self._process = self._process, None
         if channel is not None:
@@ -95,18 +102,24 @@ class ProcessScorer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        # Not before: it would hide how the process ended.
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.close()
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self._channel, theirs = socket.socketpair()
+        to_read, to_write = os.pipe()
+        self._pipe = os.fdopen(to_write, "wb", buffering=0)
+        with theirs, os.fdopen(to_read, "rb"):
+            numbers = (theirs.fileno(), to_read)
             # What the function prints goes to stderr: the worker's stdout is the command's answer.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streamml.adapters.models.python_child", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
+                [sys.executable, "-m", "streamml.adapters.models.python_child", *map(str, numbers)],
+                pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
                 stdout=2,
             )
-        self._channel = ours
 
     def _greet(self) -> None:
         assert self._channel is not None
@@ -142,11 +155,13 @@ class ProcessScorer:
         return PartialAnswer(columns, dict(head["failed"]))
 
     def _start_anew(self) -> None:
+        if self._closed:
+            raise ModelFault(f"Model {self._label} was closed while its process was asked.")
         try:
             self._spawn()
             self._greet()
         except (ConfigError, OSError) as error:
-            self.close()
+            self._let_go()
             raise ModelFault(f"The process of model {self._label} cannot be started again: {error}") from error
 
     def _end(self, *, kill: bool = False) -> str:
@@ -154,7 +169,7 @@ class ProcessScorer:
         process = self._process
         if process is not None and kill:
             process.kill()
-        self.close()
+        self._let_go()
         code = None if process is None else process.returncode
         return f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
 

@@ -82,6 +82,18 @@ def find(root: Path, name: str, version: str | None = None, *, file: str = ONNX)
     return ModelFiles(name, folder.name, folder, model, str(document["sha256"]), signature, document)
 
 
+def check_names(name: str, version: str | None) -> None:
+    """Return if these may name a model and a version of it.
+
+    Raises:
+        ConfigError: with each that may not.
+    """
+    wrong = [text for text in (name, version) if text is not None and not _NAME.fullmatch(text)]
+    if wrong:
+        rule = "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        raise ConfigError([f"{text!r} cannot name a model or a version; {rule}." for text in wrong])
+
+
 def signature_problems(files: ModelFiles, actual: Signature) -> Iterator[str]:
     """One sentence for each difference between ``model.toml`` and ``actual``, the signature in the model's file."""
     path = files.folder / "model.toml"
@@ -103,10 +115,7 @@ def signature_problems(files: ModelFiles, actual: Signature) -> Iterator[str]:
 
 
 def _folder(root: Path, name: str, version: str | None) -> Path:
-    wrong = [text for text in (name, version) if text is not None and not _NAME.fullmatch(text)]
-    if wrong:
-        rule = "use letters, digits, '.', '_' and '-', beginning with a letter or digit"
-        raise ConfigError([f"{text!r} cannot name a model or a version; {rule}." for text in wrong])
+    check_names(name, version)
     if not root.is_dir():
         raise ConfigError(
             f"There is no folder {root}; the model {name!r} is looked for at {root / name / (version or '1') / 'model.onnx'}. "

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -250,9 +251,15 @@ def _hold_to(step: Torch, model: TorchModel, exact: TorchModel, files: ModelFile
             f"Model {files.name} is to run in another precision than float32, and there is no {path} to check it on; save "
             "some rows there by numpy.savez, arrays by input name, and write model.toml anew."
         )
-    with np.load(path, allow_pickle=False) as stored:
-        sample = {name: stored[name] for name in stored.files}
-    ours, theirs = model.run(sample), exact.run(sample)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            sample = {name: stored[name] for name in stored.files}
+        ours, theirs = model.run(sample), exact.run(sample)
+    except (StreamMLError, OSError, ValueError, BadZipFile) as error:
+        raise ConfigError(
+            f"{path} cannot be scored to check the precision of model {files.name} ({error}); save some rows there by "
+            "numpy.savez, arrays by input name, and write model.toml anew."
+        ) from error
     differences = {
         name: float(np.max(np.abs(ours[name].astype(np.float64) - theirs[name].astype(np.float64)), initial=0.0))
         for name in theirs

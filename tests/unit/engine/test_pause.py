@@ -11,6 +11,7 @@ from streamml.engine.assignment import Assignment, SlotNames
 from streamml.engine.batcher import BatchPolicy
 from streamml.engine.brake import Brake
 from streamml.engine.dead_letters import DeadLetterLimit
+from streamml.engine.deadline import LatencyBudget
 from streamml.engine.engine import Engine
 from streamml.engine.events import (
     AbortTransaction,
@@ -124,6 +125,21 @@ def test_d2_in_transactions_a_storm_is_judged_before_it_is_committed() -> None:
     resumed = run.tell(GroupTold(RUNNING))
     assert committed(resumed) == 55
     assert sum(len(block) for one in of(resumed, Send) for block in one.blocks) == 25
+
+
+def test_d2_a_storm_that_waited_behind_rows_that_are_given_up_is_judged_before_it_is_committed() -> None:
+    """E4.1: two records wait for the second stage and cannot make it; the dead letters behind them come free by that."""
+    late = LatencyBudget(0.001, on_late="dead_letter", step="model", model="m@1")
+    stages = (BatchPolicy(1000), BatchPolicy(1000, budget=late))
+    config = replace(CONFIG, stages=stages, dead_letter_limit=LIMIT, exactly_once=True)
+    engine = Engine(config, SlotNames())
+    engine.handle(Assigned({PARTITION: 0}), 100.0)
+    (job,) = of(engine.handle(Polled([run_of(list(range(30)))]), 100.0), RunStage)
+    passed, failed = job.batch.take(slice(0, 2)), job.batch.take(slice(2, None))
+    actions = engine.handle(StageDone(job.job, StageResult(passed, [letters_of(failed)])), 100.0)
+    assert of(actions, TellGroup)
+    assert not of(actions, Send)
+    assert not of(actions, CommitTransaction)
 
 
 def test_predictions_that_the_broker_refuses_are_dead_letters_of_their_window() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.assignment import SlotNames
 from streamml.engine.backpressure import Budget
@@ -11,7 +13,7 @@ from streamml.engine.batcher import BatchPolicy
 from streamml.engine.engine import Engine
 from streamml.engine.events import Action, Assigned, Polled, RunStage, StageDone, StageFailed, StageResult, Tick
 from streamml.engine.retry import Backoff
-from streamml.errors import FeatureStoreDown, FeaturesUnavailable
+from streamml.errors import FeatureStoreDown, FeaturesUnavailable, ModelBusy
 from tests.property.test_engine import CONFIG
 from tests.records import PARTITION, run_of
 
@@ -64,3 +66,13 @@ def test_e1_who_was_turned_away_by_a_breaker_comes_back_when_it_said_and_has_not
         now, job = later(made)
         assert now == 0.5 * (number + 1)
     assert made.statistics.retries == 0
+
+
+@pytest.mark.parametrize("retry_in_s", [0.0, -5.0, float("nan")])
+def test_e1_what_says_to_ask_again_at_once_is_asked_after_a_pause(retry_in_s: float) -> None:
+    """E1.2: a `Retry-After` of 0 would keep a core busy with nothing else."""
+    made, job = engine(1)
+    actions = made.handle(StageFailed(job.job, ModelBusy("Not now.", retry_in_s=retry_in_s), random=0.5), 1.0)
+    assert running(actions) is None
+    now, _ = later(made)
+    assert now == pytest.approx(1.00075)

@@ -120,3 +120,15 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path, capsys:
     assert run(tmp_path, "model.txt") == 2
     assert run(tmp_path, "model.bin") == 2
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("more", [("--name", "../outside"), ("--version", "../../outside"), ("--name", "a b")])
+def test_name_that_leads_out_of_the_repository_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, str]
+) -> None:
+    trees(tmp_path, X[:, 0], objective="regression")
+    sample(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert run(tmp_path, "model.txt", *more) == 2
+    assert "cannot name a model or a version" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before

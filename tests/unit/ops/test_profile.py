@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,14 +18,14 @@ from streamml.adapters.memory.feature_store import MemoryFeatureStore
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.memory.source import MemorySource
 from streamml.batch.column import Columns
-from streamml.compose.drain import DrainFactory, Ends, written_to
+from streamml.compose.drain import Drain, DrainFactory, Ends, written_to
 from streamml.compose.parts import Parts
 from streamml.ops.constraint import BASELINE, judged
 from streamml.ops.profile import ProfileOptions, measure, read_runs
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 from streamml.ports.sink import OutboundRecords
 from streamml.ports.source import RecordRun
-from streamml.settings.settings import Settings
+from streamml.settings.settings import Settings, WorkerSettings
 from streamml.telemetry.observer import Observer
 from streamml.testing.models import function_model
 
@@ -137,7 +138,13 @@ def broker() -> MemoryBroker:
     return made
 
 
-def factory_of(broker: MemoryBroker, topology: sm.Topology, model: Any, place: Place = "nowhere") -> DrainFactory:
+def factory_of(
+    broker: MemoryBroker,
+    topology: sm.Topology,
+    model: Any,
+    place: Place = "nowhere",
+    settings: Settings | None = None,
+) -> DrainFactory:
     store = SlowStore() if place == "lookup(accounts)" else MemoryFeatureStore()
     store.load(
         FeatureSchema("accounts", (("mean", sm.f4(default=10.0)),)),
@@ -155,7 +162,7 @@ def factory_of(broker: MemoryBroker, topology: sm.Topology, model: Any, place: P
 
     scratched = written_to(topology, "scratch")
     ends = Ends(source, sink, store)
-    return DrainFactory(scratched, Parts(model), Settings(), ends, read_runs(source(), ROWS))
+    return DrainFactory(scratched, Parts(model), settings or Settings(), ends, read_runs(source(), ROWS))
 
 
 PLACES: list[Place] = ["read", "decode", "lookup(accounts)", "inputs", "fraud", "encode", "produce"]
@@ -221,3 +228,50 @@ def test_what_is_free_has_the_columns_of_what_is_real(broker: MemoryBroker) -> N
         assert drain.engine.statistics.predictions == ROWS, free
         written = len(broker.records("scratch")) - before
         assert written == (0 if free == "produce" else ROWS), free
+
+
+def drained(factory: DrainFactory, free: str | None = None) -> Drain:
+    drain = factory.drain(free, Observer())
+    drain.worker.run(until=lambda engine: engine.statistics.polled >= ROWS and engine.idle)
+    return drain
+
+
+def learnt(factory: DrainFactory) -> DrainFactory:
+    factory.learning(Observer()).worker.run(until=lambda engine: engine.statistics.polled >= ROWS and engine.idle)
+    return factory
+
+
+def test_a_topology_that_runs_exactly_once_is_profiled_at_least_once(broker: MemoryBroker) -> None:
+    topology, score = planted("nowhere")
+    settings = Settings(worker=WorkerSettings(processing_guarantee="exactly_once"))
+    models = {"fraud": function_model(topology, 2, score, {})}
+    factory = learnt(factory_of(broker, topology, models, settings=settings))
+    assert drained(factory).engine.statistics.predictions == ROWS
+
+
+def test_records_that_are_too_old_by_now_are_scored_all_the_same(broker: MemoryBroker) -> None:
+    """A profile reads what has been in the topic for long, and would find out what dead letters cost instead."""
+    topology, score = planted("nowhere")
+    batching = sm.Batching(max_batch_size=100, latency_budget="1ms", on_late="dead_letter")
+    hurried = replace(
+        topology, steps=(*topology.steps[:-1], sm.Onnx("fraud", outputs={"score": "score"}, batching=batching))
+    )
+    models = {"fraud": function_model(hurried, 2, score, {})}
+    factory = learnt(factory_of(broker, hurried, models))
+    assert drained(factory).engine.statistics.predictions == ROWS
+
+
+def test_steps_of_one_name_are_made_free_one_by_one(broker: MemoryBroker) -> None:
+    topology, score = planted("nowhere")
+    twice = [
+        sm.Transform(lambda columns: {"a": columns["amount"] + 1}, inputs=("amount",), outputs={"a": "f8"}),
+        sm.Transform(lambda columns: {"b": columns["a"] + 1}, inputs=("a",), outputs={"b": "f8"}),
+    ]
+    doubled = replace(topology, steps=(*twice, *topology.steps))
+    models = {"fraud": function_model(doubled, 4, score, {})}
+    factory = learnt(factory_of(broker, doubled, models))
+    assert {"<lambda>", "<lambda> (2)"} <= set(factory.steps)
+    for free in ("<lambda>", "<lambda> (2)"):
+        assert drained(factory, free).engine.statistics.predictions == ROWS, free
+    found = judged({BASELINE: [100.0], "<lambda> (2)": [300.0]}, doubled)
+    assert "The function of the step <lambda> (2) is the constraint" in found["advice"]

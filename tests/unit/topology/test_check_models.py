@@ -31,7 +31,7 @@ def step(**changes: Any) -> sm.Python:
     return sm.Python(given.pop("factory", factory), **given)
 
 
-def found(*steps: sm.Python) -> list[str]:
+def found(*steps: sm.Python | sm.Torch) -> list[str]:
     return problems(
         sm.Topology(
             "scores",
@@ -78,8 +78,23 @@ def test_problem_is_a_sentence(changes: dict[str, Any], said: str) -> None:
     assert any(said in sentence for sentence in sentences), sentences
 
 
-def test_two_models_of_one_name_are_told() -> None:
-    again = step(outputs={"other": "f8"})
-    assert found(step(), again) == []
-    (sentence,) = found(step(), step(outputs={"other": "f8"}, version="2"))
+@pytest.mark.parametrize(
+    "changes", [{}, {"version": "2"}, {"calls": sm.Calls(concurrency=2)}, {"isolation": "process"}]
+)
+def test_two_models_of_one_name_are_told(changes: dict[str, Any]) -> None:
+    other = {"outputs": {"other": "f8"}, **changes}
+    (sentence,) = found(step(), step(**other))
     assert "2 versions of the model 'factory'" in sentence
+    assert found(step(), step(**other, name="another")) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "bfloat16"}, {"factory": factory}, {"compile": True}, {"tolerance": 0.5}, {"version": "2"}],
+)
+def test_two_networks_of_one_name_are_told(changes: dict[str, Any]) -> None:
+    """One is loaded by its name, so the other would silently score as that one does."""
+    first = sm.Torch("net", outputs={"score": "y"})
+    (sentence,) = found(first, sm.Torch("net", outputs={"other": "y"}, **changes))
+    assert "2 versions of the model 'net'" in sentence
+    assert found(first, sm.Torch("net", outputs={"other": "y"})) == []
