@@ -11,8 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE
 A_WORKERS := streamml.ops.run, streamml.adapters.models.onnx, streamml.adapters.redis.store, onnxruntime, pyarrow.parquet
 TORCH := .venv-torch
 TORCH_STAMP := $(TORCH)/.ready
+PEERS := .venv-peers
+PEER_STAMPS := $(patsubst loadtests/peers/requirements/%.txt,$(PEERS)/%/.ready,$(wildcard loadtests/peers/requirements/*.txt))
 
-.PHONY: demo bench chaos test test-torch mistakes lint types layers check clean
+.PHONY: demo bench bench-peers chaos test test-torch mistakes lint types layers check clean
 
 # $(1): constraints file
 define install
@@ -43,6 +45,18 @@ demo: $(DEMO_STAMP)
 # A worker next to a bare client loop and a hand-written one, in one run; about eight minutes.
 bench: $(DEMO_STAMP)
 	@$(BIN)/streamml bench --out loadtests/results/bench.json $(ARGS)
+
+# The same job as other frameworks do it, beside ours; about ten minutes. ARGS="--only pathway,bytewax --rounds 1" narrows it.
+bench-peers: $(DEMO_STAMP) $(PEER_STAMPS)
+	@$(BIN)/python -m loadtests.peers $(ARGS)
+
+$(PEERS)/%/.ready: loadtests/peers/requirements/%.txt
+	@echo "Setting up $(@D): $$(grep -c == $<) packages to download, pinned in $<; all environments of peers together take 2 GB" >&2
+	@$(if $(UV),\
+		$(UV) venv --quiet --allow-existing --python $(PYTHON) $(@D) && $(UV) pip sync --quiet --python $(@D)/bin/python $<,\
+		{ test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D); } && \
+		$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<)
+	@touch $@
 
 # Workers under faults, about four minutes; ARGS="--faults kill,broker --seed 7" narrows it. See docs/chaos.md.
 chaos: $(DEMO_STAMP)
@@ -80,4 +94,4 @@ layers: $(STAMP)
 check: lint types layers
 
 clean:
-	rm -rf $(VENV) $(TORCH) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TORCH) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

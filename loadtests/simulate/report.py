@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
+from loadtests.bars import Bar, bars
+
 Result = dict[str, Any]
-_WIDTH, _LEFT, _BAR = 760, 260, 18
-_OURS, _OTHER = "#2166ac", "#999999"
 
 
 def table(found: Result) -> Table:
@@ -61,18 +61,6 @@ def write(found: Result, folder: Path) -> list[Path]:
 
 
 def _bars(found: Result, title: str, load: str, figure: str, scale: float, most: float = 100.0) -> str:
-    lines = [f"<text x='0' y='14' font-weight='bold'>{html.escape(title)}</text>"]
-    for place, (name, row) in enumerate(found["policies"].items()):
-        value, top = row["loads"][load][figure] * scale, 26 + place * (_BAR + 6)
-        width = max(1.0, min(value, most) / most * (_WIDTH - _LEFT - 80))
-        said = f"{value:,.1f}" + (" (off the scale)" if value > most else "")
-        lines.append(
-            f"<text x='0' y='{top + 13}'>{html.escape(name)}</text>"
-            f"<rect x='{_LEFT}' y='{top}' width='{width:.1f}' height='{_BAR}' fill='{_OURS if row['ours'] else _OTHER}'/>"
-            f"<text x='{_LEFT + width + 6:.1f}' y='{top + 13}'>{said}</text>"
-        )
-    height = 32 + len(found["policies"]) * (_BAR + 6)
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{height}' font-family='sans-serif' "
-        f"font-size='12'><rect width='100%' height='100%' fill='white'/>{''.join(lines)}</svg>\n"
-    )
+    values = {name: row["loads"][load][figure] * scale for name, row in found["policies"].items()}
+    shown = [Bar(name, value, f"{value:,.1f}", found["policies"][name]["ours"]) for name, value in values.items()]
+    return bars(title, shown, most)
