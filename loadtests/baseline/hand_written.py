@@ -12,49 +12,16 @@ import sys
 import time
 import uuid
 from collections import deque
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
-import onnxruntime
-import redis
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from loadtests.baseline.topology import FIELDS, account
+from loadtests.peers.job import BATCH, Scorer, encode
 from streamml.adapters.kafka import sink
 from streamml.adapters.kafka.membership import member_properties
-from streamml.adapters.redis.catalogue import unpack_pointer
-from streamml.adapters.redis.layout import Layout, entity_prefix, pointer_key
-from streamml.ports.feature_store import FeatureSchema
 
-MODEL = Path(__file__).parent / "models" / "mlp" / "1" / "model.onnx"
-BATCH = 2048
 COMMIT_S = 0.2
 Marks = dict[tuple[str, int], int]
-
-
-class Event(msgspec.Struct, gc=False):
-    """The event of the job."""
-
-    event_id: str
-    account: int
-    amount: float
-    merchant: int
-    country: str
-    hour: int
-    weekday: int
-    channel: str
-    balance: float
-    days_since_opened: int
-
-
-class Prediction(msgspec.Struct, gc=False):
-    """Its prediction."""
-
-    event_id: str
-    score: float
 
 
 class Sent:
@@ -71,35 +38,6 @@ class Sent:
         self.left -= 1
 
 
-class Scorer:
-    """Features and model."""
-
-    def __init__(self, redis_url: str) -> None:
-        self._redis = redis.Redis.from_url(redis_url)
-        self._layout = Layout.of(FeatureSchema("account", tuple(account.columns.items())))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(str(MODEL), options)
-        version = unpack_pointer(self._redis.get(pointer_key("account"))).version
-        self._prefix = entity_prefix("account", version)
-        self._read = [attrgetter(name) for name in FIELDS]
-
-    def scores(self, events: list[Event]) -> list[float]:
-        """One per event."""
-        accounts = [event.account for event in events]
-        place = {one: number for number, one in enumerate(dict.fromkeys(accounts))}
-        keys = [b"%b%d:%d" % (self._prefix, len(str(one)), one) for one in place]
-        found = self._layout.decode(self._redis.execute_command("MGET", *keys))
-        index = np.fromiter(map(place.__getitem__, accounts), np.int64, len(events))
-        x = np.empty((len(events), 22), np.float32)
-        for column, read in enumerate(self._read):
-            x[:, column] = np.fromiter(map(read, events), np.float32, len(events))
-        for column, values in enumerate(found.columns.values(), len(FIELDS)):
-            x[:, column] = values[index]
-        scores: list[float] = self._session.run(["score"], {"x": x})[0][:, 0].tolist()
-        return scores
-
-
 def main(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
     """Work until SIGTERM."""
     ended = False
@@ -114,7 +52,6 @@ def main(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
     consumer = Consumer({**member_properties({"bootstrap.servers": brokers}, group), **own})
     producer = Producer({**sink.DEFAULTS, **sink.SAFETY, "bootstrap.servers": brokers})
     scorer = Scorer(redis_url)
-    decode, encode = msgspec.json.Decoder(Event).decode, msgspec.json.Encoder().encode
     on_its_way: deque[Sent] = deque()
     done: Marks = {}
     commit_at = 0.0
@@ -123,12 +60,12 @@ def main(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
         first = consumer.poll(0.002 if on_its_way else 0.05)
         if first is not None:
             messages = [first, *consumer.consume(BATCH - 1, 0)]
-            events = [decode(message.value()) for message in messages]
+            predictions = scorer.predictions([message.value() for message in messages])
             sent = Sent(len(messages), _marks(messages))
             on_its_way.append(sent)
-            for message, event, score in zip(messages, events, scorer.scores(events), strict=True):
+            for message, prediction in zip(messages, predictions, strict=True):
                 mark = f"1;{topic_in}/{message.partition()}/{message.offset()};mlp@1;0;"
-                value, key = encode(Prediction(event.event_id, score)), event.event_id
+                value, key = encode(prediction), prediction.event_id
                 _produce(producer, topic_out, value, key, sent, message.timestamp()[1], [("streamml", mark)])
         producer.poll(0)
         while on_its_way and not on_its_way[0].left:

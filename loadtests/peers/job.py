@@ -1,4 +1,4 @@
-"""What each peer does with events, without this project's code: features by redis-py, the network by ONNX Runtime, JSON by msgspec.
+"""What each peer, and the hand-written loop, does with events, without this project's code: features by redis-py, the network by ONNX Runtime, JSON by msgspec.
 
 A peer's script is started as ``python -m loadtests.peers.with_NAME BROKERS REDIS_URL IN OUT`` by the interpreter of its own
 environment, reads IN from the beginning and works until SIGTERM.

@@ -43,8 +43,30 @@ class Output:
     column: int | None = None
 
 
+class _OfRepository:
+    """What steps have in common whose model is a file, which says what it takes and gives."""
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, Output]
+
+    @property
+    def feeds(self) -> Mapping[str, str]:
+        """See `ModelStep`."""
+        return self.inputs
+
+    @property
+    def picks(self) -> Mapping[str, Output]:
+        """See `ModelStep`."""
+        return self.outputs
+
+    @property
+    def declared(self) -> None:
+        """See `ModelStep`."""
+        return None
+
+
 @dataclass(frozen=True, init=False)
-class Onnx:
+class Onnx(_OfRepository):
     """Score rows with an ONNX model of the model repository.
 
     Args:
@@ -76,21 +98,6 @@ class Onnx:
         object.__setattr__(self, "inputs", dict(inputs or {}))
         object.__setattr__(self, "outputs", {c: o if isinstance(o, Output) else Output(o) for c, o in outputs.items()})
         object.__setattr__(self, "batching", batching or Batching())
-
-    @property
-    def feeds(self) -> Mapping[str, str]:
-        """See `ModelStep`."""
-        return self.inputs
-
-    @property
-    def picks(self) -> Mapping[str, Output]:
-        """See `ModelStep`."""
-        return self.outputs
-
-    @property
-    def declared(self) -> None:
-        """See `ModelStep`."""
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +200,7 @@ class Python:
 
 
 @dataclass(frozen=True, init=False)
-class Torch:
+class Torch(_OfRepository):
     """Score rows with a PyTorch model of the model repository, on the CPU or on a GPU, as settings say.
 
     Args:
@@ -244,21 +251,6 @@ class Torch:
         object.__setattr__(self, "precision", precision)
         object.__setattr__(self, "tolerance", tolerance)
         object.__setattr__(self, "compile", compile)
-
-    @property
-    def feeds(self) -> Mapping[str, str]:
-        """See `ModelStep`."""
-        return self.inputs
-
-    @property
-    def picks(self) -> Mapping[str, Output]:
-        """See `ModelStep`."""
-        return self.outputs
-
-    @property
-    def declared(self) -> None:
-        """See `ModelStep`."""
-        return None
 
 
 def _tensors(columns: Mapping[str, ColumnType]) -> dict[str, Tensor]:

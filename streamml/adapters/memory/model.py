@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from streamml.adapters.models.tensors import check_inputs, check_outputs, signature_faults
 from streamml.batch.column import Array
@@ -40,28 +41,16 @@ class FunctionModel:
         ]
         if faults:
             raise ConfigError([f"The model {name!r} {fault}; declare it as a model file would." for fault in faults])
-        self._name = name
-        self._version = version
+        self.name: Final = name
+        self.version: Final = version
         self._label = f"{name}@{version}"
-        self._signature = signature
+        self.signature: Final = signature
         self._function: ModelFunction | None = function
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def version(self) -> str:
-        return self._version
-
-    @property
-    def signature(self) -> Signature:
-        return self._signature
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if self._function is None:
             raise ModelFault(f"Model {self._label} was closed; make it again before scoring.")
-        rows = check_inputs(self._label, self._signature, inputs)
+        rows = check_inputs(self._label, self.signature, inputs)
         try:
             outputs = self._function(inputs)
         except StreamMLError:
@@ -71,7 +60,7 @@ class FunctionModel:
         except Exception as error:
             # Its message may quote values, so only the traceback has it.
             raise ModelRejected(f"Model {self._label} refused these rows ({type(error).__name__}).") from error
-        check_outputs(self._label, self._signature, outputs, rows)
+        check_outputs(self._label, self.signature, outputs, rows)
         return outputs
 
     def close(self) -> None:

@@ -28,10 +28,10 @@ class OnnxModel:
     """The port `Model` over one ONNX Runtime session. It holds the session until `close`."""
 
     def __init__(self, name: str, version: str, signature: Signature, session: Any) -> None:
-        self._name = name
-        self._version = version
+        self.name: Final = name
+        self.version: Final = version
         self._label = f"{name}@{version}"
-        self._signature = signature
+        self.signature: Final = signature
         self._outputs = list(signature.outputs)
         self._session = session
 
@@ -61,30 +61,18 @@ class OnnxModel:
             raise ConfigError(problems)
         return cls(name, version, signature, session)
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def version(self) -> str:
-        return self._version
-
-    @property
-    def signature(self) -> Signature:
-        return self._signature
-
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         session = self._session
         if session is None:
             raise ModelFault(f"Model {self._label} was closed; load it again before scoring.")
-        rows = check_inputs(self._label, self._signature, inputs)
+        rows = check_inputs(self._label, self.signature, inputs)
         try:
             values = session.run(self._outputs, dict(inputs))
         except Exception as error:  # noqa: BLE001  raised below
             failure = translated(error, self._label)
         else:
             outputs = dict(zip(self._outputs, values, strict=True))
-            check_outputs(self._label, self._signature, outputs, rows)
+            check_outputs(self._label, self.signature, outputs, rows)
             return outputs
         # Outside of the handler, so that the runtime's own message, which quotes values, is not chained to it.
         raise failure

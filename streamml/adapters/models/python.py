@@ -33,10 +33,10 @@ class PythonModel:
             lanes: closed with the model; see `open_lanes`.
             calls: without problems.
         """
-        self._name = name
-        self._version = version
+        self.name: Final = name
+        self.version: Final = version
         self._label = f"{name}@{version}"
-        self._signature = signature
+        self.signature: Final = signature
         self._rows = calls.rows
         self._allowance = Allowance(calls.rate, calls.cost, calls.cost_cap)
         self._lanes: Lanes | None = lanes
@@ -54,22 +54,10 @@ class PythonModel:
         lanes = open_lanes(step.factory, f"{step.name}@{step.version}", step.declared, step.calls, step.isolation)
         return cls(step.name, step.version, step.declared, lanes, step.calls)
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def version(self) -> str:
-        return self._version
-
-    @property
-    def signature(self) -> Signature:
-        return self._signature
-
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if self._lanes is None:
             raise ModelFault(f"Model {self._label} was closed; load it again before scoring.")
-        rows = check_inputs(self._label, self._signature, inputs)
+        rows = check_inputs(self._label, self.signature, inputs)
         wait = self._allowance.spend(rows, time.monotonic())
         if wait:
             said = f"Model {self._label} has spent its cost_cap; it goes on in {wait / 3600:.1f} hours, and the records wait."

@@ -56,10 +56,10 @@ class TorchModel:
                 the outputs, or a mapping by their names.
             precision: see `streamml.topology.model_steps.Torch`.
         """
-        self._name = name
-        self._version = version
+        self.name: Final = name
+        self.version: Final = version
         self._label = f"{name}@{version}"
-        self._signature = signature
+        self.signature: Final = signature
         self._function: Callable[..., Any] | None = function
         self._device = device
         self._precision = precision
@@ -90,22 +90,10 @@ class TorchModel:
             _hold_to(step, model, exact, files)
         return model
 
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def version(self) -> str:
-        return self._version
-
-    @property
-    def signature(self) -> Signature:
-        return self._signature
-
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         if self._function is None:
             raise ModelFault(f"Model {self._label} was closed; load it again before scoring.")
-        rows = check_inputs(self._label, self._signature, inputs)
+        rows = check_inputs(self._label, self.signature, inputs)
         try:
             outputs = self._scored(inputs)
         except StreamMLError:
@@ -113,7 +101,7 @@ class TorchModel:
         except Exception as error:  # noqa: BLE001  raised below
             failure = translated(error, self._label)
         else:
-            check_outputs(self._label, self._signature, outputs, rows)
+            check_outputs(self._label, self.signature, outputs, rows)
             return outputs
         # Outside of the handler, so that PyTorch's own message, which may quote values, is not chained to it.
         raise failure
@@ -126,9 +114,9 @@ class TorchModel:
 
         assert self._function is not None
         with torch.inference_mode(), self._arithmetic(torch):
-            answer = self._function(*(self._to_device(torch, inputs[name]) for name in self._signature.inputs))
-            named = _named(self._label, answer, self._signature)
-            return {name: self._to_host(value, self._signature.outputs.get(name)) for name, value in named.items()}
+            answer = self._function(*(self._to_device(torch, inputs[name]) for name in self.signature.inputs))
+            named = _named(self._label, answer, self.signature)
+            return {name: self._to_host(value, self.signature.outputs.get(name)) for name, value in named.items()}
 
     def _arithmetic(self, torch: Any) -> AbstractContextManager[object]:
         if self._precision == "float32":
