@@ -14,7 +14,8 @@ from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
-from streamml.compose.control import control_topic, lacking
+from streamml.compose.control import control_topic
+from streamml.compose.group_topics import lacking
 from streamml.compose.parts import Parts
 from streamml.errors import (
     ConfigError,
@@ -66,11 +67,15 @@ class Findings:
             TopologyError: there are problems; with all of them, and with what did not answer besides.
             TransientError: there are none, but something did not answer; waiting may help.
         """
+        self.raise_problems()
+        return self.topics
+
+    def raise_problems(self) -> None:
+        """Return if there are none; raises as `topics_if_sound` does."""
         if self.problems:
             raise TopologyError(self.everything)
         if self.silent:
             raise type(self.silent[0])(" ".join(map(str, self.silent)))
-        return self.topics
 
     @contextmanager
     def collecting(self, where: str = "") -> Iterator[None]:
@@ -98,12 +103,24 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
         return found
     with found.collecting(broker):
         _sample(topology, settings, found)
+    _examine_store(topology, parts, found)
+    return found
+
+
+def examine_parts(topology: Topology, parts: Parts) -> Findings:
+    """What can be checked without a broker: the parts, and the feature sets."""
+    found = Findings(problems=list(parts.problems))
+    if not declared_problems(topology):
+        _examine_store(topology, parts, found)
+    return found
+
+
+def _examine_store(topology: Topology, parts: Parts, found: Findings) -> None:
     if parts.store is not None:
         with found.collecting():
             wrong = _feature_problems(topology, parts.store)
             found.problems += wrong
             found.notes += [] if wrong else ["Feature sets: every one that has to be there is"]
-    return found
 
 
 def _names(topology: Topology) -> tuple[str, ...]:
