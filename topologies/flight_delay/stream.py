@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +52,14 @@ class Stream:
             path = folder / f"{name}.parquet"
             table.write(path)
             yield name, path
+
+    def write_broken_features(self, path: Path) -> str:
+        """Write a feature set as a job would that took minutes for seconds and shares for percent; the set's name."""
+        table = self.tables["carrier"]
+        wrong = {"mean_delay": np.float32(60), "late_share": np.float32(100)}
+        columns = {name: values * wrong.get(name, np.float32(1)) for name, values in table.columns.items()}
+        replace(table, columns=columns).write(path)
+        return "carrier"
 
 
 def prepare(count: int) -> Stream:

@@ -22,6 +22,7 @@ from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.compose.locate import Located, locate_topology
 from streamml.errors import ConfigError, FatalError, StreamMLError
 from streamml.ops.demo.feeder import Feeder
+from streamml.ops.demo.incident import CommandLine, Incident
 from streamml.ops.demo.judge import Judge
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -34,11 +35,13 @@ from streamml.settings.settings import RedisSettings, Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
-FAULTS: Final = ("kill", "poison", "slow")
+FAULTS: Final = ("kill", "poison", "slow", "features")
 _TOPOLOGY: Final = "flight_delay"
 _PARTITIONS: Final = 4
 _PATIENCE_S: Final = 60.0
 _PAUSE_MS: Final = 3000
+_PAGE: Final = Path(tempfile.gettempdir()) / "streamml-demo-replay.html"
+_OF_INCIDENT: Final = {"features": Incident.break_features, "mend": Incident.mend, "publish": Incident.publish}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,10 @@ class Show:
         self._summaries: list[dict[str, Any]] = []
         self._crash: StreamMLError | None = None
         self._scripted = [
-            (place, name) for name, place in zip(FAULTS, (0.25, 0.5, 0.75), strict=True) if name in options.faults
+            (place, name) for name, place in zip(FAULTS, (0.25, 0.5, 0.75, 0.3), strict=True) if name in options.faults
         ]
+        self._scripted += [(0.6, "mend"), (0.6, "publish")] if "features" in options.faults else []
+        self._scripted.sort()
         self._ended_s: float | None = None
         self._group = f"demo-{uuid.uuid4().hex[:8]}"
         self.faults: list[Fault] = []
@@ -140,11 +145,21 @@ class Show:
         self._judge.thread.start()
         self._workers.start()
         self._wait_for_the_group()
+        broken = self._folder / "broken.parquet"
+        broken_set = self._stream.write_broken_features(broken)
+        self.incident = Incident(
+            CommandLine(self._settings, self._group), f"topologies/{_TOPOLOGY}", broken_set, broken, _PAGE
+        )
         self._begun = time.time()
         self._feeder.thread.start()
 
     def fault(self, name: str) -> None:
-        """Do harm: ``kill`` a worker (SIGKILL), switch ``poison`` on or off (1 % of records), or ``slow`` Redis for 3 s."""
+        """Do harm, or good.
+
+        Args:
+            name: ``kill`` a worker (SIGKILL), switch ``poison`` on or off (1 % of records), ``slow`` Redis for 3 s, load wrong
+                ``features``; ``mend`` them, and score again what came meanwhile; ``publish`` the corrections.
+        """
         moment = time.time()
         if name == "kill":
             for pid in list(self._pids.values())[:1]:
@@ -153,6 +168,9 @@ class Show:
             self._feeder.poisoning = not self._feeder.poisoning
         elif name == "slow":
             self._pause_redis()
+        elif name in _OF_INCIDENT:
+            _OF_INCIDENT[name](self.incident)
+            return
         if name != "poison" or self._feeder.poisoning:
             self.faults.append(Fault(name, moment - self._begun, moment * 1000))
 
@@ -160,8 +178,10 @@ class Show:
         """To be called some times a second: scripted faults, recovery times, a crash of the workers."""
         if self._crash is not None:
             raise self._crash
+        if self.incident.error is not None:
+            raise self.incident.error
         done = self._feeder.sent / max(1, len(self._stream))
-        if self._scripted and done >= self._scripted[0][0]:
+        if self._scripted and done >= self._scripted[0][0] and not self.incident.busy:
             self.fault(self._scripted.pop(0)[1])
         if self._feeder.poisoning and "poison" in self._options.faults and done >= 0.7:
             self._feeder.poisoning = False
@@ -177,6 +197,9 @@ class Show:
             FatalError: nothing has moved for a minute.
         """
         if self._feeder.thread.is_alive():
+            return False
+        if self.incident.busy or self._scripted:
+            self._judge.progress_at = time.monotonic()
             return False
         if self._judge.verdict().lost == 0:
             if self._ended_s is None:
@@ -208,6 +231,7 @@ class Show:
             "faults": list(self.faults),
             "poisoning": self._feeder.poisoning,
             "workers": dict(self._pids),
+            "incident": self.incident.told(),
         }
 
     def finish(self) -> dict[str, Any]:
@@ -232,6 +256,7 @@ class Show:
             "mean_batch_rows": told["mean_batch_rows"],
             "quality": self._quality.figures(),
             "referee": verdict.document(),
+            "incident": self.incident.told(),
             "faults": [
                 {"fault": one.name, "at_s": round(one.at_s, 2), "recovered_s": one.recovered_s} for one in self.faults
             ],
