@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import click
 
+from streamml.cli.replay_diff import diff
+
 
 @click.group("replay")
 def command() -> None:
     """Score a stretch of a topic again, beside live traffic: into a topic of its own, compared before it is published."""
+
+
+command.add_command(diff)

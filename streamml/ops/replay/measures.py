@@ -25,6 +25,7 @@ from streamml.ops.replay.predictions import NO_CHILD, OutputField
 _BINS: Final = 40
 _MOVERS: Final = 10
 _KEYS: Final = 20
+_HOURS: Final = 1000
 _VALUES: Final = 12
 # A text of more values is a name rather than a class, and a list of the most frequent says nothing.
 _FEW: Final = 1000
@@ -105,18 +106,19 @@ class Measures:
         return tuple(KeyChange(_text(name), *counts) for name, *counts in rows)
 
     def hours(self) -> tuple[Hour, ...]:
+        """In order; of more than a thousand those with the most rows, as times may be anything."""
         numbers = [one for one in self._fields if one.kind in _ORDERED and not one.secret]
         means = "".join(f", avg(b_{one.column}), avg(a_{one.column})" for one in numbers)
         rows = self._all(
             f"""
             SELECT ts // {_HOUR_MS} AS hour, count(*) FILTER (status = 'same'), count(*) FILTER (status = 'changed'),
                 count(*) FILTER (status NOT IN ('same', 'changed')){means}
-            FROM pairs GROUP BY hour ORDER BY hour"""
+            FROM pairs GROUP BY hour ORDER BY count(*) DESC, hour LIMIT {_HOURS}"""
         )
         names = [one.name for one in numbers]
         return tuple(
             Hour(hour * _HOUR_MS, alike, changed, other, _paired(names, found))
-            for hour, alike, changed, other, *found in rows
+            for hour, alike, changed, other, *found in sorted(rows)
         )
 
     def letters(self) -> dict[str, int]:
@@ -199,7 +201,7 @@ class Measures:
         )
         return tuple(
             Mover(self._id(*place), _text(key) if self._keys_shown else HIDDEN, ts, was, now)
-            for *place, key, ts, was, now in rows
+            for *place, key, ts, was, now in sorted(rows)
         )
 
     def _values(self, before: str, after: str) -> tuple[Value, ...]:
