@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.replay_diff import diff
 
 if TYPE_CHECKING:
     from streamml.ops.replay.plan import Plan
@@ -385,3 +386,6 @@ def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={each}" for name, each in value.items())
     return "–" if value is None else str(value)
+
+
+command.add_command(diff)
