@@ -21,7 +21,7 @@ _MARGIN_S: Final = 5.0
 Stage = Literal["none", "breaking", "broken", "replaying", "compared", "publishing", "published"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommandLine:
     """Runs commands of streamml against one stack.
 
@@ -79,7 +79,7 @@ class Incident:
         self._topology = topology
         self._set = feature_set
         self._broken = broken
-        self._page = page
+        self.page = page
         self._work: threading.Thread | None = None
         self._from_s = 0.0
         self.stage: Stage = "none"
@@ -147,7 +147,7 @@ class Incident:
         # A worker that had looked the pointer up just before may be a batch behind.
         stretch = ("--from", _utc(self._from_s - _MARGIN_S), "--to", _utc(time.time()))
         self.replay = self._streamml("replay", "start", self._topology, *stretch, "--yes")["number"]
-        self.compared = self._streamml(*self._of_replay("diff"), "--page", str(self._page))
+        self.compared = self._streamml(*self._of_replay("diff"), "--page", str(self.page))
         self.stage = "compared"
 
     def _publish(self) -> None:

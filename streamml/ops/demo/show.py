@@ -82,9 +82,15 @@ class Fault:
 class Show:
     """One demo. Use it in a ``with`` statement; `start`, then ask for `snapshot` until it is `over`, then `finish`."""
 
-    def __init__(self, options: DemoOptions, progress: Callable[[str], None]) -> None:
+    def __init__(self, options: DemoOptions, progress: Callable[[str], None], page: Path = _PAGE) -> None:
+        """
+        Args:
+            progress: hears what is done at the start.
+            page: where an incident's comparison is written.
+        """
         self._options = options
         self._progress = progress
+        self._page = page
         self._servers: list[EmbeddedKafka | EmbeddedRedis] = []
         self._stop = threading.Event()
         self._pids: dict[int, int] = {}
@@ -147,9 +153,8 @@ class Show:
         self._wait_for_the_group()
         broken = self._folder / "broken.parquet"
         broken_set = self._stream.write_broken_features(broken)
-        self.incident = Incident(
-            CommandLine(self._settings, self._group), f"topologies/{_TOPOLOGY}", broken_set, broken, _PAGE
-        )
+        self.streamml = CommandLine(self._settings, self._group)
+        self.incident = Incident(self.streamml, f"topologies/{_TOPOLOGY}", broken_set, broken, self._page)
         self._begun = time.time()
         self._feeder.thread.start()
 
@@ -180,7 +185,7 @@ class Show:
             raise self._crash
         if self.incident.error is not None:
             raise self.incident.error
-        done = self._feeder.sent / max(1, len(self._stream))
+        done = self.sent_share
         if self._scripted and done >= self._scripted[0][0] and not self.incident.busy:
             self.fault(self._scripted.pop(0)[1])
         if self._feeder.poisoning and "poison" in self._options.faults and done >= 0.7:
@@ -188,6 +193,11 @@ class Show:
         for fault in self.faults:
             if fault.recovered_s is None and self._judge.newest_ms > fault.moment_ms:
                 fault.recovered_s = round(time.time() - fault.moment_ms / 1000, 2)
+
+    @property
+    def sent_share(self) -> float:
+        """How much of the stream is produced, 0 to 1."""
+        return self._feeder.sent / max(1, len(self._stream))
 
     @property
     def over(self) -> bool:
