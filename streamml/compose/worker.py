@@ -68,8 +68,13 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         undo.callback(identity.release)
         names = SlotNames({name: topics[name].id for name in topology.source.topics})
         costs = sweep(topology, parts.models)
-        engine = Engine(engine_config(topology, parts.models, settings.worker, identity.name, costs), names)
         largest = topics[topology.sink.topic].max_message_bytes
+        log = None if topology.feature_log is None else topics[topology.feature_log.topic]
+        largest_log = largest if log is None else log.max_message_bytes
+        decided = engine_config(
+            topology, parts.models, settings.worker, identity.name, costs, max_log_bytes=largest_log
+        )
+        engine = Engine(decided, names)
         clock, observer = SystemClock(), observer or Observer()
         store = _guarded(parts.store, clock, observer)
         stages = build_stages(topology, parts.models, store, names.prefixes, max_prediction_bytes=largest)
@@ -94,7 +99,7 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
             stuck_after_s=settings.worker.stuck_after_ms / 1000,
         )
         # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
-        producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
+        producer = {"batch.size": min(largest, largest_log, 1_000_000), **settings.producer()}
         # Two dynamic members of one name fence each other's producers and nothing else, for ever.
         own_name = identity.name if static else f"{gethostname()}/{identity.name}"
         sink = _sink(topology, settings, producer, f"{group}/{own_name}", source, names.topic_ids)

@@ -12,7 +12,7 @@ LETTER_BYTES = 16_777_216
 
 
 def planned_topics(topology: Topology, group: str, partitions: int, replication: int) -> list[NewTopicPlan]:
-    """Input, prediction and dead-letter topics, and the one that the group is paused by.
+    """Input, prediction and dead-letter topics, that of the feature log, and the one that the group is paused by.
 
     Dead letters are kept by id: compacted, with room for large records.
     """
@@ -21,6 +21,7 @@ def planned_topics(topology: Topology, group: str, partitions: int, replication:
         *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
         NewTopicPlan(topology.sink.topic, partitions, replication),
         NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
+        *(NewTopicPlan(log.topic, partitions, replication) for log in (topology.feature_log,) if log is not None),
         control_plan(group, replication),
     ]
 

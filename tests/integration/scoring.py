@@ -76,6 +76,7 @@ class Job:
     sink: dict[str, Any] = field(default_factory=dict)
     max_ratio: float = 0.9
     max_in_flight_rows: int = 50_000
+    feature_log: bool = False
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -103,6 +104,7 @@ class Job:
             ],
             sink=sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
             dead_letters=sm.DeadLetterQueue(f"{self.name}.dlq", max_ratio=self.max_ratio),
+            feature_log=sm.FeatureLog(f"{self.name}.features") if self.feature_log else None,
         )
 
     @property
@@ -119,10 +121,11 @@ class Job:
         )
 
     def create(self, *, max_message_bytes: int = 1_048_588) -> None:
-        """Make the three topics, two partitions each."""
+        """Make the topics, two partitions each."""
         config = {"max.message.bytes": str(max_message_bytes)}
         letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
         plans = [NewTopicPlan(f"{self.name}.in", 2, 1, config), NewTopicPlan(f"{self.name}.out", 2, 1)]
+        plans += [NewTopicPlan(f"{self.name}.features", 2, 1)] if self.feature_log else []
         KafkaAdmin({"bootstrap.servers": self.brokers}).create(
             [*plans, NewTopicPlan(f"{self.name}.dlq", 1, 1, letters)]
         )
