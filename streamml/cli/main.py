@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "acls": "Print the least rights on Kafka and Redis that a topology's worker needs.",
     "features": "Load feature sets into Redis; list, show, roll back and prune versions.",
     "offsets": "Show and reset the positions of a topology's group.",
+    "replay": "Score a stretch of a topic again, and compare before anything is published.",
     "dlq": "List, show, export and purge dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",
     "bench": "Measure speed against a bare client loop.",

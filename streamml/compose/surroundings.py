@@ -14,7 +14,8 @@ from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
-from streamml.compose.control import control_topic, lacking
+from streamml.compose.control import control_topic
+from streamml.compose.group_topics import lacking
 from streamml.compose.parts import Parts
 from streamml.engine.feature_log import LogSchema
 from streamml.errors import (

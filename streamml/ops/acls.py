@@ -8,7 +8,9 @@ from typing import Literal
 
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.rights import LOADING, READING, least_rule
-from streamml.compose.control import RIGHTS, control_topic
+from streamml.compose.control import control_topic
+from streamml.compose.group_topics import RIGHTS
+from streamml.ops.replay.registry import replays_topic
 from streamml.settings.settings import Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
@@ -116,12 +118,27 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 *(Right(grant.principal, one, "group", group) for one in ("READ", "DESCRIBE")),
             ),
         ),
+        Rights(
+            "replay",
+            False,
+            "for people who replay: topics of a replay's own, its group, and the record of all replays.",
+            (
+                *grant(inputs, "READ", "DESCRIBE"),
+                *grant([replays_topic(group)], *RIGHTS, "DESCRIBE"),
+                *(
+                    Right(grant.principal, one, "topic", f"{output}.replay.", "prefixed")
+                    for one in ("CREATE", "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS")
+                ),
+                Right(grant.principal, "DESCRIBE", "group", group),
+                *(Right(grant.principal, one, "group", f"{group}.replay.", "prefixed") for one in ("READ", "DESCRIBE")),
+            ),
+        ),
         Rights("dlq", False, "for people who look at dead letters.", tuple(grant([letters], "READ", "DESCRIBE"))),
         Rights(
             "topics create",
             False,
             "once, by whoever sets up; workers make no topic but the control topic, where they may.",
-            tuple(grant((*every, control), "CREATE", "DESCRIBE")),
+            tuple(grant((*every, control, replays_topic(group)), "CREATE", "DESCRIBE")),
         ),
     ]
     if logs:
