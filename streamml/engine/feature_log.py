@@ -10,15 +10,16 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from streamml.batch.column import Array, ColumnType
 from streamml.batch.flags import FLAGS
-from streamml.batch.microbatch import Int, Origin
+from streamml.batch.microbatch import Origin
 from streamml.batch.outcome import Outcomes
 from streamml.engine.rows import stretches
+from streamml.ports.feature_log import LoggedRows
 from streamml.ports.sink import OutboundRecords
 
 FORMAT: Final = 1
@@ -52,6 +53,12 @@ class LogSchema:
     def row_bytes(self) -> int:
         """Bytes of one row in a record, at most."""
         return self._packed.itemsize + _ROW_BYTES
+
+    def nothing(self) -> LoggedRows:
+        """No rows at all."""
+        none = np.empty(0, np.int64)
+        columns = {name: np.empty((0, *kind.shape), kind.dtype) for name, kind in self.columns.items()}
+        return LoggedRows(none, None, none, (), columns)
 
     def pack(self, columns: Mapping[str, Array], rows: int) -> Array:
         """The values of each row side by side, structured ``[rows]``, so that they are cut and joined as one column."""
@@ -100,24 +107,6 @@ class LogSchema:
         if reading.at != len(value) or (rows and int(text.max()) >= count):
             raise ValueError("The record is not what its head says.")
         return LoggedRows(offset, child, text, texts, columns)
-
-
-class LoggedRows(NamedTuple):
-    """Feature values of ``n`` rows of one source partition.
-
-    Args:
-        offset: int64 ``[n]``, ascending.
-        child: int64 ``[n]``, index among the parent's children, -1: not exploded; ``None``: no row was.
-        text: int64 ``[n]``, place of each row's flags in ``texts``.
-        texts: flags as predictions have them: ``set@version`` and, if not fresh, its state; see docs/reference.
-        columns: values by name ``[n, ...]``.
-    """
-
-    offset: Int
-    child: Int | None
-    text: Int
-    texts: tuple[str, ...]
-    columns: dict[str, Array]
 
 
 @dataclass(slots=True)

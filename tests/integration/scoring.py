@@ -77,6 +77,7 @@ class Job:
     max_ratio: float = 0.9
     max_in_flight_rows: int = 50_000
     feature_log: bool = False
+    guarantee: Any = "at_least_once"
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -117,7 +118,9 @@ class Job:
         return Settings(
             brokers=self.brokers,
             redis=RedisSettings(url=self.redis_url, timeout_ms=300),
-            worker=WorkerSettings(drain_ms=3000, max_in_flight_rows=self.max_in_flight_rows),
+            worker=WorkerSettings(
+                drain_ms=3000, max_in_flight_rows=self.max_in_flight_rows, processing_guarantee=self.guarantee
+            ),
         )
 
     def create(self, *, max_message_bytes: int = 1_048_588) -> None:

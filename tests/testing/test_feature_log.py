@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import streamml as sm
-from streamml.engine.feature_log import LoggedRows, LogSchema
+from streamml.engine.feature_log import LogSchema
 from streamml.errors import FatalError
+from streamml.ports.feature_log import LoggedRows
 from streamml.ports.source import TopicPartition
 from streamml.settings.settings import WorkerSettings
 from streamml.testing import TopologyDriver
