@@ -68,11 +68,15 @@ class Findings:
             TopologyError: there are problems; with all of them, and with what did not answer besides.
             TransientError: there are none, but something did not answer; waiting may help.
         """
+        self.raise_problems()
+        return self.topics
+
+    def raise_problems(self) -> None:
+        """Return if there are none; raises as `topics_if_sound` does."""
         if self.problems:
             raise TopologyError(self.everything)
         if self.silent:
             raise type(self.silent[0])(" ".join(map(str, self.silent)))
-        return self.topics
 
     @contextmanager
     def collecting(self, where: str = "") -> Iterator[None]:
@@ -100,12 +104,24 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
         return found
     with found.collecting(broker):
         _sample(topology, settings, found)
+    _examine_store(topology, parts, found)
+    return found
+
+
+def examine_parts(topology: Topology, parts: Parts) -> Findings:
+    """What can be checked without a broker: the parts, and the feature sets."""
+    found = Findings(problems=list(parts.problems))
+    if not declared_problems(topology):
+        _examine_store(topology, parts, found)
+    return found
+
+
+def _examine_store(topology: Topology, parts: Parts, found: Findings) -> None:
     if parts.store is not None:
         with found.collecting():
             wrong = _feature_problems(topology, parts.store)
             found.problems += wrong
             found.notes += [] if wrong else ["Feature sets: every one that has to be there is"]
-    return found
 
 
 def _names(topology: Topology) -> tuple[str, ...]:
