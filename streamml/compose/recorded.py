@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from streamml.adapters.kafka.admin import KafkaAdmin
@@ -48,22 +48,25 @@ def feature_log_of(topology: Topology, settings: Settings) -> KafkaFeatureLog:
 class RecordedLookups:
     """Exchanges each lookup of a worker's stages for one in the feature log. Close it after the worker has ended."""
 
-    def __init__(self, log: KafkaFeatureLog, prefixes: Sequence[str]) -> None:
-        """
+    def __init__(self, log: KafkaFeatureLog) -> None:
+        self._log = log
+        self._opened: list[RecordedOnKafka] = []
+
+    def around(self, prefixes: Sequence[str]) -> Callable[[Operator], Operator]:
+        """What to give to `streamml.compose.stages.build_stages`.
+
         Args:
             prefixes: prediction id prefixes by slot.
         """
-        self._log = log
-        self._prefixes = prefixes
-        self._opened: list[RecordedOnKafka] = []
 
-    def __call__(self, operator: Operator) -> Operator:
-        """For `streamml.compose.stages.build_stages`."""
-        if not isinstance(operator, LookUp):
-            return operator
-        # One each: stages run at the same time.
-        self._opened.append(RecordedOnKafka(self._log))
-        return LookUpRecorded(operator.name, operator.sets, self._opened[-1], self._prefixes)
+        def exchanged(operator: Operator) -> Operator:
+            if not isinstance(operator, LookUp):
+                return operator
+            # One each: stages run at the same time.
+            self._opened.append(RecordedOnKafka(self._log))
+            return LookUpRecorded(operator.name, operator.sets, self._opened[-1], prefixes)
+
+        return exchanged
 
     def close(self) -> None:
         """Close all connections."""

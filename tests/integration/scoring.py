@@ -128,10 +128,15 @@ class Job:
         config = {"max.message.bytes": str(max_message_bytes)}
         letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
         plans = [NewTopicPlan(f"{self.name}.in", 2, 1, config), NewTopicPlan(f"{self.name}.out", 2, 1)]
-        plans += [NewTopicPlan(f"{self.name}.features", 2, 1)] if self.feature_log else []
         KafkaAdmin({"bootstrap.servers": self.brokers}).create(
             [*plans, NewTopicPlan(f"{self.name}.dlq", 1, 1, letters)]
         )
+        if self.feature_log:
+            self.create_log()
+
+    def create_log(self) -> None:
+        """Make the topic of the feature log."""
+        KafkaAdmin({"bootstrap.servers": self.brokers}).create([NewTopicPlan(f"{self.name}.features", 2, 1)])
 
     def features(self, means: dict[str, float], *, at: datetime = NOW, columns: dict[str, Any] | None = None) -> str:
         """Load a version of the feature set; returns its name."""
