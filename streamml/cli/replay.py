@@ -65,7 +65,9 @@ def command() -> None:
 @click.option("--what-is-left", is_flag=True, help="Go on where retention has removed a part of the range.")
 @click.option("--where", help="""Only events of which this is true, as 'carrier == "UA" and delay > 15'.""")
 @click.option("--model", "models", multiple=True, help="VERSION of the last model, or NAME=VERSION; may be repeated.")
-@click.option("--features", default="live", show_default=True, help="live: as the store has them now.")
+@click.option(
+    "--features", default="live", show_default=True, help="live: as the store has them now; recorded: as they were."
+)
 @click.option("--into", help="Topic of its predictions, an empty one; default: PREDICTIONS.replay.NUMBER.")
 @click.option(
     "--max-dead-letters", type=click.FloatRange(0, 1), help="Share past which it stops; default: as the topology says."
@@ -147,7 +149,7 @@ def resume(
     replay = resumable(located.found, settings, number)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
     again = _arguments(topology, config, flags)
-    with gathered(located.found, located.repository, settings, replay.models) as parts:
+    with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
         return _carry_out(located.found, settings, replay, manner, parts, again, as_json, resumed=True)
 
 
@@ -253,7 +255,7 @@ def work(
     stop = StopSignal()
     _on_signals(stop.set, settings.worker.drain_ms / 1000 + 10)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
-    with gathered(located.found, located.repository, settings, replay.models) as parts:
+    with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
         summary = score(located.found, parts, settings, replay, manner, stop, share=share)
     summary_file.write_text(json.dumps(summary))
     return 0

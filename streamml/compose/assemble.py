@@ -110,7 +110,7 @@ def kafka_sink_of(
     Args:
         group: whose positions transactions carry.
         name: ``transactional.id``; of one worker at a time.
-        largest: bytes that the prediction topic takes.
+        largest: bytes that each of the topics takes that predictions and their features go to.
         member: see `KafkaTransactions`.
 
     Raises:

@@ -9,6 +9,7 @@ from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.range_source import RangeSource, Stretches
 from streamml.compose.assemble import Assembled, Ports, assemble, kafka_sink_of
 from streamml.compose.parts import Parts
+from streamml.compose.recorded import RecordedLookups
 from streamml.compose.stages import engine_config, reads_keys
 from streamml.engine.assignment import SlotNames
 from streamml.engine.pace import Pace
@@ -38,13 +39,20 @@ class Stretch:
 
 
 def compose_replay(
-    topology: Topology, parts: Parts, settings: Settings, stretch: Stretch, pace: Pace, observer: Observer
+    topology: Topology,
+    parts: Parts,
+    settings: Settings,
+    stretch: Stretch,
+    pace: Pace,
+    observer: Observer,
+    recorded: RecordedLookups | None = None,
 ) -> Assembled:
     """A worker that reads its stretch from where its group is.
 
     Args:
         topology: with the topics that are to be written to; they exist.
         parts: of the topology; remain the caller's to close.
+        recorded: where features are as they were; ``None``: they are looked up as they are now.
 
     Raises:
         ConfigError: topology, models or settings are wrong; with every problem.
@@ -77,5 +85,6 @@ def compose_replay(
         observer,
         max_prediction_bytes=largest,
         revision=stretch.revision,
+        around=(lambda operator: operator) if recorded is None else recorded.around(names.prefixes),
         pace=pace,
     )

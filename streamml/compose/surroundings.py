@@ -17,6 +17,7 @@ from streamml.batch.column import object_array
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import lacking
 from streamml.compose.parts import Parts
+from streamml.engine.feature_log import LogSchema
 from streamml.errors import (
     ConfigError,
     FeaturesUnavailable,
@@ -124,7 +125,12 @@ def _examine_store(topology: Topology, parts: Parts, found: Findings) -> None:
 
 
 def _names(topology: Topology) -> tuple[str, ...]:
-    return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic)
+    log = () if topology.feature_log is None else (topology.feature_log.topic,)
+    return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic, *log)
+
+
+def _written(topology: Topology) -> tuple[str, ...]:
+    return _names(topology)[len(topology.source.topics) :]
 
 
 def _topics(topology: Topology, settings: Settings, findings: Findings) -> dict[str, TopicInfo]:
@@ -137,6 +143,7 @@ def _topics(topology: Topology, settings: Settings, findings: Findings) -> dict[
     findings.problems += [
         *_missing(topology, settings, found),
         *_small(topology, topics),
+        *_small_log(topology, topics),
         *_forbidden(topology, topics),
     ]
     rights = admin.group_rights(group)
@@ -194,10 +201,23 @@ def _small(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
         )
 
 
+def _small_log(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
+    """The feature log's topic, if one row of values does not fit."""
+    log = None if topology.feature_log is None else found.get(topology.feature_log.topic)
+    if log is None:
+        return
+    least = LogSchema(topology.feature_columns).row_bytes + LETTER_OVERHEAD
+    if log.max_message_bytes < least:
+        yield (
+            f"The feature log {log.name!r} takes {log.max_message_bytes} bytes at most, and a record of one row has up to "
+            f"{least}. Set its max.message.bytes to {least} or more."
+        )
+
+
 def _forbidden(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
     """Rights that a worker needs and this client has not, as far as the broker says."""
     reads = [(name, "READ") for name in topology.source.topics]
-    for name, right in (*reads, (topology.sink.topic, "WRITE"), (topology.dead_letters.topic, "WRITE")):
+    for name, right in (*reads, *((name, "WRITE") for name in _written(topology))):
         if name in found and not _may(found[name], right):
             yield _lacking(right, f"topic {name!r}")
 

@@ -10,15 +10,17 @@ from pathlib import Path
 from streamml.clock import SystemClock
 from streamml.compose.locate import Located
 from streamml.compose.parts import Parts, gather
+from streamml.compose.recorded import log_problems
 from streamml.compose.surroundings import examine_parts
 from streamml.errors import ConfigError
 from streamml.ops.pause import who
 from streamml.ops.replay.condition import condition
 from streamml.ops.replay.registry import replays
-from streamml.ops.replay.replay import Replay
+from streamml.ops.replay.replay import RECORDED, Replay
 from streamml.ops.replay.span import Asked, Gone, find_spans
 from streamml.ops.replay.target import check_target, default_target, letters_of
 from streamml.ops.replay.topology import model_versions, with_models
+from streamml.ports.source import TopicPartition
 from streamml.schema.contract import Contract
 from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
@@ -30,7 +32,7 @@ class Wanted:
 
     Args:
         models: each ``name=version``, or a version of the last model; others are as the topology says.
-        features: ``"live"``.
+        features: ``"live"``, or ``"recorded"``: as they were.
         where: condition on events, see `streamml.ops.replay.condition`.
         into: topic of predictions; ``None``: one of the replay's own.
         max_ratio: share of dead letters past which it stops; ``None``: as the topology says.
@@ -97,14 +99,18 @@ def planned(located: Located[Topology], settings: Settings, wanted: Wanted) -> I
         max_ratio=topology.dead_letters.max_ratio if wanted.max_ratio is None else wanted.max_ratio,
     )
     check_target(topology, settings, draft, others)
-    with gathered(topology, located.repository, settings, versions) as parts:
+    if wanted.features == RECORDED and (wrong := _not_recorded(topology, settings, draft)):
+        raise ConfigError(wrong)
+    with gathered(topology, located.repository, settings, versions, wanted.features) as parts:
         draft = replace(draft, models={name: model.version for name, model in parts.models.items()})
         yield _estimated(draft, found.gone, wanted.rate, others), parts
 
 
 @contextmanager
-def gathered(topology: Topology, repository: Path, settings: Settings, versions: dict[str, str]) -> Iterator[Parts]:
-    """Models of these versions and the feature store, held against the topology.
+def gathered(
+    topology: Topology, repository: Path, settings: Settings, versions: dict[str, str], features: str = "live"
+) -> Iterator[Parts]:
+    """Models of these versions and the feature store, held against the topology; a store that nobody asks is not looked at.
 
     Raises:
         ConfigError: a version is gone, or does not fit; with every problem.
@@ -112,8 +118,14 @@ def gathered(topology: Topology, repository: Path, settings: Settings, versions:
     """
     versioned = with_models(topology, versions)
     with gather(versioned, repository, settings) as parts:
-        examine_parts(versioned, parts).raise_problems()
+        asked = parts if features != RECORDED else Parts(parts.models, problems=parts.problems)
+        examine_parts(versioned, asked).raise_problems()
         yield parts
+
+
+def _not_recorded(topology: Topology, settings: Settings, draft: Replay) -> list[str]:
+    stretches = {TopicPartition(span.topic, span.partition): (span.start, span.end) for span in draft.spans}
+    return log_problems(topology, settings, stretches, draft.topic_ids)
 
 
 def _checked_words(topology: Topology, wanted: Wanted) -> dict[str, str]:
@@ -130,8 +142,8 @@ def _checked_words(topology: Topology, wanted: Wanted) -> dict[str, str]:
             condition(wanted.where, Contract.of(topology.source.schema).columns)
     except ConfigError as error:
         problems += error.problems
-    if wanted.features != "live":
-        problems.append(f"--features {wanted.features!r} is not known; there is live.")
+    if wanted.features not in ("live", RECORDED):
+        problems.append(f"--features {wanted.features!r} is not known; there are live and {RECORDED}.")
     if problems:
         raise ConfigError(problems)
     return versions

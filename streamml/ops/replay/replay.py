@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
+RECORDED: Final = "recorded"
 State = Literal["running", "done", "cancelled", "failed"]
 
 

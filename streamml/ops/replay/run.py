@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,13 +15,14 @@ from streamml.adapters.kafka.holder import SESSION_S, KafkaHolder
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.clock import SystemClock
 from streamml.compose.parts import Parts
+from streamml.compose.recorded import RecordedLookups, feature_log_of
 from streamml.compose.replay import Stretch, compose_replay
 from streamml.engine.pace import Pace
 from streamml.errors import ConfigError, DeadLetterLimitExceeded, FatalError, StreamMLError, TransientError
 from streamml.ops.pause import who
 from streamml.ops.replay.guard import held_back
 from streamml.ops.replay.registry import claim, find, read_replay, record, replays, replays_topic
-from streamml.ops.replay.replay import Replay
+from streamml.ops.replay.replay import RECORDED, Replay
 from streamml.ops.replay.standing import committed, holders, name_of, positions_of
 from streamml.ops.replay.target import check_target, make_target
 from streamml.ops.replay.topology import replayed
@@ -127,9 +128,14 @@ def score(
     stretch = Stretch(own, f"worker-{share}", replay.number, positions_of(spans), replay.topic_ids)
     offsets = KafkaOffsets(settings.client())
     goal = Goal(lambda: ends, lambda: committed(offsets, own, spans))
-    with held_back(settings, group, topology.source.topics, manner.max_lag, pace):
+    with ExitStack() as opened:
+        recorded = None
+        if replay.features == RECORDED:
+            recorded = opened.enter_context(closing(RecordedLookups(feature_log_of(topology, settings))))
+        opened.enter_context(held_back(settings, group, topology.source.topics, manner.max_lag, pace))
+        job = replayed(topology, replay)
         return work(
-            lambda observer: compose_replay(replayed(topology, replay), parts, settings, stretch, pace, observer),
+            lambda observer: compose_replay(job, parts, settings, stretch, pace, observer, recorded),
             goal,
             RunOptions(patience_s=manner.patience_s),
             stop,

@@ -1,4 +1,4 @@
-"""A topology as a replay runs it: other versions, other topics, no budgets, and only the events that are meant."""
+"""A topology as a replay runs it: other versions, other topics, no budgets, no feature log, and only the events that are meant."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def replayed(topology: Topology, replay: Replay) -> Topology:
         steps=(*filters, *map(_without_budget, versioned.steps)),
         sink=replace(topology.sink, topic=replay.into),
         dead_letters=replace(topology.dead_letters, topic=replay.letters, max_ratio=replay.max_ratio),
+        feature_log=None,
     )
 
 
