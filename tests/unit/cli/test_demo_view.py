@@ -8,7 +8,6 @@ from rich.console import Console
 from streamml.cli.demo_view import _picture
 from streamml.ops.referee import Place, Referee
 
-
 Told = dict[str, object]
 
 
