@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from streamml.cli.replay_diff import diff
+from streamml.cli.replay_publish import publish
 
 
 @click.group("replay")
@@ -13,3 +14,4 @@ def command() -> None:
 
 
 command.add_command(diff)
+command.add_command(publish)
