@@ -11,6 +11,7 @@ import click
 
 from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
 from streamml.cli.replay_diff import diff
+from streamml.cli.replay_publish import publish
 
 if TYPE_CHECKING:
     from streamml.ops.replay.plan import Plan
@@ -391,3 +392,4 @@ def _shown(value: object) -> str:
 
 
 command.add_command(diff)
+command.add_command(publish)

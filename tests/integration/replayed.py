@@ -161,6 +161,10 @@ class Shop:
         self.admin.create([NewTopicPlan(found.into, self.partitions, 1), letters])
         return found
 
+    def remake(self, topic: str) -> None:
+        """Make an output topic again."""
+        self.admin.create([NewTopicPlan(topic, self.partitions, 1)])
+
     def read(self, topic: str) -> list[Located]:
         return list(read_topic(self.client, topic))
 

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, Message
+from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.client import Trouble, error_of, headers_of, list_topics, opened, translated
@@ -21,7 +21,7 @@ from streamml.ports.source import Headers
 _TIMEOUT_S: Final = 10.0
 _TURN_S: Final = 1.0
 _ROWS: Final = 2000
-_FROM_EARLIEST: Final = {"queued.max.messages.kbytes": 32_768}
+_READING: Final = {"queued.max.messages.kbytes": 32_768}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,13 @@ class Stretch:
         ends: offset behind the last, by partition; ``None``: the end as it is when the reading begins.
         since_ms: begin each partition at its first record of this time or later; whatever stands before that is older.
             Only of a topic that keeps the times that producers give.
+        uncommitted: records of transactions that have not ended, or were taken back, too: whatever is written by now.
     """
 
     starts: Mapping[int, int] | None = None
     ends: Mapping[int, int] | None = None
     since_ms: int | None = None
+    uncommitted: bool = False
 
 
 class Chunk:
@@ -52,6 +54,10 @@ class Chunk:
     def timestamps(self) -> Int:
         """``i8[n]``, ms since 1970 UTC."""
         return np.fromiter(map(itemgetter(1), map(Message.timestamp, self._messages)), np.int64, len(self))
+
+    def append_times(self) -> bool:
+        """Whether the times are those at which the broker wrote the records, and not their producers'."""
+        return bool(self._messages) and self._messages[0].timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME
 
     def partitions(self) -> Int:
         """``i8[n]``."""
@@ -81,13 +87,17 @@ class Chunk:
         """One after the other."""
         return Chunk([message for chunk in chunks for message in chunk._messages])
 
+    def pieces(self, rows: int) -> Iterator[Chunk]:
+        """The same in order, at most so many rows each."""
+        return (Chunk(self._messages[start : start + rows]) for start in range(0, len(self), rows))
+
     def where(self, chosen: Any) -> Chunk:
         """Those rows that ``chosen`` (``bool[n]``) is true for."""
         return Chunk(list(compress(self._messages, chosen.tolist())))
 
 
 def read_chunks(client: Mapping[str, Any], topic: str, stretch: Stretch | None = None) -> Iterator[Chunk]:
-    """The records of a stretch, each partition's in order; those of transactions that were not committed are left out.
+    """The records of a stretch, each partition's in order.
 
     Args:
         client: librdkafka properties of a consumer.
@@ -97,12 +107,13 @@ def read_chunks(client: Mapping[str, Any], topic: str, stretch: Stretch | None =
         SourceUnavailable: the broker does not answer.
         FatalError: the broker refuses the login, this client may not read the topic, or records went away meanwhile.
     """
-    trouble = Trouble()
-    properties = {**_FROM_EARLIEST, **client, **OUTSIDE_OF_GROUPS, "auto.offset.reset": "error"}
+    trouble, stretch = Trouble(), stretch or Stretch()
+    isolation = "read_uncommitted" if stretch.uncommitted else "read_committed"
+    properties = {**_READING, **client, **OUTSIDE_OF_GROUPS, "auto.offset.reset": "error", "isolation.level": isolation}
     consumer: Any = opened(Consumer, properties, trouble)
     try:
         with translated(str(client.get("bootstrap.servers")), trouble):
-            ends = _assign(consumer, trouble, topic, stretch or Stretch())
+            ends = _assign(consumer, trouble, topic, stretch)
         while ends:
             with translated(trouble=trouble):
                 messages = _polled(consumer, topic)

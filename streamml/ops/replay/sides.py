@@ -223,3 +223,9 @@ def _by_topic(spans: Iterable[Span]) -> dict[str, list[Span]]:
     for span in spans:
         found.setdefault(span.topic, []).append(span)
     return found
+
+
+def first_time(connection: Any) -> int | None:
+    """The time of the earliest row of a run, ms since 1970 UTC; ``None``: it has no row, or one without a time."""
+    found = connection.execute("SELECT min(ts) FROM run").fetchone()[0]
+    return None if found is None or found < 0 else int(found)
