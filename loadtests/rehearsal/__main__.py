@@ -29,8 +29,8 @@ Say = Callable[[str], None]
 def main() -> int:
     """Rehearse; 1 where the corrected topic is not what it should be."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.rehearsal", description=__doc__.partition(":")[0])
-    parser.add_argument("--events", type=int, default=20_000, help="departures")
-    parser.add_argument("--rate", type=float, default=1000.0, help="departures per second")
+    parser.add_argument("--rate", type=float, default=500.0, help="departures per second")
+    parser.add_argument("--seconds", type=float, default=8.0, help="before the incident, of the incident, and after it")
     parser.add_argument("--page", type=Path, default=Path("rehearsal.html"), help="where the comparison's page goes")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args()
@@ -41,10 +41,10 @@ def main() -> int:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    options = DemoOptions(events=arguments.events, rate=arguments.rate)
+    options = DemoOptions(rate=arguments.rate)
     with Show(options, lambda text: say(f"[dim]{text} …[/]"), page=arguments.page.absolute()) as show:
         try:
-            result = rehearse(show, say)
+            result = rehearse(show, say, arguments.seconds)
         except StreamMLError as error:
             say(f"Error: {error}")
             return error.exit_code
@@ -53,28 +53,32 @@ def main() -> int:
     return 0 if result["passed"] else 1
 
 
-def rehearse(show: Show, say: Say) -> dict[str, Any]:
+def rehearse(show: Show, say: Say, seconds: float) -> dict[str, Any]:
     """The story, and how it ended."""
     show.start()
     show.streamml.tell = lambda text: say(f"[bold]$ {text}[/]")
-    _until(show, 0.3)
+    _stream_on(show, seconds)
     before = _quality(show, say, "All is well.")
 
     say("\nThe nightly job of the carriers' features took minutes for seconds and shares for percent:")
     show.incident.break_features()
-    _until(show, 0.6)
+    _wait(show)
+    _stream_on(show, seconds)
     during = _quality(show, say, "Somebody notices.")
 
     say("\nBack to the features of before; what was scored meanwhile is scored again and compared:")
     show.incident.mend()
     _wait(show)
-    compared = show.incident.compared
+    compared = show.incident.compared["counts"]
     say(f"{compared['changed']:,} predictions changed, {compared['same']:,} are the same. {show.incident.page}")
 
     say("\nPublish what changed:")
     show.incident.publish()
     _wait(show)
-    _until(show, 1.0)
+    _stream_on(show, seconds)
+    show.end_stream()
+    while not show.over:
+        _stream_on(show, 0.1)
     after = _quality(show, say, "All is well again.")
     told = show.finish()
 
@@ -94,15 +98,15 @@ def rehearse(show: Show, say: Say) -> dict[str, Any]:
         "without_incident": len(reference),
         "different": len(different),
         "quality": quality,
-        "compared": {name: compared[name] for name in ("same", "changed", "missing", "extra")},
+        "compared": compared,
         "published": dict(show.incident.published),
         "referee": told["referee"],
     }
 
 
-def _until(show: Show, share: float) -> None:
-    """Until this share of the stream is produced; all of it: until everything has ended."""
-    while show.sent_share < share or (share == 1.0 and not show.over):
+def _stream_on(show: Show, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
         show.tick()
         time.sleep(0.1)
 

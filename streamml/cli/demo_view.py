@@ -128,12 +128,12 @@ def _incident(told: dict[str, Any]) -> str:
         case "replaying":
             return "rolled back; what was scored meanwhile is replayed and compared …\n"
         case "compared":
-            changed, same = compared["changed"], compared["same"]
+            changed, same = compared["counts"]["changed"], compared["counts"]["same"]
             return f"replay {number}: {changed:,} predictions changed, {same:,} are the same   y publish the changed ones\n"
         case "publishing":
             return f"publishing what replay {number} changed …\n"
         case "published":
-            return f"replay {number} is published: {told['published']['published']:,} corrections\n"
+            return f"replay {number} is published: {told['published']['written']:,} corrections\n"
     return ""
 
 

@@ -113,8 +113,12 @@ class Referee:
     def _unended(self) -> set[Place]:
         return self._produced.keys() - self._revisions.keys() - self._letters
 
-    def verdict(self) -> Verdict:
-        """Everything so far."""
+    def verdict(self, *, under_way: bool = False) -> Verdict:
+        """Everything so far.
+
+        Args:
+            under_way: records may yet be told of whose predictions are here already; otherwise these are of no record.
+        """
         early, self._early = self._early, []
         for place, value, revision in early:
             if place in self._produced:
@@ -129,7 +133,7 @@ class Referee:
             dead_letters=len(self._letters),
             lost=self.open,
             duplicated=self._duplicated,
-            wrong=sum(self._wrong.values()) + len(bad_letters) + len(self._early),
+            wrong=sum(self._wrong.values()) + len(bad_letters) + (0 if under_way else len(self._early)),
             out_of_order=self._out_of_order,
             corrected=len({place for place, revision in self._predicted if revision}),
         )

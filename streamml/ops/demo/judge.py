@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streamml.ops.referee import Place, Referee, provenance_of
+from streamml.ops.referee import Place, Referee, Verdict, provenance_of
 from streamml.telemetry.latency import LatencyHistogram
 
 _RECENT: Final = 8
@@ -60,9 +60,10 @@ class Judge:
         with self._lock:
             self._referee.produced(place, event)
 
-    def verdict(self) -> Any:
+    def verdict(self, *, under_way: bool = False) -> Verdict:
+        """See `Referee.verdict`."""
         with self._lock:
-            return self._referee.verdict()
+            return self._referee.verdict(under_way=under_way)
 
     def stop(self) -> None:
         self._ended.set()

@@ -194,6 +194,10 @@ class Show:
             if fault.recovered_s is None and self._judge.newest_ms > fault.moment_ms:
                 fault.recovered_s = round(time.time() - fault.moment_ms / 1000, 2)
 
+    def end_stream(self) -> None:
+        """Produce nothing more."""
+        self._feeder.stop()
+
     @property
     def sent_share(self) -> float:
         """How much of the stream is produced, 0 to 1."""
@@ -225,7 +229,7 @@ class Show:
         """What can be said now, for a live view."""
         now = time.time()
         lately = [latency for moment, latency in list(self._judge.lately) if moment > now - 5]
-        verdict = self._judge.verdict()
+        verdict = self._judge.verdict(under_way=True)
         return {
             "seconds": now - self._begun,
             "sent": self._feeder.sent,

@@ -52,5 +52,5 @@ def test_poison_is_counted_beside_the_departures_and_not_as_some() -> None:
     ],
 )
 def test_an_incident_says_how_far_it_is_and_which_key_is_next(stage: str, said: str) -> None:
-    counts = {"compared": {"changed": 4212, "same": 30}, "published": {"published": 4212}}
+    counts = {"compared": {"counts": {"changed": 4212, "same": 30}}, "published": {"written": 4212}}
     assert said in shown(Referee(lambda event, value: True), {"stage": stage, "replay": 7, **counts})
