@@ -1,6 +1,6 @@
 """An incident on real Kafka and Redis, from the wrong load to the published corrections: ``make rehearsal``.
 
-Flights stream, a job loads features in the wrong units, somebody notices, goes back to the features of before, scores the
+Flights stream, a job loads weather that is all zeros, somebody notices, goes back to the features of before, scores the
 stretch again, compares, publishes what changed, and exports it. In the end the prediction topic, by highest revision, has to equal
 what a run without the incident gives, row by row. See docs/guide/incident.md.
 """
@@ -60,7 +60,7 @@ def rehearse(show: Show, say: Say, seconds: float) -> dict[str, Any]:
     _stream_on(show, seconds)
     before = _quality(show, say, "All is well.")
 
-    say("\nThe nightly job of the carriers' features took minutes for seconds and shares for percent:")
+    say("\nThe provider of the weather is away, and the job that loads it writes zeros:")
     show.incident.break_features()
     _wait(show)
     _stream_on(show, seconds)
