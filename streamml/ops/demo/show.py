@@ -186,13 +186,19 @@ class Show:
         if self.incident.error is not None:
             raise self.incident.error
         done = self.sent_share
-        if self._scripted and done >= self._scripted[0][0] and not self.incident.busy:
+        if self._scripted and done >= self._scripted[0][0] and self._may(self._scripted[0][1]):
             self.fault(self._scripted.pop(0)[1])
         if self._feeder.poisoning and "poison" in self._options.faults and done >= 0.7:
             self._feeder.poisoning = False
         for fault in self.faults:
             if fault.recovered_s is None and self._judge.newest_ms > fault.moment_ms:
                 fault.recovered_s = round(time.time() - fault.moment_ms / 1000, 2)
+
+    def _may(self, name: str) -> bool:
+        """Whether what is scripted makes sense now: features are mended when they have done harm."""
+        if name == "mend" and self._feeder.thread.is_alive() and not self._judge.verdict(under_way=True).wrong:
+            return False
+        return not self.incident.busy
 
     def end_stream(self) -> None:
         """Produce nothing more."""
