@@ -109,6 +109,19 @@ def opened(folder: Path, asked: Mapping[str, Any]) -> Iterator[Manifest]:
         yield manifest
 
 
+def finished(folder: Path) -> list[Path]:
+    """The files of an export, in the order of their topics, partitions and offsets.
+
+    Raises:
+        ConfigError: there is none, or it is not finished.
+    """
+    found = _read(folder)
+    if found is None or not found.finished:
+        state = "no export" if found is None else "an export that is not finished; `streamml export` goes on with it"
+        raise ConfigError(f"{folder} has {state}.")
+    return sorted(folder.glob("topic=*/partition=*/*.parquet"))
+
+
 def _read(folder: Path) -> Manifest | None:
     path = folder / _MANIFEST
     if not path.exists():
