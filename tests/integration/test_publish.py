@@ -36,7 +36,7 @@ def published(shop: Shop, run: Replay, **options: Any) -> Publication:
 def some_run(shop: Shop, count: int = 6) -> Replay:
     """Live predictions of ``count`` records, and a run that changes those with an odd number."""
     shop.events(list(range(count)))
-    run = shop.replay()
+    run = shop.replay(recorded=True)
     for number in range(count):
         shop.predict(shop.live_topic, number, 0.1, time=number)
         shop.predict(run.into, number, 0.9 if number % 2 else 0.1, time=number, revision=run.number)
@@ -91,7 +91,7 @@ def test_only_what_changed_is_published(shop: Shop) -> None:
 def test_a_correction_never_stands_behind_a_newer_prediction_of_its_key(shop: Shop) -> None:
     """The keys a, b, c and d: superseded in the live topic, newest, newest with an equal time, and of a record that is out of order."""
     shop.events([10, 20, 30, 40, 40, 60, 55, 70])
-    run = shop.replay()
+    run = shop.replay(recorded=True)
     keys = ("a", "a", "b", "c", "c", "d", "d", "new")
     times = (10, 20, 30, 40, 40, 60, 55, 70)
     for number, (key, at) in enumerate(zip(keys, times, strict=True)):
@@ -217,7 +217,7 @@ def test_another_choice_than_before_is_refused(kafka: EmbeddedKafka) -> None:
 def test_a_run_that_is_not_done_is_refused_unless_asked_for_by_name(kafka: EmbeddedKafka, state: str) -> None:
     shop = Shop(kafka.bootstrap_servers)
     shop.events([0])
-    run = shop.replay(state=state)
+    run = shop.replay(recorded=True, state=state)
     shop.predict(run.into, 0, 0.9, time=0, revision=run.number)
     shop.flush()
     with pytest.raises(ConfigError, match=f"is {state}, and not done"):
@@ -260,7 +260,7 @@ def test_d2_a_prediction_that_the_topic_refuses_is_said_and_nothing_of_its_block
     """D2."""
     shop = Shop(kafka.bootstrap_servers, guarantee="exactly_once", config={"max.message.bytes": "1000"})
     shop.events([0, 1])
-    run = shop.replay()
+    run = shop.replay(recorded=True)
     shop.predict(run.into, 0, 0.9, time=0, revision=run.number)
     shop.predict(run.into, 1, 0.9, time=1, revision=run.number, label=os.urandom(2000).hex())
     shop.flush()
