@@ -14,6 +14,7 @@ from streamml.clock import Clock, SystemClock
 from streamml.compose.stages import build_stages
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine, EngineConfig
+from streamml.engine.pace import Pace
 from streamml.errors import SettingsError
 from streamml.ports.control import Control
 from streamml.ports.feature_store import FeatureStore
@@ -65,8 +66,9 @@ def assemble(
     max_prediction_bytes: int = 1_000_000,
     revision: int = 0,
     around: Callable[[Operator], Operator] = lambda operator: operator,
+    pace: Pace | None = None,
 ) -> Assembled:
-    """A worker of these parts; the arguments are those of `Engine`, `build_stages` and `Worker`."""
+    """A worker of these parts; the arguments are those of `Engine`, `build_stages`, `Worker` and `WorkerConfig`."""
     engine, clock = Engine(config, names), SystemClock()
     stages = build_stages(
         topology,
@@ -81,6 +83,7 @@ def assemble(
         max_poll_rows=settings.worker.max_poll_rows,
         drain_s=settings.worker.drain_ms / 1000,
         stuck_after_s=settings.worker.stuck_after_ms / 1000,
+        pace=pace,
     )
     return Assembled(Worker(engine, ports.source, stages, ports.sink, clock, driven, observer, ports.control), engine)
 
@@ -107,7 +110,7 @@ def kafka_sink_of(
     Args:
         group: whose positions transactions carry.
         name: ``transactional.id``; of one worker at a time.
-        largest: bytes that the prediction topic takes.
+        largest: bytes that each of the topics takes that predictions and their features go to.
         member: see `KafkaTransactions`.
 
     Raises:

@@ -139,4 +139,5 @@ def kafka_sink(settings: Settings) -> KafkaSink:
 def written_to(topology: Topology, topic: str) -> Topology:
     """The topology with everything that it writes going to ``topic``, whatever share of it is dead letters."""
     letters = replace(topology.dead_letters, topic=topic, max_ratio=1.0)
-    return replace(topology, sink=replace(topology.sink, topic=topic), dead_letters=letters)
+    log = topology.feature_log and replace(topology.feature_log, topic=topic)
+    return replace(topology, sink=replace(topology.sink, topic=topic), dead_letters=letters, feature_log=log)

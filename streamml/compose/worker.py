@@ -56,8 +56,10 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         identity = claim(settings.brokers, group, settings.worker_id)
         undo.callback(identity.release)
         names = SlotNames({name: topics[name].id for name in topology.source.topics})
-        config = engine_config(topology, parts.models, settings.worker, identity.name, sweep(topology, parts.models))
         largest = topics[topology.sink.topic].max_message_bytes
+        largest_log = largest if topology.feature_log is None else topics[topology.feature_log.topic].max_message_bytes
+        costs = sweep(topology, parts.models)
+        config = engine_config(topology, parts.models, settings.worker, identity.name, costs, max_log_bytes=largest_log)
         # A static member of the new protocol cannot come back before its session has ended; a dynamic one can.
         static = identity.stable and settings.worker.group_protocol == "classic"
         member = {"group.instance.id": f"{group}/{identity.name}"} if static else {}
@@ -76,7 +78,7 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         # Two dynamic members of one name fence each other's producers and nothing else, for ever.
         own_name = identity.name if static else f"{gethostname()}/{identity.name}"
         name = f"{group}/{own_name}"
-        sink = kafka_sink_of(topology, settings, group, name, largest, source.member, names.topic_ids)
+        sink = kafka_sink_of(topology, settings, group, name, min(largest, largest_log), source.member, names.topic_ids)
         ports = Ports(source, sink, parts.store, open_control(settings, group))
         made = assemble(
             topology,

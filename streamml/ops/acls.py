@@ -69,7 +69,8 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     group = settings.group or topology.name
     inputs, output, letters = topology.source.topics, topology.sink.topic, topology.dead_letters.topic
     control = control_topic(group)
-    every = (*inputs, output, letters)
+    logs = [] if topology.feature_log is None else [topology.feature_log.topic]
+    every = (*inputs, output, letters, *logs)
     sets = list(dict.fromkeys(one.name for step in _lookups(topology) for one in step.sets))
     database = Server(settings.redis.url, options=settings.redis.options).database if sets else 0
     found = [
@@ -79,7 +80,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
             "run, check --connect. Kafka derives DESCRIBE from READ and WRITE; it is listed for those that do not.",
             (
                 *grant(inputs, "READ", "DESCRIBE"),
-                *grant([output, letters], "WRITE", "DESCRIBE"),
+                *grant([output, letters, *logs], "WRITE", "DESCRIBE"),
                 Right(grant.principal, "READ", "group", group),
             ),
             least_rule(name, sets, READING, database=database) if sets else None,
@@ -140,6 +141,9 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
             tuple(grant((*every, control, replays_topic(group)), "CREATE", "DESCRIBE")),
         ),
     ]
+    if logs:
+        why = "replay with features as they were, and export; both read the topics of the topology besides."
+        found.append(Rights("feature log", False, why, tuple(grant(logs, "READ", "DESCRIBE"))))
     if sets:
         # A user of its own: the line begins with reset, and would take from the worker's user what that has.
         rule = least_rule(f"{name}-loader", sets, LOADING, database=database)

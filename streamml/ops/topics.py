@@ -13,7 +13,7 @@ LETTER_BYTES = 16_777_216
 
 
 def planned_topics(topology: Topology, group: str, partitions: int, replication: int) -> list[NewTopicPlan]:
-    """Input, prediction and dead-letter topics, the one that the group is paused by, and the one that has its replays.
+    """Input, prediction and dead-letter topics, the feature log, and those that the group is paused by and keeps its replays in.
 
     Dead letters are kept by id: compacted, with room for large records.
     """
@@ -22,6 +22,7 @@ def planned_topics(topology: Topology, group: str, partitions: int, replication:
         *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
         NewTopicPlan(topology.sink.topic, partitions, replication),
         NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
+        *(NewTopicPlan(log.topic, partitions, replication) for log in (topology.feature_log,) if log is not None),
         control_plan(group, replication),
         replays_plan(group, replication),
     ]

@@ -58,6 +58,8 @@ class RangeSource:
         own = {name: value for name, value in client.items() if name != "group.protocol"}
         config = {**DEFAULTS, **own, **SAFETY, "group.id": group, "on_commit": self._committed_async}
         self._consumer: Any = opened(Consumer, config)
+        # Asked for before anything is polled: another thread's call would wait behind a poll.
+        self._member: Any = self._consumer.consumer_group_metadata()
         self._listener: SourceListener | None = None
         self._starts: Positions | None = None
         # Stretches that have not ended, by their ends.
@@ -93,7 +95,7 @@ class RangeSource:
 
     def member(self) -> Any:
         """Nobody in particular of the group, as the client knows it, for a sink that writes in transactions."""
-        return self._consumer.consumer_group_metadata()
+        return self._member
 
     def commit(self, positions: Positions, *, wait: bool) -> None:
         """See `Source.commit`."""

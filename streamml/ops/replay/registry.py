@@ -37,13 +37,17 @@ def replays_plan(group: str, replication: int = -1) -> NewTopicPlan:
 def claim(settings: Settings, group: str, draft: Replay) -> Replay:
     """The draft with a number that nobody else has, and never had; recorded.
 
+    Args:
+        draft: in the names of its topics, ``{number}`` becomes the number.
+
     Raises:
         SourceUnavailable: the broker does not answer.
         FatalError: this client lacks a right on the topic.
     """
     topic = ensure(settings, replays_plan(group), f"Replays of group {group} cannot be recorded")
     number = append(settings.producer(), topic, _CLAIM, draft.by.encode()) + 1
-    found = replace(draft, number=number)
+    into, letters = (name.replace("{number}", str(number)) for name in (draft.into, draft.letters))
+    found = replace(draft, number=number, into=into, letters=letters)
     record(settings, group, found)
     return found
 
@@ -71,7 +75,7 @@ def replays(settings: Settings, group: str) -> list[Replay]:
         return []
     latest: dict[bytes | None, Replay] = {}
     for one in read_topic(settings.consumer(), topic):
-        if (found := _replay_of(one.record.value)) is not None:
+        if (found := read_replay(one.record.value)) is not None:
             latest[one.record.key] = found
     return sorted(latest.values(), key=lambda one: one.number)
 
@@ -95,8 +99,8 @@ def find(settings: Settings, group: str, number: int) -> Replay:
     )
 
 
-def _replay_of(value: bytes | None) -> Replay | None:
-    """``None`` for what is no replay: a claim, another program's record, a later version's."""
+def read_replay(value: bytes | None) -> Replay | None:
+    """A replay as it was recorded; ``None`` for what is no replay: a claim, another program's record, a later version's."""
     try:
         told: dict[str, Any] = json.loads(value or b"")
         if told.pop("version") != _VERSION:
@@ -104,6 +108,7 @@ def _replay_of(value: bytes | None) -> Replay | None:
         # What a later streamml may have added.
         known = {name: one for name, one in told.items() if name in _OWN}
         spans = tuple(Span(**one) for one in known.pop("spans"))
-        return Replay(**known, spans=spans)
+        within = known.pop("within_us", None)
+        return Replay(**known, spans=spans, within_us=None if within is None else (int(within[0]), int(within[1])))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

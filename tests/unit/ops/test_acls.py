@@ -43,6 +43,15 @@ def test_only_the_worker_is_needed_and_only_topics_create_makes_anything_but_wha
     assert not {right.operation for one in found.values() for right in one.kafka} & {"ALL", "ALTER", "DELETE"}
 
 
+def test_a_feature_log_is_written_by_the_worker_and_read_by_others() -> None:
+    found = {
+        one.purpose: one.kafka for one in least_rights(replace(JOB, feature_log=True).topology, Settings(), "scorer")
+    }
+    assert [one.operation for one in found["worker"] if one.name == "pay.features"] == ["WRITE", "DESCRIBE"]
+    assert [one.operation for one in found["feature log"]] == ["READ", "DESCRIBE"]
+    assert "CREATE" in {one.operation for one in found["topics create"] if one.name == "pay.features"}
+
+
 def test_settings_name_user_group_and_database() -> None:
     settings = Settings(
         group="g", kafka={"sasl.username": "sasl-user"}, redis=RedisSettings(url="redis://r:1/3", options={})
