@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from confluent_kafka import Producer
@@ -15,7 +15,7 @@ import streamml as sm
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
 from streamml.adapters.kafka.tail import Located, read_topic
 from streamml.engine.identity import HEADER, read_header
-from streamml.ops.replay.registry import claim, record
+from streamml.ops.replay.registry import record, replays_plan
 from streamml.ops.replay.replay import Replay, Span
 from streamml.settings.settings import Settings, WorkerSettings
 
@@ -54,6 +54,7 @@ class Shop:
     config: Mapping[str, str] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"shop-{uuid.uuid4().hex[:8]}")
     records: int = 0
+    runs: int = 0
 
     def __post_init__(self) -> None:
         self.client = {"bootstrap.servers": self.brokers}
@@ -136,27 +137,30 @@ class Shop:
     def flush(self) -> None:
         assert self.producer.flush(30) == 0
 
-    def replay(self, **changes: Any) -> Replay:
-        """A run over all records so far, claimed; its topics are there."""
+    def replay(self, *, recorded: bool = False, **changes: Any) -> Replay:
+        """A run over all records so far; its topics are there. ``recorded``: others find it on the broker."""
+        self.runs += 1
         ends = [(self.records + 1) // 2, self.records // 2]
+        into = f"{self.live_topic}.replay.{self.runs}"
         draft = Replay(
-            number=0,
+            number=self.runs,
             topology=self.name,
             spans=tuple(Span(f"{self.name}.in", part, 0, ends[part]) for part in (0, 1)),
             topic_ids={f"{self.name}.in": self.topic_id},
-            into="",
-            letters="",
+            into=into,
+            letters=f"{into}.dlq",
             models={"m": "1"},
             features="live",
             where=None,
             by="ann@host",
             started_ms=1,
+            ended_ms=2,
+            state="done",
         )
-        claimed = claim(self.settings, self.name, draft)
-        into = f"{self.live_topic}.replay.{claimed.number}"
-        told = {"state": "done", "into": into, "letters": f"{into}.dlq", "ended_ms": 2, **changes}
-        found = Replay(**{**{one: getattr(claimed, one) for one in Replay.__slots__}, **told})
-        record(self.settings, self.name, found)
+        found = replace(draft, **changes)
+        if recorded:
+            self.admin.create([replays_plan(self.name, 1)])
+            record(self.settings, self.name, found)
         letters = NewTopicPlan(found.letters, 1, 1, {"cleanup.policy": "compact"})
         self.admin.create([NewTopicPlan(found.into, self.partitions, 1), letters])
         return found

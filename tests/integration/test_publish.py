@@ -28,6 +28,18 @@ def shop(kafka: EmbeddedKafka, request: pytest.FixtureRequest) -> Shop:
     return Shop(kafka.bootstrap_servers, guarantee=request.param)
 
 
+@pytest.fixture
+def plain(kafka: EmbeddedKafka) -> Shop:
+    """At least once."""
+    return Shop(kafka.bootstrap_servers)
+
+
+@pytest.fixture
+def strict(kafka: EmbeddedKafka) -> Shop:
+    """Exactly once."""
+    return Shop(kafka.bootstrap_servers, guarantee="exactly_once")
+
+
 def published(shop: Shop, run: Replay, **options: Any) -> Publication:
     with Publisher.open(shop.topology, shop.settings, run, PublishOptions(**options)) as publisher:
         return publisher.write()
@@ -36,7 +48,7 @@ def published(shop: Shop, run: Replay, **options: Any) -> Publication:
 def some_run(shop: Shop, count: int = 6) -> Replay:
     """Live predictions of ``count`` records, and a run that changes those with an odd number."""
     shop.events(list(range(count)))
-    run = shop.replay()
+    run = shop.replay(recorded=True)
     for number in range(count):
         shop.predict(shop.live_topic, number, 0.1, time=number)
         shop.predict(run.into, number, 0.9 if number % 2 else 0.1, time=number, revision=run.number)
@@ -49,7 +61,7 @@ def corrections(shop: Shop, run: Replay) -> list[str]:
 
 
 def test_a_run_is_published_once_as_it_is(shop: Shop) -> None:
-    """D3: key, value, headers and source time travel along."""
+    """D3.8, D3.9."""
     run = some_run(shop)
     before = len(shop.live())
     done = published(shop, run)
@@ -70,61 +82,62 @@ def test_a_run_is_published_once_as_it_is(shop: Shop) -> None:
     assert (find(shop.settings, shop.name, run.number).published_ms or 0) > START_MS / 2
 
 
-def test_nothing_is_written_by_looking(shop: Shop) -> None:
-    run = some_run(shop)
-    before = shop.live()
-    with Publisher.open(shop.topology, shop.settings, run, PublishOptions(changed_only=True)) as publisher:
+def test_nothing_is_written_by_looking(plain: Shop) -> None:
+    """D3.8."""
+    run = some_run(plain)
+    before = plain.live()
+    with Publisher.open(plain.topology, plain.settings, run, PublishOptions(changed_only=True)) as publisher:
         assert (publisher.plan.chosen, publisher.plan.left) == (3, 3)
         assert publisher.plan.counts is not None
         assert publisher.plan.counts.changed == 3
-    assert shop.live() == before
-    assert find(shop.settings, shop.name, run.number).published_ms is None
+    assert plain.live() == before
+    assert find(plain.settings, plain.name, run.number).published_ms is None
 
 
-def test_only_what_changed_is_published(shop: Shop) -> None:
-    run = some_run(shop)
-    assert published(shop, run, changed_only=True).written == 3
-    assert corrections(shop, run) == sorted(shop.id(number) for number in (1, 3, 5))
-    assert published(shop, run, changed_only=True).written == 0
+def test_only_what_changed_is_published(strict: Shop) -> None:
+    run = some_run(strict)
+    assert published(strict, run, changed_only=True).written == 3
+    assert corrections(strict, run) == sorted(strict.id(number) for number in (1, 3, 5))
+    assert published(strict, run, changed_only=True).written == 0
 
 
-def test_a_correction_never_stands_behind_a_newer_prediction_of_its_key(shop: Shop) -> None:
+def test_a_correction_never_stands_behind_a_newer_prediction_of_its_key(strict: Shop) -> None:
     """The keys a, b, c and d: superseded in the live topic, newest, newest with an equal time, and of a record that is out of order."""
-    shop.events([10, 20, 30, 40, 40, 60, 55, 70])
-    run = shop.replay()
+    strict.events([10, 20, 30, 40, 40, 60, 55, 70])
+    run = strict.replay(recorded=True)
     keys = ("a", "a", "b", "c", "c", "d", "d", "new")
     times = (10, 20, 30, 40, 40, 60, 55, 70)
     for number, (key, at) in enumerate(zip(keys, times, strict=True)):
         if key != "new":
-            shop.predict(shop.live_topic, number, 0.1, time=at, key=key)
-        shop.predict(run.into, number, 0.9, time=at, key=key, revision=run.number)
-    shop.flush()
-    shop.events([80])
-    shop.predict(shop.live_topic, 8, 0.5, time=80, key="a")
-    shop.flush()
-    done = published(shop, run, only_latest_per_key=True)
+            strict.predict(strict.live_topic, number, 0.1, time=at, key=key)
+        strict.predict(run.into, number, 0.9, time=at, key=key, revision=run.number)
+    strict.flush()
+    strict.events([80])
+    strict.predict(strict.live_topic, 8, 0.5, time=80, key="a")
+    strict.flush()
+    done = published(strict, run, only_latest_per_key=True)
     assert done.written == 4
-    assert corrections(shop, run) == sorted(shop.id(number) for number in (2, 4, 5, 7))
+    assert corrections(strict, run) == sorted(strict.id(number) for number in (2, 4, 5, 7))
 
 
-def test_what_comes_while_it_is_published_overtakes_it(shop: Shop) -> None:
-    run = some_run(shop)
+def test_what_comes_while_it_is_published_overtakes_it(plain: Shop) -> None:
+    run = some_run(plain)
     options = PublishOptions(only_latest_per_key=True)
-    with Publisher.open(shop.topology, shop.settings, run, options) as publisher:
+    with Publisher.open(plain.topology, plain.settings, run, options) as publisher:
         assert publisher.plan.left == 6
-        shop.events([100])
-        shop.predict(shop.live_topic, 6, 0.3, time=100, key="o3")
-        shop.flush()
+        plain.events([100])
+        plain.predict(plain.live_topic, 6, 0.3, time=100, key="o3")
+        plain.flush()
         done = publisher.write()
     assert (done.written, done.overtaken) == (5, 1)
-    assert shop.id(3) not in corrections(shop, run)
+    assert plain.id(3) not in corrections(plain, run)
 
 
-def test_d2_what_comes_in_the_middle_of_a_transaction_takes_it_back(
-    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+def test_d3_what_comes_in_the_middle_of_a_transaction_takes_it_back(
+    strict: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D2: even a prediction that gets in between the look and the writing is not overwritten."""
-    shop = Shop(kafka.bootstrap_servers, guarantee="exactly_once")
+    """D3.10: even a prediction that gets in between the look and the writing is not overwritten."""
+    shop = strict
     run = some_run(shop)
     shop.events([100])
     looked: list[bool] = []
@@ -160,8 +173,8 @@ with publish.Publisher.open(shop.topology, shop.settings, run, publish.PublishOp
 """
 
 
-def test_d2_a_publication_that_is_killed_goes_on_without_writing_anything_twice(shop: Shop) -> None:
-    """D2, D3: under exactly-once each id and revision is there once, otherwise at least once."""
+def test_d3_a_publication_that_is_killed_goes_on_without_writing_anything_twice(shop: Shop) -> None:
+    """D3.9: under exactly-once each id and revision is there once, otherwise at least once."""
     run = some_run(shop, 200)
     arguments = [sys.executable, "-c", _CHILD, shop.brokers, shop.guarantee, shop.name, str(run.number)]
     with subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as child:
@@ -183,9 +196,9 @@ def test_d2_a_publication_that_is_killed_goes_on_without_writing_anything_twice(
         assert len(found) == 200
 
 
-def test_d2_of_two_that_publish_one_run_the_later_goes_on(kafka: EmbeddedKafka) -> None:
-    """D2: none of the predictions is there twice."""
-    shop = Shop(kafka.bootstrap_servers, guarantee="exactly_once")
+def test_d3_of_two_that_publish_one_run_the_later_goes_on(strict: Shop) -> None:
+    """D3.9."""
+    shop = strict
     run = some_run(shop)
     second: list[Publication] = []
 
@@ -204,8 +217,8 @@ def test_d2_of_two_that_publish_one_run_the_later_goes_on(kafka: EmbeddedKafka) 
     assert corrections(shop, run) == sorted(shop.id(number) for number in range(6))
 
 
-def test_another_choice_than_before_is_refused(kafka: EmbeddedKafka) -> None:
-    shop = Shop(kafka.bootstrap_servers)
+def test_another_choice_than_before_is_refused(plain: Shop) -> None:
+    shop = plain
     run = some_run(shop)
     published(shop, run, changed_only=True)
     with pytest.raises(ConfigError, match=r"'changed-only within 1e-06', and not 'all'"):
@@ -214,10 +227,10 @@ def test_another_choice_than_before_is_refused(kafka: EmbeddedKafka) -> None:
 
 
 @pytest.mark.parametrize("state", ["running", "cancelled", "failed"])
-def test_a_run_that_is_not_done_is_refused_unless_asked_for_by_name(kafka: EmbeddedKafka, state: str) -> None:
-    shop = Shop(kafka.bootstrap_servers)
+def test_a_run_that_is_not_done_is_refused_unless_asked_for_by_name(plain: Shop, state: str) -> None:
+    shop = plain
     shop.events([0])
-    run = shop.replay(state=state)
+    run = shop.replay(recorded=True, state=state)
     shop.predict(run.into, 0, 0.9, time=0, revision=run.number)
     shop.flush()
     with pytest.raises(ConfigError, match=f"is {state}, and not done"):
@@ -227,8 +240,8 @@ def test_a_run_that_is_not_done_is_refused_unless_asked_for_by_name(kafka: Embed
     assert find(shop.settings, shop.name, run.number).state == state
 
 
-def test_a_run_of_another_topology_or_into_the_live_topic_is_refused(kafka: EmbeddedKafka) -> None:
-    shop = Shop(kafka.bootstrap_servers)
+def test_a_run_of_another_topology_or_into_the_live_topic_is_refused(plain: Shop) -> None:
+    shop = plain
     run = shop.replay(topology="another", into=shop.live_topic)
     with pytest.raises(ConfigError) as raised:
         published(shop, run)
@@ -236,10 +249,10 @@ def test_a_run_of_another_topology_or_into_the_live_topic_is_refused(kafka: Embe
 
 
 def test_a_target_that_was_deleted_is_refused_and_one_that_was_made_anew_is_published_already(
-    kafka: EmbeddedKafka,
+    plain: Shop,
 ) -> None:
     """A broker forgets the positions of a topic that is deleted."""
-    shop = Shop(kafka.bootstrap_servers)
+    shop = plain
     run = some_run(shop)
     published(shop, run)
     shop.admin.delete_topics([run.into])
@@ -256,11 +269,11 @@ def test_a_target_that_was_deleted_is_refused_and_one_that_was_made_anew_is_publ
     assert len(corrections(shop, run)) == 6
 
 
-def test_d2_a_prediction_that_the_topic_refuses_is_said_and_nothing_of_its_block_counts(kafka: EmbeddedKafka) -> None:
-    """D2."""
+def test_d3_a_prediction_that_the_topic_refuses_is_said_and_nothing_of_its_block_counts(kafka: EmbeddedKafka) -> None:
+    """D3.9."""
     shop = Shop(kafka.bootstrap_servers, guarantee="exactly_once", config={"max.message.bytes": "1000"})
     shop.events([0, 1])
-    run = shop.replay()
+    run = shop.replay(recorded=True)
     shop.predict(run.into, 0, 0.9, time=0, revision=run.number)
     shop.predict(run.into, 1, 0.9, time=1, revision=run.number, label=os.urandom(2000).hex())
     shop.flush()
@@ -269,10 +282,8 @@ def test_d2_a_prediction_that_the_topic_refuses_is_said_and_nothing_of_its_block
     assert shop.live() == []
 
 
-def test_publishing_by_hand_needs_a_yes(
-    kafka: EmbeddedKafka, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shop = Shop(kafka.bootstrap_servers)
+def test_publishing_by_hand_needs_a_yes(plain: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shop = plain
     run = some_run(shop)
     (tmp_path / "topology.py").write_text(
         f"from tests.integration.replayed import Shop\nshop = object.__new__(Shop)\n"

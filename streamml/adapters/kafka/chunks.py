@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message
@@ -76,7 +76,11 @@ class Chunk:
         return list(map(Message.value, self._messages))
 
     def headers(self) -> list[Headers]:
-        return list(map(headers_of, self._messages))
+        try:
+            found = [one or [] for one in map(Message.headers, self._messages)]
+            return cast("list[Headers]", found)
+        except (SystemError, UnicodeDecodeError):
+            return list(map(headers_of, self._messages))
 
     def size_bytes(self) -> int:
         """Of all values."""
@@ -121,9 +125,10 @@ def read_chunks(client: Mapping[str, Any], topic: str, stretch: Stretch | None =
             if fine:
                 # Before the ends are looked at: that of a partition comes behind its last records.
                 yield from _inside(fine, ends)
-            for one in messages:
-                if one.error() is not None:
-                    _end_or_raise(one, topic, ends)
+            if len(fine) < len(messages):
+                for one in messages:
+                    if one.error() is not None:
+                        _end_or_raise(one, topic, ends)
     finally:
         consumer.close()
 

@@ -113,7 +113,9 @@ def matched(topology: Topology, settings: Settings, run: Replay, options: Compar
         loader.predictions("other", theirs, times)
         loader.letters("run_letters", ours, None)
         loader.letters("other_letters", theirs, times)
-        counts = match(connection, reader.fields, options.tolerance, partial=run.where is not None)
+        counts = match(
+            connection, reader.fields, options.tolerance, partial=run.where is not None or run.within_us is not None
+        )
         yield Matched(connection, reader.fields, counts, (*loader.notes, *_remarks(connection, run)))
 
 
@@ -134,8 +136,9 @@ def _remarks(connection: Any, run: Replay) -> list[str]:
     found: list[str] = []
     if run.state != "done":
         found.append(f"Run {run.number} is {run.state}, and not done: rows that it has not come to count as missing.")
-    if run.where is not None:
-        found.append(f"Run {run.number} has a condition, {run.where}: rows that it lacks are not counted as missing.")
+    if run.where is not None or run.within_us is not None:
+        told = "a span of event times" if run.where is None else f"a condition, {run.where}"
+        found.append(f"Run {run.number} has {told}: rows that it lacks are not counted as missing.")
     for name, what in (("run", "the run's"), ("other", "the other side's")):
         odd = connection.execute(f"SELECT count(*) FROM {name} WHERE octet_length(odd) > 0").fetchone()[0]
         if odd:

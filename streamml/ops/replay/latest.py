@@ -14,7 +14,7 @@ from streamml.ops.replay.sides import joined
 # Of records with one time, the one that came first to the topic is the older; what is not there yet comes behind all.
 _STEP: Final = 2**63
 _NOT_THERE: Final = 2**62
-_CHOOSE: Final = f"""
+CHOOSE: Final = f"""
     CREATE TABLE newest_places AS
     WITH firsts AS (
         SELECT key, id, max(ts) AS ts, min(at_offset) AS first FROM arrivals GROUP BY key, id
@@ -69,7 +69,7 @@ class Newest:
                 "END, ''), ts, at_offset FROM arrived WHERE key IS NOT NULL"
             )
             self._connection.unregister("arrived")
-        self._connection.execute(_CHOOSE)
+        self._connection.execute(CHOOSE)
 
     def catch_up(self) -> None:
         """Read what was written since."""

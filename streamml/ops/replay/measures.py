@@ -199,10 +199,12 @@ class Measures:
             f"SELECT topic_no, part, place, child, key, ts, {before}, {after} FROM pairs WHERE {before} <> {after} "
             f"ORDER BY abs({after} - {before}) DESC, part, place, child LIMIT {_MOVERS}"
         )
-        return tuple(
+        found = [
             Mover(self._id(*place), _text(key) if self._keys_shown else HIDDEN, ts, was, now)
-            for *place, key, ts, was, now in sorted(rows)
-        )
+            for *place, key, ts, was, now in rows
+        ]
+        # DuckDB 2.0 picks the right rows, and from a large table gives them in the order of the table.
+        return tuple(sorted(found, key=lambda one: (-abs(one.after - one.before), one.id)))
 
     def _values(self, before: str, after: str) -> tuple[Value, ...]:
         if self._one(f"SELECT approx_count_distinct({after}) FROM pairs")[0] > _FEW:

@@ -16,15 +16,16 @@ body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.5rem 4rem; background
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 0; } h3 small, .quiet { color: #7b8794; font-weight: normal; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .7rem; margin: 1.4rem 0; }
-.tile { border: 1px solid #e6e8eb; border-radius: 8px; padding: .6rem .8rem; }
-.tile b { display: block; font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.6rem, 1fr)); gap: .6rem; margin: 1.4rem 0; }
+.tile { border: 1px solid #e6e8eb; border-radius: 8px; padding: .6rem .7rem; font-size: .82rem; line-height: 1.35; }
+.tile .quiet { display: block; }
+.tile b { display: block; font-size: 1.2rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile.changed b { color: #b5651d; } .tile.bad b { color: #b03a48; }
 section { border-top: 1px solid #e6e8eb; padding: 1.1rem 0 .4rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
 svg { width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; margin: .6rem 0; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th { text-align: left; color: #7b8794; font-weight: 500; } td, th { padding: .25rem .7rem .25rem 0; border-bottom: 1px solid #f0f1f3; }
+table { border-collapse: collapse; min-width: 26rem; margin: .6rem 0; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th { text-align: left; color: #7b8794; font-weight: 500; } td, th { padding: .25rem 1.1rem .25rem 0; border-bottom: 1px solid #f0f1f3; }
 td.n, th.n { text-align: right; } code { font-size: .85em; overflow-wrap: anywhere; }
 ul { padding-left: 1.2rem; }
 @media print { section { break-inside: avoid; } }
@@ -86,7 +87,7 @@ def _tiles(found: Comparison) -> str:
     tiles = [f'<div class="tile"><b>{rows:,}</b>rows</div>']
     for name, label, style in _TILES:
         count = getattr(found.counts, name)
-        share = f" · {100 * count / rows:.2f} %" if rows else ""
+        share = f"{100 * count / rows:.2f} %" if rows else ""
         shown = style if count else ""
         tiles.append(f'<div class="tile {shown}"><b>{count:,}</b>{label}<span class="quiet">{share}</span></div>')
     return f'<div class="tiles">{"".join(tiles)}</div>'

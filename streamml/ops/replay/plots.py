@@ -45,7 +45,7 @@ def histogram(field: FieldChange) -> str:
 
     def draw(axes: Any) -> None:
         _steps(axes, found)
-        axes.set_ylabel("rows")
+        _rows(axes)
         axes.legend(loc="upper right", handlelength=1.2)
 
     return _drawn(draw, 4.6, 2.3)
@@ -70,7 +70,7 @@ def hours(found: Comparison) -> str:
         axes.bar(starts, changed, width, bottom=alike, color=CHANGED, label="changed")
         below = [one + two for one, two in zip(alike, changed, strict=True)]
         axes.bar(starts, other, width, bottom=below, color=OTHER, label="missing, extra, dead letter")
-        axes.set_ylabel("rows")
+        _rows(axes)
         _clock(axes, found.hours)
         axes.legend(loc="upper right", ncols=3, handlelength=1.2, bbox_to_anchor=(1, 1.2))
 
@@ -90,6 +90,11 @@ def means(found: Comparison, field: str) -> str:
         axes.legend(loc="best", handlelength=1.2)
 
     return _drawn(draw, 4.6, 2.3)
+
+
+def _rows(axes: Any) -> None:
+    axes.set_ylabel("rows")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _times(found: tuple[Hour, ...]) -> list[datetime]:

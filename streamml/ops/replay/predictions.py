@@ -104,10 +104,8 @@ class PredictionReader:
         )
         parsed = dict(zip(self._record.__struct_fields__, columns, strict=True))
         arrays: dict[str, Any] = {
-            "mark": text_array(mark_of(one) for one in chunk.headers()),
-            "said_id": text_array(map(_utf8, parsed["said_id"]))
-            if self._in_value
-            else pa.nulls(len(chunk), pa.string()),
+            "mark": text_array(map(mark_of, chunk.headers())),
+            "said_id": _text_column(parsed["said_id"]) if self._in_value else pa.nulls(len(chunk), pa.string()),
             "said_revision": pa.array(parsed.get("said_revision", [None] * len(chunk)), pa.int64()),
             "key": pa.array(chunk.keys(), pa.binary()),
             "ts": chunk.timestamps(),
@@ -171,7 +169,7 @@ def text_array(values: Iterable[bytes | None]) -> Any:
 
     found = list(values)
     try:
-        return pa.array(found, pa.binary()).cast(pa.string())
+        return pa.array(found, pa.string())
     except pa.ArrowInvalid:
         return pa.array([one if one is None else one.decode(errors="replace") for one in found], pa.string())
 
@@ -180,7 +178,7 @@ def _array(kind: Kind, values: Sequence[Any]) -> Any:
     import pyarrow as pa
 
     if kind == "text":
-        return text_array(map(_utf8, values))
+        return _text_column(values)
     if kind == "other":
         return text_array(map(_written, values))
     types = {
@@ -196,9 +194,14 @@ def _absent(field: OutputField) -> Any:
     return msgspec.Raw() if field.kind == "other" else None
 
 
-def _utf8(value: str | None) -> bytes | None:
-    # JSON may spell half of a character that text of Arrow cannot hold.
-    return None if value is None else value.encode(errors="backslashreplace")
+def _text_column(values: Sequence[str | None]) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        # JSON may spell half of a character, which text of Arrow cannot hold.
+        return text_array(None if one is None else one.encode(errors="backslashreplace") for one in values)
 
 
 def _written(value: msgspec.Raw) -> bytes | None:
