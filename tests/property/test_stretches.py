@@ -50,6 +50,7 @@ class Life:
     def __post_init__(self) -> None:
         bounds = {where: (log.start_of_range, log.end_of_range) for where, log in self.logs.items()}
         self.stretches = Stretches(bounds, self.committed)
+        self.done_before = dict(self.committed)
         self.next = dict(self.stretches.starts)
         self.ledgers = {where: Ledger(start) for where, start in self.next.items()}
         self.waiting: list[tuple[TopicPartition, range]] = []
@@ -63,6 +64,7 @@ class Life:
         if offsets:
             run = self.stretches.within(run_of(offsets, where))
             self.next[where] = offsets[-1] + 1
+            assert all(run.offsets >= self.done_before.get(where, 0))
             if len(run):
                 first = self.ledgers[where].open(run)
                 self.waiting.append((where, range(first, first + len(run))))
@@ -86,6 +88,7 @@ class Life:
 def test_what_is_replayed_is_what_is_in_the_range_and_it_ends(
     partitions: list[Log], lives: list[list[tuple[int, int, int]]]
 ) -> None:
+    """D3.7."""
     by_place = {TopicPartition("events", number): log for number, log in enumerate(partitions)}
     places = list(by_place)
     committed: dict[TopicPartition, int] = {}
