@@ -18,7 +18,7 @@ def shop(kafka: EmbeddedKafka, request: pytest.FixtureRequest) -> Shop:
 
 
 def test_every_row_is_counted_once_as_what_it_is(shop: Shop) -> None:
-    """D3.7."""
+    """D3.8."""
     shop.events([number * HOUR_MS // 4 for number in range(12)])
     for number in range(12):
         shop.predict(shop.live_topic, number, 0.1, time=number * HOUR_MS // 4)
@@ -101,7 +101,7 @@ def test_a_run_is_compared_with_another_run(kafka: EmbeddedKafka) -> None:
 
 
 def test_only_the_live_rows_of_the_run_count_however_they_lie(kafka: EmbeddedKafka) -> None:
-    """D3.7: live predictions come in another order than their records, and late."""
+    """D3.8: live predictions come in another order than their records, and late."""
     shop = Shop(kafka.bootstrap_servers)
     shop.events([0, 50, 10, 60])
     run = shop.replay()

@@ -61,7 +61,7 @@ def corrections(shop: Shop, run: Replay) -> list[str]:
 
 
 def test_a_run_is_published_once_as_it_is(shop: Shop) -> None:
-    """D3.8, D3.9."""
+    """D3.9, D3.10."""
     run = some_run(shop)
     before = len(shop.live())
     done = published(shop, run)
@@ -83,7 +83,7 @@ def test_a_run_is_published_once_as_it_is(shop: Shop) -> None:
 
 
 def test_nothing_is_written_by_looking(plain: Shop) -> None:
-    """D3.8."""
+    """D3.9."""
     run = some_run(plain)
     before = plain.live()
     with Publisher.open(plain.topology, plain.settings, run, PublishOptions(changed_only=True)) as publisher:
@@ -136,7 +136,7 @@ def test_what_comes_while_it_is_published_overtakes_it(plain: Shop) -> None:
 def test_d3_what_comes_in_the_middle_of_a_transaction_takes_it_back(
     strict: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D3.10: even a prediction that gets in between the look and the writing is not overwritten."""
+    """D3.11: even a prediction that gets in between the look and the writing is not overwritten."""
     shop = strict
     run = some_run(shop)
     shop.events([100])
@@ -174,7 +174,7 @@ with publish.Publisher.open(shop.topology, shop.settings, run, publish.PublishOp
 
 
 def test_d3_a_publication_that_is_killed_goes_on_without_writing_anything_twice(shop: Shop) -> None:
-    """D3.9: under exactly-once each id and revision is there once, otherwise at least once."""
+    """D3.10: under exactly-once each id and revision is there once, otherwise at least once."""
     run = some_run(shop, 200)
     arguments = [sys.executable, "-c", _CHILD, shop.brokers, shop.guarantee, shop.name, str(run.number)]
     with subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as child:
@@ -197,7 +197,7 @@ def test_d3_a_publication_that_is_killed_goes_on_without_writing_anything_twice(
 
 
 def test_d3_of_two_that_publish_one_run_the_later_goes_on(strict: Shop) -> None:
-    """D3.9."""
+    """D3.10."""
     shop = strict
     run = some_run(shop)
     second: list[Publication] = []
@@ -270,7 +270,7 @@ def test_a_target_that_was_deleted_is_refused_and_one_that_was_made_anew_is_publ
 
 
 def test_d3_a_prediction_that_the_topic_refuses_is_said_and_nothing_of_its_block_counts(kafka: EmbeddedKafka) -> None:
-    """D3.9."""
+    """D3.10."""
     shop = Shop(kafka.bootstrap_servers, guarantee="exactly_once", config={"max.message.bytes": "1000"})
     shop.events([0, 1])
     run = shop.replay(recorded=True)

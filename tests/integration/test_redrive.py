@@ -70,6 +70,7 @@ def _name(letter: DeadLetter) -> str:
 def test_e5_letters_are_scored_when_their_cause_is_mended_and_those_that_are_not_are_one_letter_each(
     job: Job, guarantee: str
 ) -> None:
+    """E5.4."""
     before = letters(job)
     assert set(before) == {"p2", "p4", "p6", "p8", "nonsense"}
     job.features({"a1": 10.0, "a2": 20.0})
@@ -119,6 +120,7 @@ def test_e5_only_those_that_are_chosen_are_redriven_in_bounded_rounds(
 def test_e5_interrupted_before_letters_are_taken_out_it_is_done_again_under_the_same_ids(
     job: Job, guarantee: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """E5.4, E5.5."""
     job.features({"a1": 10.0, "a2": 20.0, "a3": 30.0})
     before = letters(job)
 
@@ -168,6 +170,7 @@ class Exploding(Job):
 def test_e5_a_child_is_redriven_without_the_siblings_that_went_out_before(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
+    """E5.5."""
     job = Exploding(kafka.bootstrap_servers, redis_server.url, tmp_path)
     job.create()
     job.bad = (1, 3)

@@ -63,6 +63,7 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 def test_a_stretch_is_scored_again_and_the_live_group_stays_where_it_is(job: Job, guarantee: str) -> None:
+    """D3.6, D3.7."""
     job.produce([payment(number) for number in range(100)])
     job.run()
     offsets = KafkaOffsets(job.settings.client())
@@ -78,6 +79,9 @@ def test_a_stretch_is_scored_again_and_the_live_group_stays_where_it_is(job: Job
     assert {mark.revision for _, mark in written} == {done.number}
     live = {mark.id for _, mark in job.predictions().values()}
     assert len(live & {mark.id for _, mark in written}) == 40
+    times = {json.loads(one.record.value or b"")["id"]: one.record.timestamp for one in job.read("out")}
+    again = read_topic(job.settings.client(), done.into)
+    assert all(times[json.loads(one.record.value or b"")["id"]] == one.record.timestamp for one in again)
     assert offsets.committed(job.name, places) == before
     assert TopicPartition(f"{job.name}.in", 0) in before
     stands = standing(job.topology, job.settings, done.number)
@@ -125,6 +129,7 @@ def test_a_range_of_event_times_reads_further_by_the_slack_and_keeps_what_is_in_
 
 
 def test_it_ends_over_markers_and_aborted_transactions_and_at_a_partition_without_records(job: Job) -> None:
+    """D3.7."""
     producer = Producer({"bootstrap.servers": job.brokers, "transactional.id": job.name})
     producer.init_transactions(30)
     for numbers, commit in ((range(3), True), (range(3, 6), False), (range(6, 8), True), (range(8, 9), False)):
@@ -216,6 +221,7 @@ def test_a_topic_of_live_traffic_is_no_target(filled: Job, part: str, told: str)
 
 
 def test_a_target_is_empty_and_of_one_replay_only(filled: Job) -> None:
+    """D3.7."""
     replaying = Replaying(filled)
     into = f"{filled.name}.again"
     first = replaying.begin(0, 5, into=into)
@@ -297,7 +303,7 @@ def test_features_of_a_version_are_read_whichever_is_current_until_it_is_pruned(
     assert sorted(scores) == [101.0 + number for number in range(10)]
     begun = replaying.begin(0, 5, features=pinned)
     later = ManualClock(time.time() + 7200)
-    assert prune(Server(filled.redis_url), filled.name, keep=1, clock=later) == [early]
+    assert early in prune(Server(filled.redis_url), filled.name, keep=1, clock=later)
     with pytest.raises(ConfigError, match=f"has no version '{early}' \\(any more\\); there are"):
         replaying.begin(0, 5, features=pinned)
     with pytest.raises(ConfigError, match=f"has no version '{early}'"):

@@ -70,7 +70,7 @@ def test_d3_any_interleaving_ends_with_the_right_value(
 def test_of_a_run_only_the_newest_of_each_key_is_chosen_for_consumers_that_keep_a_keys_last_record(
     events: list[tuple[bytes, int]], data: st.DataObject
 ) -> None:
-    """D3.10: what stands last of a key is the newest by source time, or what the live topic had."""
+    """D3.11: what stands last of a key is the newest by source time, or what the live topic had."""
     run = sorted(data.draw(st.sets(st.sampled_from(range(len(events))))))
     live = [number for number in range(len(events)) if number not in run or data.draw(st.booleans())]
     chosen = _chosen(events, live, run)
