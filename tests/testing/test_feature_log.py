@@ -28,6 +28,7 @@ def logged(run: TopologyDriver) -> list[tuple[bytes, LoggedRows]]:
 
 
 def test_the_log_has_what_each_prediction_used_and_nothing_else() -> None:
+    """F5.1."""
     run = driver(LOGGED)
     run.send(payment(0))
     run.send(payment(1, account="bob"))
@@ -91,7 +92,7 @@ def test_children_are_told_apart() -> None:
 
 @GUARANTEES
 def test_d1_d2_nothing_is_committed_while_the_log_is_not_written(guarantee: Any) -> None:
-    """D1, D2: a refused record of the log ends the worker; what it was about is read again by the next."""
+    """D1, D2, F5.2: a refused record of the log ends the worker; what it was about is read again by the next."""
     run = driver(LOGGED, settings=WorkerSettings(processing_guarantee=guarantee))
     run.broker.refuse(lambda topic, record: "too large" if topic == "payments.features" else None)
     run.send(payment(0))
