@@ -70,6 +70,24 @@ def test_rows_of_each_source_partition_lie_together_in_order() -> None:
     assert sum(map(len, found.values())) == 300
 
 
+@GUARANTEES
+def test_rows_that_are_dropped_behind_a_lookup_are_logged(guarantee: Any) -> None:
+    """A replay with the features of then drops them again; those that are dropped before a lookup need none."""
+    late = sm.Filter(lambda columns: columns["amount"] < 50, inputs=("amount",), name="small")
+    topology = replace(LOGGED, steps=(*LOGGED.steps[:2], late, *LOGGED.steps[2:]))
+    run = driver(topology, settings=WorkerSettings(processing_guarantee=guarantee))
+    for number, amount in enumerate([20.0, 60.0, 0.0, 60.0]):
+        run.send(payment(number, amount=amount))
+    run.settle()
+    run.send(payment(4, amount=70.0))
+    run.settle()
+
+    assert sorted(offset for _, read in logged(run) for offset in read.offset.tolist()) == [0, 1, 3, 4]
+    assert all((read.columns["accounts.mean"] == 5.0).all() for _, read in logged(run))
+    assert (len(run.predictions()), run.statistics.filtered) == (1, 4)
+    assert run.commits()[TopicPartition("payments", 0)] == 5
+
+
 def test_children_are_told_apart() -> None:
     explode = sm.Explode(
         lambda columns: {
