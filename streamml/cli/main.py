@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "offsets": "Show and reset the positions of a topology's group.",
     "replay": "Score a stretch of a topic again, and compare before anything is published.",
     "export": "A stretch as a table to train from: events, features as they were, predictions, labels.",
-    "dlq": "List, show, export and purge dead letters.",
+    "dlq": "List, show, redrive, export and purge dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",
     "bench": "Measure speed against a bare client loop.",
     "profile": "Find the step that holds a topology up.",

@@ -65,7 +65,10 @@ def command() -> None:
 @click.option("--where", help="""Only events of which this is true, as 'carrier == "UA" and delay > 15'.""")
 @click.option("--model", "models", multiple=True, help="VERSION of the last model, or NAME=VERSION; may be repeated.")
 @click.option(
-    "--features", default="live", show_default=True, help="live: as the store has them now; recorded: as they were."
+    "--features",
+    default="live",
+    show_default=True,
+    help="live: as the store has them now; recorded: as they were; SET=VERSION, several separated by commas.",
 )
 @click.option("--into", help="Topic of its predictions, an empty one; default: PREDICTIONS.replay.NUMBER.")
 @click.option(

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamml.adapters.kafka.admin import KafkaAdmin
-from streamml.adapters.kafka.range_source import RangeSource, Stretches
+from streamml.adapters.kafka.range_source import RangeSource
 from streamml.compose.assemble import Assembled, Ports, assemble, kafka_sink_of
 from streamml.compose.parts import Parts
 from streamml.compose.recorded import RecordedLookups
 from streamml.compose.stages import engine_config, reads_keys
 from streamml.engine.assignment import SlotNames
 from streamml.engine.pace import Pace
+from streamml.engine.stretches import Bounds
 from streamml.errors import TopologyError
 from streamml.settings.settings import Settings
 from streamml.telemetry.observer import Observer
@@ -34,7 +35,7 @@ class Stretch:
     group: str
     name: str
     revision: int
-    stretches: Stretches
+    stretches: Bounds
     topic_ids: Mapping[str, str]
 
 

@@ -27,11 +27,12 @@ from streamml.topology.topology import Topology
 
 _LOG: Final = logging.getLogger("streamml.redrive")
 _ROUND_BYTES: Final = 32_000_000
-_ROUND_ROWS: Final = 20_000
+_ROUND_ROWS: Final = 5_000
 _RUN_ROWS: Final = 1000
-# A round is one transaction, which brokers bear for fifteen minutes at most.
-_ROUND_S: Final = 60.0
-_TRANSACTION_MS: Final = 600_000
+_BURST_S: Final = 0.1
+# Who reads committed records waits for the end of a round that is a transaction, and of one that died for its time.
+_ROUND_S: Final = 10.0
+_TRANSACTION_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def redrive(
     for letters in _rounds(topology, settings, places, rate):
         if stop.asked.is_set():
             break
-        done += _round(scoring, parts, settings, letters, pace, stop)
+        done += _round(scoring, parts, settings, letters, pace, rate, stop)
         told(done)
     return done
 
@@ -168,6 +169,7 @@ def _round(
     settings: Settings,
     letters: Sequence[DeadLetter],
     pace: Pace,
+    rate: float | None,
     stop: StopSignal,
 ) -> Redriven:
     group = settings.group or topology.name
@@ -177,14 +179,21 @@ def _round(
     attempts = {letter.id.encode(): letter.attempts for letter in letters}
     sink = RedriveSink(client, topology.dead_letters.topic, attempts)
     ids = frozenset(letter.id for letter in letters)
-    runs = _runs(letters)
+    runs = _runs(letters, _RUN_ROWS if rate is None else max(1, min(_RUN_ROWS, int(rate * _BURST_S))))
     records = sum(map(len, runs))
     topic_ids = {letter.topic: _topic_id(letter) for letter in letters}
     made = compose_redrive(topology, parts, settings, runs, ids, topic_ids, sink, f"redrive by {who()}", pace)
-    made.worker.run(until=lambda engine: stop.asked.is_set() or (engine.statistics.polled >= records and engine.idle))
-    if made.engine.statistics.polled < records or not made.engine.idle:
-        return Redriven()  # Stopped in the middle: what is not taken out is tried again the next time.
-    gone = sink.finish(int(SystemClock().now() * 1000))
+    try:
+        made.worker.run(
+            until=lambda engine: stop.asked.is_set() or (engine.statistics.polled >= records and engine.idle)
+        )
+        if made.engine.statistics.polled < records or not made.engine.idle:
+            sink.abort()
+            return Redriven()  # Stopped in the middle: what is not taken out is tried again the next time.
+        gone = sink.finish(int(SystemClock().now() * 1000))
+    except BaseException:
+        sink.abort()
+        raise
     return Redriven(gone, len(attempts) - gone)
 
 
@@ -192,7 +201,7 @@ def _topic_id(letter: DeadLetter) -> str:
     return letter.id.rsplit("/", 2)[0]
 
 
-def _runs(letters: Sequence[DeadLetter]) -> list[RecordRun]:
+def _runs(letters: Sequence[DeadLetter], rows: int) -> list[RecordRun]:
     """The records of letters at their original places; a record of which several children failed comes once."""
     by_place: dict[TopicPartition, dict[int, DeadLetter]] = {}
     for letter in letters:
@@ -200,7 +209,7 @@ def _runs(letters: Sequence[DeadLetter]) -> list[RecordRun]:
     runs: list[RecordRun] = []
     for where, found in by_place.items():
         ordered = [found[offset] for offset in sorted(found)]
-        parts = (ordered[at : at + _RUN_ROWS] for at in range(0, len(ordered), _RUN_ROWS))
+        parts = (ordered[at : at + rows] for at in range(0, len(ordered), rows))
         runs += [_run(where, part) for part in parts]
     return runs
 

@@ -47,7 +47,7 @@ class Replaying:
 
     def finish(self, replay: Replay, *, manner: Manner | None = None, resumed: bool = False) -> Replay:
         topology, settings, manner = self.job.topology, self.settings, manner or Manner(patience_s=20)
-        with gathered(topology, self.job.located.repository, settings, replay.models) as parts:
+        with gathered(topology, self.job.located.repository, settings, replay.models, replay.features) as parts:
             ended, _ = carry_out(
                 topology,
                 settings,

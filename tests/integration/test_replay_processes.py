@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from streamml.cli.main import exit_code_of
+from streamml.errors import ConfigError
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.replay.registry import find, replays
@@ -41,7 +43,7 @@ class Shell:
 
     job: Job
     folder: Path
-    guarantee: str = "at_least_once"
+    guarantee: str = "exactly_once"
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -70,11 +72,10 @@ class Shell:
         self.processes.append(process)
         return process
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=100)
-        return process.returncode, out.decode(), err.decode()
+    def type(self, command: str, *rest: str) -> int:
+        """Run a command in this process; its exit code."""
+        servers = ["--brokers", self.job.brokers, "--redis-url", self.job.redis_url]
+        return exit_code_of(["replay", command, str(self.folder / "job.py"), *rest, *servers])
 
     def running(self, rate: int) -> tuple[subprocess.Popen[bytes], Replay]:
         """A replay of everything, when it has done something."""
@@ -124,60 +125,54 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 RANGE = ("--from", "0", "--to", str(EVENTS // 2), "--yes", "--json")
 
 
-@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
-def test_kill_9_in_the_middle_and_a_resume_loses_nothing(shell: Shell, guarantee: str) -> None:
-    shell.guarantee = guarantee
+def test_kill_9_in_the_middle_and_a_resume_loses_nothing_and_writes_nothing_twice(shell: Shell) -> None:
+    """D3.7."""
     killed, replay = shell.running(60)
     assert shell.state(replay.number) == "running"
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert 0 < shell.done(replay.number) < EVENTS
-    until(lambda: shell.state(replay.number) == "interrupted")
-    code, out, err = shell.run("resume", str(replay.number), "--workers", "2", "--json")
-    assert code == 0, err
-    summary = json.loads(out)
-    assert (summary["state"], summary["number"], summary["workers"]) == ("done", replay.number, 2)
-    replaying = Replaying(shell.job)
-    ids = replaying.ids(replay)
-    assert set(ids) == {f"p{number}" for number in range(EVENTS)}
-    assert guarantee == "at_least_once" or set(ids.values()) == {1}
-    assert find(shell.job.settings, shell.job.name, replay.number).died == 1
-    code, _, err = shell.run("resume", str(replay.number))
-    assert (code, "is done" in err) == (2, True)
+    done = Replaying(shell.job, "exactly_once").resume(replay.number)
+    assert (done.state, done.died) == ("done", 1)
+    assert Replaying(shell.job).ids(replay) == Counter(f"p{number}" for number in range(EVENTS))
+    with pytest.raises(ConfigError, match=f"Replay {replay.number} is done"):
+        Replaying(shell.job).resume(replay.number)
 
 
-def test_a_replay_is_listed_held_by_one_and_cancelled_from_elsewhere(shell: Shell) -> None:
+def test_ctrl_c_interrupts_a_replay_and_a_cancellation_from_elsewhere_ends_it_for_good(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
     running, replay = shell.running(20)
-    number = str(replay.number)
-    code, out, _ = shell.run("list", "--json")
-    (listed,) = json.loads(out)
-    assert (code, listed["state"], listed["number"]) == (0, "running", replay.number)
-    assert listed["by"] == listed["running_at"][0].rpartition("/")[0]
-    code, _, err = shell.run("cancel", number)
-    assert code == 0, err
-    out_bytes, err_bytes = running.communicate(timeout=60)
-    assert (running.returncode, json.loads(out_bytes)["state"]) == (130, "cancelled"), err_bytes.decode()
-    ended = find(shell.job.settings, shell.job.name, replay.number)
-    assert (ended.state, 0 < ended.counts["predictions"] < EVENTS) == ("cancelled", True)
-    assert ended.counts["predictions"] == Replaying(shell.job).ids(replay).total()
-    code, out, _ = shell.run("show", number)
-    assert (code, "cancelled by" in out) == (0, True)
-    code, _, err = shell.run("cancel", number)
-    assert (code, "is cancelled already" in err) == (2, True)
-
-
-def test_who_cannot_be_asked_has_to_say_yes_and_nothing_is_written(shell: Shell) -> None:
-    code, _, err = shell.run("start", "--from", "0", "--to", "10")
-    assert (code, "add --yes" in err) == (2, True)
-    assert shell.only() is None
-
-
-def test_ctrl_c_ends_it_in_good_order_and_it_is_interrupted(shell: Shell) -> None:
-    running, replay = shell.running(30)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
-    assert (running.returncode, "replay resume job.py" in err.decode()) == (130, True)
+    number = str(replay.number)
+    assert (running.returncode, f"replay resume job.py {number}" in err.decode()) == (130, True)
     assert shell.state(replay.number) == "interrupted"
     stopped = find(shell.job.settings, shell.job.name, replay.number)
-    assert stopped.counts["predictions"] == sum(Counter(Replaying(shell.job).ids(replay)).values())
-    assert stopped.died == 0
+    assert (stopped.died, stopped.counts["predictions"]) == (0, Replaying(shell.job).ids(replay).total())
+
+    resumed = shell.start("resume", number, "--workers", "2", "--rate", "20", "--json")
+    until(lambda: shell.state(replay.number) == "running" and shell.done(replay.number) > stopped.counts["consumed"])
+    assert shell.type("list", "--json") == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["state"], listed["number"]) == ("running", replay.number)
+    assert listed["running_at"][0].startswith(listed["by"])
+    assert shell.type("cancel", number) == 0
+    out, err = resumed.communicate(timeout=60)
+    assert (resumed.returncode, json.loads(out)["state"]) == (130, "cancelled"), err.decode()
+    ended = find(shell.job.settings, shell.job.name, replay.number)
+    assert (ended.state, ended.counts["predictions"]) == ("cancelled", Replaying(shell.job).ids(replay).total())
+    assert 0 < ended.counts["predictions"] < EVENTS
+    capsys.readouterr()
+    assert shell.type("show", number) == 0
+    assert "cancelled by" in capsys.readouterr().out
+    assert shell.type("cancel", number) == 2
+    assert "is cancelled already" in capsys.readouterr().err
+
+
+def test_who_cannot_be_asked_has_to_say_yes_and_nothing_is_written(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shell.type("start", "--from", "0", "--to", "10") == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert shell.only() is None

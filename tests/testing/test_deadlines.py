@@ -9,13 +9,17 @@ import pytest
 from pydantic import BaseModel
 
 import streamml as sm
+from streamml.ops.replay.replay import Replay
+from streamml.ops.replay.topology import replayed
 from streamml.testing.driver import TopologyDriver
 from streamml.topology.check import problems
 from tests.testing.shop import driver, payment, payments
 
+OnLate = Literal["score", "last", "dead_letter"]
 
-def run_of(on_late: Literal["score", "last", "dead_letter"]) -> TopologyDriver:
-    """The model takes 10 ms and has 50 ms."""
+
+def pressed(on_late: OnLate) -> sm.Topology:
+    """The model has 50 ms."""
     plain = payments()
     score = plain.steps[-1]
     assert isinstance(score, sm.Onnx)
@@ -23,20 +27,35 @@ def run_of(on_late: Literal["score", "last", "dead_letter"]) -> TopologyDriver:
     scored = sm.Onnx(score.name, outputs=score.outputs, batching=batching)
     order: Any = "none" if on_late == "last" else "partition"
     sink = sm.Sink(plain.sink.topic, schema=plain.sink.schema, key=plain.sink.key, order=order)
-    topology = sm.Topology(
+    return sm.Topology(
         "payments",
         source=plain.source,
         steps=[*plain.steps[:-1], scored],
         sink=sink,
         dead_letters=sm.DeadLetterQueue(plain.dead_letters.topic, max_ratio=0.05, min_sample=20),
     )
+
+
+def run_of(topology: sm.Topology) -> TopologyDriver:
+    """The model takes 10 ms."""
     return driver(topology, service_time={"fraud": lambda rows: 0.010})
 
 
 @pytest.mark.parametrize("on_late", ["score", "last", "dead_letter"])
-def test_m2_every_row_ends_as_its_topology_says(on_late: Literal["score", "last", "dead_letter"]) -> None:
+def test_m2_a_replay_asks_no_row_for_its_age(on_late: OnLate) -> None:
+    """M2.3."""
+    replay = Replay(1, "payments", (), {}, "again", "again.dlq", {}, "live", None, "ann@host", 0)
+    run = run_of(replayed(pressed(on_late), replay))
+    for number in range(100):
+        run.send(payment(number), timestamp=int(run.clock.now() * 1000) - 86_400_000)
+    run.settle()
+    assert ["late" in one.flags for one in run.predictions()] == [False] * 100
+
+
+@pytest.mark.parametrize("on_late", ["score", "last", "dead_letter"])
+def test_m2_every_row_ends_as_its_topology_says(on_late: OnLate) -> None:
     """M2.1, M2.4, M2.5: of 240 payments, the first 200 are a second late. Being late is no storm (E4)."""
-    run = run_of(on_late)
+    run = run_of(pressed(on_late))
     late = int(run.clock.now() * 1000) - 1_000
     for number in range(200):
         run.send(payment(number), timestamp=late)

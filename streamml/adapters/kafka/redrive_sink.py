@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -15,6 +16,7 @@ from streamml.errors import FatalError, SinkUnavailable
 from streamml.ports.sink import OutboundRecords
 from streamml.ports.source import Headers
 
+_LOG: Final = logging.getLogger("streamml.kafka")
 _CALL_S: Final = 30.0
 _ATTEMPTS: Final = f"{PREFIX}attempts"
 
@@ -52,6 +54,15 @@ class RedriveSink(KafkaSink):
             if error.args[0].retriable():
                 raise SinkUnavailable(f"The broker's coordinator of transactions does not answer: {error}.") from error
             raise error_of(error.args[0]) from error
+
+    def abort(self) -> None:
+        """Take back what is in the transaction, where there is one; readers of committed records wait for its end."""
+        if not self._transactional:
+            return
+        try:
+            self._producer.abort_transaction(_CALL_S)
+        except KafkaException as error:
+            _LOG.warning("A round could not be taken back; the broker does that in time: %s", error.args[0].str())
 
     def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
         """See `Sink.send`."""

@@ -15,6 +15,7 @@ from streamml.compose.surroundings import examine_parts
 from streamml.errors import ConfigError
 from streamml.ops.pause import who
 from streamml.ops.replay.condition import condition
+from streamml.ops.replay.features import check_versions, pinned_versions
 from streamml.ops.replay.registry import replays
 from streamml.ops.replay.replay import RECORDED, Replay
 from streamml.ops.replay.span import Asked, Gone, find_spans
@@ -32,7 +33,7 @@ class Wanted:
 
     Args:
         models: each ``name=version``, or a version of the last model; others are as the topology says.
-        features: ``"live"``, or ``"recorded"``: as they were.
+        features: ``"live"``, ``"recorded"``: as they were; or ``set=version``, several separated by commas.
         where: condition on events, see `streamml.ops.replay.condition`.
         into: topic of predictions; ``None``: one of the replay's own.
         max_ratio: share of dead letters past which it stops; ``None``: as the topology says.
@@ -117,9 +118,11 @@ def gathered(
         FeaturesUnavailable: the store does not answer.
     """
     versioned = with_models(topology, versions)
-    with gather(versioned, repository, settings) as parts:
+    pinned = pinned_versions(topology, features)
+    with gather(versioned, repository, settings, pinned) as parts:
         asked = parts if features != RECORDED else Parts(parts.models, problems=parts.problems)
         examine_parts(versioned, asked).raise_problems()
+        check_versions(topology, parts, pinned)
         yield parts
 
 
@@ -142,8 +145,10 @@ def _checked_words(topology: Topology, wanted: Wanted) -> dict[str, str]:
             condition(wanted.where, Contract.of(topology.source.schema).columns)
     except ConfigError as error:
         problems += error.problems
-    if wanted.features not in ("live", RECORDED):
-        problems.append(f"--features {wanted.features!r} is not known; there are live and {RECORDED}.")
+    try:
+        pinned_versions(topology, wanted.features)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(problems)
     return versions

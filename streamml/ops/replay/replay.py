@@ -31,7 +31,7 @@ class Replay:
         into: topic of its predictions.
         letters: topic of its dead letters.
         models: version by name.
-        features: ``"live"``, ``"recorded"`` or a version.
+        features: ``"live"``, ``"recorded"``, or ``set=version``, several separated by commas.
         where: condition on events; ``None``: all of them.
         by: ``user@host``.
         started_ms, ended_ms: ms since 1970 UTC; ``ended_ms`` is ``None`` while it is not over.

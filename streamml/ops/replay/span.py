@@ -143,6 +143,20 @@ def _read(source: Source, asked: Asked, now_ms: int) -> tuple[_Times, int]:
     return _Times(start, end, start_is_time, end_is_time), slack_ms
 
 
+def time_ms(text: str) -> int:
+    """A time as ms since 1970 UTC.
+
+    Raises:
+        ConfigError: it is none, or has no zone.
+    """
+    problems: list[str] = []
+    found, is_time = _point("The time", text, problems)
+    if not is_time and not problems:
+        problems.append(f"{text!r} is no time like 2026-01-31T12:00:00Z.")
+    _raise(problems)
+    return found
+
+
 def _point(name: str, text: str, problems: list[str]) -> tuple[int, bool]:
     """An offset, or ms since 1970 UTC; and whether it is a time."""
     text = text.strip()
