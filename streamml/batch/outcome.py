@@ -51,7 +51,7 @@ class Outcomes:
         values: object ``[n]``; encoded prediction (bytes) or `Failure`; ``None`` for filtered rows.
         keys: object ``[n]`` of bytes or ``None``; the prediction's key. ``None`` for the other kinds.
         headers: object ``[n]``; list of (name, bytes) passed on from the record, or ``None`` where none are.
-        features: structured ``[n]``; the feature values that predictions used, where they are logged.
+        features: structured ``[n]``; the feature values that the rows used, where they are logged; of dead letters ``None``.
         model: ``name@version`` of the last model, empty where there is none.
     """
 
@@ -68,12 +68,17 @@ class Outcomes:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the keys, values and features of predictions; 0 for other kinds, whose records are counted where they came in."""
+        """Bytes of features, and of the keys and values of predictions: records of other kinds are counted where they came in."""
+        logged = 0 if self.features is None else self.features.nbytes
         if self.kind is not Kind.PREDICTION:
-            return 0
+            return logged
         columns = [column.tolist() for column in (self.values, self.keys) if column is not None]
-        size = sum(sum(map(len, filter(None, column))) for column in columns)
-        return size if self.features is None else size + self.features.nbytes
+        return logged + sum(sum(map(len, filter(None, column))) for column in columns)
+
+    @property
+    def written(self) -> bool:
+        """Whether something of these rows is written: rows that are dropped on purpose leave no more than their features."""
+        return self.kind is not Kind.FILTERED or self.features is not None
 
     def take(self, index: Array | slice) -> Outcomes:
         """The rows at ``index``."""

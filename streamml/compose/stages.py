@@ -188,9 +188,9 @@ def _operator(step: Step, topology: Topology, models: Mapping[str, Model], store
         case Transform():
             return ApplyTransform(step)
         case Filter():
-            return ApplyFilter(step)
+            return ApplyFilter(step, log_schema(topology))
         case Explode():
-            return ApplyExplode(step)
+            return ApplyExplode(step, log_schema(topology))
         case Onnx() | Python() | Torch():
             model = models[step.name]
             inputs = {name: step.feeds.get(name, name) for name in model.signature.inputs}

@@ -143,7 +143,7 @@ def _topics(topology: Topology, settings: Settings, findings: Findings) -> dict[
     findings.problems += [
         *_missing(topology, settings, found),
         *_small(topology, topics),
-        *_small_log(topology, topics),
+        *_unfit_log(topology, topics),
         *_forbidden(topology, topics),
     ]
     rights = admin.group_rights(group)
@@ -201,8 +201,8 @@ def _small(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
         )
 
 
-def _small_log(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
-    """The feature log's topic, if one row of values does not fit."""
+def _unfit_log(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
+    """The feature log's topic, if one row of values does not fit, or it keeps only the last record of each source partition."""
     log = None if topology.feature_log is None else found.get(topology.feature_log.topic)
     if log is None:
         return
@@ -211,6 +211,11 @@ def _small_log(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[s
         yield (
             f"The feature log {log.name!r} takes {log.max_message_bytes} bytes at most, and a record of one row has up to "
             f"{least}. Set its max.message.bytes to {least} or more."
+        )
+    if "compact" in log.cleanup_policy:
+        yield (
+            f"The feature log {log.name!r} is compacted, and all records of a source partition have one key: only the last "
+            "would stay. Set its cleanup.policy to delete."
         )
 
 

@@ -393,6 +393,8 @@ class Engine:
     def _block_records(self, block: Outcomes, now: float) -> OutboundRecords:
         if block.kind is Kind.PREDICTION:
             return prediction_records(block, self._config.prediction_topic)
+        if block.kind is Kind.FILTERED:
+            return OutboundRecords(self._config.prediction_topic, [], [], [], [])
         letters = Letters(self._assignment, self._names, self._config.dead_letter_topic, self._config.worker)
         return letters.records(block, now)
 

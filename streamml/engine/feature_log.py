@@ -61,10 +61,14 @@ class LogSchema:
         return LoggedRows(none, None, none, (), columns)
 
     def pack(self, columns: Mapping[str, Array], rows: int) -> Array:
-        """The values of each row side by side, structured ``[rows]``, so that they are cut and joined as one column."""
+        """The values of each row side by side, structured ``[rows]``, so that they are cut and joined as one column.
+
+        Columns that have not been looked up yet are zeros.
+        """
         packed = np.zeros(rows, self._packed)
-        packed[_USED] = True
-        for name in self.columns:
+        found = [name for name in self.columns if name in columns]
+        packed[_USED] = bool(found)
+        for name in found:
             packed[name] = columns[name]
         return packed
 
@@ -175,7 +179,7 @@ def partition_key(prefix: str) -> bytes:
 
 
 def _used(block: Outcomes) -> tuple[Origin, Array]:
-    """The rows that used features: a tombstone that is passed on used none."""
+    """The rows that used features: a tombstone that is passed on used none, nor does a row that is dropped before its lookup."""
     if block.features is None:
         return block.origin.take(slice(0, 0)), np.empty(0)
     used = block.features[_USED]

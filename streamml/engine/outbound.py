@@ -36,7 +36,7 @@ def refused_as_letters(
     """
     good = [np.ones(len(block), bool) for block in rows]
     letters: list[Outcomes] = []
-    sent = sum(block.kind is not Kind.FILTERED for block in rows)
+    sent = sum(block.written for block in rows)
     for refusal in refusals:
         if refusal.block >= sent:
             raise FatalError(

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streamml.batch.outcome import Kind, Outcomes
+from streamml.batch.outcome import Outcomes
 from streamml.engine.assignment import Slot
 from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.events import AbortTransaction, Action, CommitTransaction, Send
@@ -273,11 +273,11 @@ def _size(rows: Rows) -> tuple[int, int]:
 
 
 def _going(rows: Iterable[Outcomes]) -> Rows:
-    return tuple(block for block in rows if block.kind is not Kind.FILTERED)
+    return tuple(block for block in rows if block.written)
 
 
 def _filtered(rows: Iterable[Outcomes]) -> Rows:
-    return tuple(block for block in rows if block.kind is Kind.FILTERED)
+    return tuple(block for block in rows if not block.written)
 
 
 def _without(rows: Rows, slots: set[int]) -> Rows:

@@ -18,11 +18,12 @@ def planned_topics(topology: Topology, group: str, partitions: int, replication:
     Dead letters are kept by id: compacted, with room for large records.
     """
     letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
+    kept = {"cleanup.policy": "delete"}
     return [
         *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
         NewTopicPlan(topology.sink.topic, partitions, replication),
         NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
-        *(NewTopicPlan(log.topic, partitions, replication) for log in (topology.feature_log,) if log is not None),
+        *(NewTopicPlan(log.topic, partitions, replication, kept) for log in (topology.feature_log,) if log is not None),
         control_plan(group, replication),
         replays_plan(group, replication),
     ]

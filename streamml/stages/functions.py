@@ -10,6 +10,7 @@ import numpy as np
 from streamml.batch.column import Array, ColumnType, conform, problem_with
 from streamml.batch.microbatch import Mask, MicroBatch, Origin
 from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
+from streamml.engine.feature_log import LogSchema
 from streamml.errors import FatalError, StepFailed, place_of
 from streamml.stages.isolate import isolate
 from streamml.topology.steps import FAILURES, PARENT, Explode, Filter, RowFailures, Transform
@@ -44,6 +45,19 @@ def _checked(step: str, answer: Mapping[str, Any], outputs: Mapping[str, ColumnT
             raise FatalError(f"Step {step} declares {name!r} as {declared}, but what it returns {problem}.")
         columns[name] = conform(answer[name], declared)
     return columns
+
+
+def dropped(batch: MicroBatch, gone: Mask, logged: LogSchema | None) -> Outcomes:
+    """Rows that are dropped on purpose.
+
+    Args:
+        logged: what of them goes into the feature log, as a replay with the features of then will drop them, too; ``None``: nothing.
+    """
+    origin = batch.origin.take(gone)
+    if logged is None or not len(origin) or not (logged.columns.keys() & batch.columns.keys()):
+        return Outcomes(Kind.FILTERED, origin)
+    columns = {name: batch.columns[name][gone] for name in logged.columns.keys() & batch.columns.keys()}
+    return Outcomes(Kind.FILTERED, origin, features=logged.pack(columns, len(origin)))
 
 
 class ApplyTransform:
@@ -94,15 +108,20 @@ class ApplyFilter:
     outside = False
     too_large = 0
 
-    def __init__(self, step: Filter) -> None:
+    def __init__(self, step: Filter, logged: LogSchema | None = None) -> None:
+        """
+        Args:
+            logged: see `dropped`.
+        """
         self._step = step
+        self._logged = logged
         self.name = step.name
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
         passed, failed = isolate(self._call, batch, lambda error: _explain(self.name, error))
         ended = [dead_letters(row.origin, [failure]) for row, failure in failed]
-        ended += [Outcomes(Kind.FILTERED, part.origin.take(~keep)) for part, keep in passed]
+        ended += [dropped(part, ~keep, self._logged) for part, keep in passed]
         parts = [part.take(keep) for part, keep in passed]
         return MicroBatch.join(parts) if parts else batch.take(slice(0, 0)), ended
 
@@ -119,8 +138,13 @@ class ApplyExplode:
     outside = False
     too_large = 0
 
-    def __init__(self, step: Explode) -> None:
+    def __init__(self, step: Explode, logged: LogSchema | None = None) -> None:
+        """
+        Args:
+            logged: see `dropped`.
+        """
         self._step = step
+        self._logged = logged
         self.name = step.name
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
@@ -130,7 +154,7 @@ class ApplyExplode:
         parts: list[MicroBatch] = []
         for part, (columns, parent) in passed:
             children = np.bincount(parent, minlength=len(part))
-            ended.append(Outcomes(Kind.FILTERED, part.origin.take(children == 0)))
+            ended.append(dropped(part, children == 0, self._logged))
             exploded = part.take(parent)
             parts.append(MicroBatch(_children(exploded.origin, parent, children), {**exploded.columns, **columns}))
         return MicroBatch.join(parts) if parts else batch.take(slice(0, 0)), ended

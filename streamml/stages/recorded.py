@@ -14,7 +14,9 @@ from streamml.batch.outcome import Failure, Outcomes, dead_letters
 from streamml.ports.feature_log import LoggedRows, RecordedFeatures
 from streamml.topology.features import FeatureSet
 
-NOT_RECORDED: Final = "No features were recorded for this row: live it became a dead letter or was filtered out, or the feature log has a hole."
+NOT_RECORDED: Final = (
+    "No features were recorded for this row: live it became a dead letter, or the feature log has a hole."
+)
 
 
 class LookUpRecorded:

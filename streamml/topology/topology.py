@@ -105,7 +105,7 @@ class DeadLetterQueue:
 @dataclass(frozen=True)
 class FeatureLog:
     """Where workers write the feature values that each prediction used: for replays with features as they were, and for
-    training data without skew. Rows that became dead letters or were filtered out are not in it.
+    training data without skew. Rows that became dead letters are not in it.
 
     Args:
         topic: of the log; kept for as long as replays should reach back.

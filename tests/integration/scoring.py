@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -134,9 +136,9 @@ class Job:
         if self.feature_log:
             self.create_log()
 
-    def create_log(self) -> None:
+    def create_log(self, config: Mapping[str, str] = MappingProxyType({})) -> None:
         """Make the topic of the feature log."""
-        KafkaAdmin({"bootstrap.servers": self.brokers}).create([NewTopicPlan(f"{self.name}.features", 2, 1)])
+        KafkaAdmin({"bootstrap.servers": self.brokers}).create([NewTopicPlan(f"{self.name}.features", 2, 1, config)])
 
     def features(self, means: dict[str, float], *, at: datetime = NOW, columns: dict[str, Any] | None = None) -> str:
         """Load a version of the feature set; returns its name."""

@@ -159,6 +159,7 @@ exported(job, Path(sys.argv[3]) / "out", 30, tell)
 def test_who_was_killed_goes_on_and_the_result_is_the_same(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """F5.5."""
     monkeypatch.setattr(exporting, "_EVENTS", 16)
     monkeypatch.setattr(exporting, "_OTHERS", 16)
     for moment in ("events 2", "rows 2"):

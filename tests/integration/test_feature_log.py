@@ -16,7 +16,7 @@ from streamml.adapters.kafka.feature_log import KafkaFeatureLog, RecordedOnKafka
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Origin
 from streamml.engine.feature_log import LogSchema
-from streamml.errors import FatalError
+from streamml.errors import FatalError, TopologyError
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from tests.integration.scoring import Job, payment
@@ -130,3 +130,22 @@ def test_a_worker_writes_what_its_predictions_used(
             assert score == pytest.approx(1.0 + 2 * int(offset) + int(prefix[-1]) + mean)
     finally:
         recorded.close()
+
+
+def test_l1_a_log_that_could_not_keep_its_records_is_told_before_the_start(
+    kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """L1.1."""
+    job = Job(kafka.bootstrap_servers, redis_server.url, tmp_path)
+    job.create_log({"cleanup.policy": "compact", "max.message.bytes": "1000"})
+    job.create()
+    job.features({"a1": 0.5})
+    job.feature_log = True
+    job.produce([payment(0)])
+    with pytest.raises(TopologyError) as raised:
+        job.run()
+    log = f"{job.name}.features"
+    assert [problem.partition(". ")[0] for problem in raised.value.problems] == [
+        f"The feature log {log!r} takes 1000 bytes at most, and a record of one row has up to 65555",
+        f"The feature log {log!r} is compacted, and all records of a source partition have one key: only the last would stay",
+    ]

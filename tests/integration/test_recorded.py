@@ -117,7 +117,7 @@ def job_of(kafka: EmbeddedKafka, redis: EmbeddedRedis, folder: Path, **changes: 
 def test_it_scores_with_what_was_looked_up_then(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    """Within the tolerance of floats, as the batches are others; with features as they are now nothing agrees."""
+    """F5.3: within the tolerance of floats, as the batches are others; with features as they are now nothing agrees."""
     job = job_of(kafka, redis_server, tmp_path)
     live = job.scores(f"{job.name}.out")
     job.batch_rows = 7
@@ -148,7 +148,7 @@ def test_batches_of_the_same_shape_give_the_same_bits(
 def test_what_was_not_recorded_is_told_before_the_start(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    """A log that began later, one that has not got so far, one that there is not; a dead letter is no hole."""
+    """F5.3: a log that began later, one that has not got so far, one that there is not; a dead letter is no hole."""
     job = NetworkJob(kafka.bootstrap_servers, redis_server.url, tmp_path, feature_log=False)
     job.create()
     job.features({"a1": 0.5})

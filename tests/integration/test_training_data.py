@@ -83,6 +83,7 @@ def flights() -> stream.Stream:
 def test_inputs_at_training_and_at_serving_are_equal(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, flights: stream.Stream
 ) -> None:
+    """F5.4."""
     seen: dict[str, np.ndarray[Any, Any]] = {}
     settings = Settings(brokers=kafka.bootstrap_servers, redis=RedisSettings(url=redis_server.url))
     topology = own(seen, f"flights-{uuid.uuid4().hex[:8]}")

@@ -44,6 +44,7 @@ def _origin(offsets: list[int], texts: list[str], children: list[int] | None) ->
 def test_a_record_gives_back_every_bit(
     data: st.DataObject, columns: dict[str, ColumnType], rows: int, exploded: bool
 ) -> None:
+    """F5.1."""
     offsets = sorted(data.draw(st.lists(st.integers(0, 2**63 - 1), min_size=rows, max_size=rows)))
     texts = data.draw(st.lists(st.sampled_from(["", "a@1", "a@2:missing,ü@3"]), min_size=rows, max_size=rows))
     children = data.draw(st.lists(st.integers(-1, 2**31 - 1), min_size=rows, max_size=rows)) if exploded else None

@@ -28,6 +28,7 @@ def logged(run: TopologyDriver) -> list[tuple[bytes, LoggedRows]]:
 
 
 def test_the_log_has_what_each_prediction_used_and_nothing_else() -> None:
+    """F5.1."""
     run = driver(LOGGED)
     run.send(payment(0))
     run.send(payment(1, account="bob"))
@@ -69,6 +70,24 @@ def test_rows_of_each_source_partition_lie_together_in_order() -> None:
     assert sum(map(len, found.values())) == 300
 
 
+@GUARANTEES
+def test_rows_that_are_dropped_behind_a_lookup_are_logged(guarantee: Any) -> None:
+    """A replay with the features of then drops them again; those that are dropped before a lookup need none."""
+    late = sm.Filter(lambda columns: columns["amount"] < 50, inputs=("amount",), name="small")
+    topology = replace(LOGGED, steps=(*LOGGED.steps[:2], late, *LOGGED.steps[2:]))
+    run = driver(topology, settings=WorkerSettings(processing_guarantee=guarantee))
+    for number, amount in enumerate([20.0, 60.0, 0.0, 60.0]):
+        run.send(payment(number, amount=amount))
+    run.settle()
+    run.send(payment(4, amount=70.0))
+    run.settle()
+
+    assert sorted(offset for _, read in logged(run) for offset in read.offset.tolist()) == [0, 1, 3, 4]
+    assert all((read.columns["accounts.mean"] == 5.0).all() for _, read in logged(run))
+    assert (len(run.predictions()), run.statistics.filtered) == (1, 4)
+    assert run.commits()[TopicPartition("payments", 0)] == 5
+
+
 def test_children_are_told_apart() -> None:
     explode = sm.Explode(
         lambda columns: {
@@ -91,7 +110,7 @@ def test_children_are_told_apart() -> None:
 
 @GUARANTEES
 def test_d1_d2_nothing_is_committed_while_the_log_is_not_written(guarantee: Any) -> None:
-    """D1, D2: a refused record of the log ends the worker; what it was about is read again by the next."""
+    """D1, D2, F5.2: a refused record of the log ends the worker; what it was about is read again by the next."""
     run = driver(LOGGED, settings=WorkerSettings(processing_guarantee=guarantee))
     run.broker.refuse(lambda topic, record: "too large" if topic == "payments.features" else None)
     run.send(payment(0))

@@ -106,4 +106,5 @@ topology = sm.Topology(
     ],
     sink=sm.Sink("arrival-predictions", schema=ArrivalPrediction, key="flight_id"),
     dead_letters=sm.DeadLetterQueue("departures.dlq", max_ratio=0.05, min_sample=1000),
+    feature_log=sm.FeatureLog("departures.features"),
 )

@@ -192,7 +192,7 @@ def _between(rows: LoggedRows, first: int, last: int) -> LoggedRows:
 def missing(log: KafkaFeatureLog, prefix: str, stretch: Sequence[int], since_ms: int) -> list[tuple[int, int]]:
     """Which ends of a stretch (first offset, one behind the last) of a source partition the log does not reach.
 
-    Rows in its middle may be missing besides: those that became dead letters or were filtered out.
+    Rows in its middle may be missing besides: those that became dead letters.
 
     Raises:
         SourceUnavailable: the broker does not answer.
