@@ -64,6 +64,8 @@ def rehearse(show: Show, say: Say, seconds: float) -> dict[str, Any]:
     show.incident.break_features()
     _wait(show)
     _stream_on(show, seconds)
+    while not show.snapshot()["referee"]["wrong"]:
+        _stream_on(show, 0.1)
     during = _quality(show, say, "Somebody notices.")
 
     say("\nBack to the features of before; what was scored meanwhile is scored again and compared:")
