@@ -56,10 +56,6 @@ def command() -> None:
     """Score a stretch of a topic again, beside live traffic: into a topic of its own, compared before it is published."""
 
 
-command.add_command(diff)
-command.add_command(publish)
-
-
 @command.command("start")
 @click.argument("topology")
 @click.option("--from", "start", required=True, help="An offset, or a time with its zone, as 2026-01-31T10:00:00Z.")
@@ -396,3 +392,7 @@ def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={each}" for name, each in value.items())
     return "–" if value is None else str(value)
+
+
+command.add_command(diff)
+command.add_command(publish)
