@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def exit_code_of(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns 0 done, 2 wrong use, 3 fatal, 4 fenced, 130 interrupted."""
+    """Run the command line; returns 0 done, 1 a gate is closed, 2 wrong use, 3 fatal, 4 fenced, 130 interrupted."""
     try:
         answer: Any = cli.main(arguments, prog_name="streamml", standalone_mode=False)
     except click.exceptions.Abort:

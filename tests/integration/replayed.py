@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,15 @@ class Shop:
         plans = [NewTopicPlan(f"{self.name}.in", 2, 1), NewTopicPlan(self.live_topic, self.partitions, 1, self.config)]
         letters = NewTopicPlan(f"{self.name}.dlq", 1, 1, {"cleanup.policy": "compact"})
         self.admin.create([*plans, letters])
-        self.topic_id = self.admin.topic_id(f"{self.name}.in") or ""
+        self.topic_id = self._id_of(f"{self.name}.in")
+
+    def _id_of(self, topic: str) -> str:
+        # A broker that has just made a topic may not know it yet where it is asked.
+        for _ in range(100):
+            if found := self.admin.topic_id(topic):
+                return found
+            threading.Event().wait(0.1)
+        raise AssertionError(topic)
 
     @property
     def live_topic(self) -> str:

@@ -7,6 +7,7 @@ import pytest
 from streamml.errors import ConfigError, TopologyError
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.replay.compare import CompareOptions, compare
+from streamml.ops.replay.page import page
 from tests.integration.replayed import HOUR_MS, START_MS, Shop
 
 pytestmark = pytest.mark.integration
@@ -207,9 +208,12 @@ def test_all_that_cannot_be_compared_is_said_at_once(kafka: EmbeddedKafka) -> No
     assert len(raised.value.problems) == 8
 
 
-def test_a_target_that_was_deleted_is_said(kafka: EmbeddedKafka) -> None:
+def test_a_run_without_rows_is_compared_and_a_target_that_was_deleted_is_said(kafka: EmbeddedKafka) -> None:
     shop = Shop(kafka.bootstrap_servers)
     run = shop.replay()
+    empty = compare(shop.topology, shop.settings, run, CompareOptions(thresholds={"risk": 0.5}))
+    assert empty.counts.rows == 0
+    assert "There are no rows." in page(empty)
     shop.admin.delete_topics([run.into])
     with pytest.raises(TopologyError, match="deleted"):
         compare(shop.topology, shop.settings, run, CompareOptions())

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import duckdb
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamml.ops.replay.database import scratch_database
 from streamml.ops.replay.latest import CHOOSE, id_said
 
 CONSUMER = Path(__file__).parents[2] / "docs" / "examples" / "consumers" / "latest.py"
@@ -89,7 +89,7 @@ def test_of_a_run_only_the_newest_of_each_key_is_chosen_for_consumers_that_keep_
 
 def _chosen(events: Sequence[tuple[bytes, int]], live: Sequence[int], run: Sequence[int]) -> list[int]:
     """Numbers of the events whose rows `CHOOSE` takes; ``at_offset`` of the run is that number."""
-    with scratch_database(256) as connection:
+    with duckdb.connect() as connection:
         connection.execute(
             "CREATE TABLE spans (prefix VARCHAR, topic_no TINYINT, part INTEGER, first BIGINT, behind BIGINT)"
         )

@@ -20,7 +20,8 @@ from streamml.ports.source import Headers
 
 _TIMEOUT_S: Final = 10.0
 _TURN_S: Final = 1.0
-_ROWS: Final = 2000
+# Few, as what is fetched is bounded before it is decompressed.
+_ROWS: Final = 500
 _READING: Final = {"queued.max.messages.kbytes": 32_768}
 
 

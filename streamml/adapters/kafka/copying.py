@@ -18,6 +18,7 @@ from streamml.ports.source import Positions
 
 _CALL_S: Final = 5.0
 _PATIENCE_S: Final = 60.0
+_AGAIN: Final = "Do it again; it goes on where it was."
 _SAFETY: Final[Mapping[str, object]] = {
     "enable.idempotence": True,
     "acks": "all",
@@ -118,7 +119,9 @@ class KafkaCopy:
         rows = zip(block.keys, block.values, block.headers, block.timestamps, strict=True)
         for key, value, headers, timestamp in rows:
             self._queue(block.topic, key, value, headers, timestamp)
-        self._producer.flush(_PATIENCE_S + _CALL_S)
+        left = self._producer.flush(_PATIENCE_S + _CALL_S)
+        if left and not self._failed:
+            raise SinkUnavailable(f"The broker has not taken {left} records for {block.topic}. {_AGAIN}")
         if self._failed:
             error = self._failed[0]
             self._failed.clear()
@@ -167,9 +170,7 @@ class KafkaCopy:
                 f"Another process has begun to write for {self._group}, and goes on with it; this one has ended."
             )
         if error.retriable() or error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT):
-            return SinkUnavailable(
-                f"The broker did not take what was written: {error.str()}. Do it again; it goes on where it was."
-            )
+            return SinkUnavailable(f"The broker did not take what was written: {error.str()}. {_AGAIN}")
         return error_of(error)
 
 

@@ -33,6 +33,7 @@ from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
 
 _BLOCK_ROWS: Final = 10_000
+_BLOCK_BYTES: Final = 32 * 1024**2
 _TRIES: Final = 20
 
 
@@ -236,15 +237,14 @@ class Publisher:
         """What is left, chosen rows only, in blocks that take about a second at most."""
         most = _BLOCK_ROWS if self._options.rate is None else max(1, min(_BLOCK_ROWS, int(self._options.rate)))
         held: list[Chunk] = []
-        rows = 0
+        rows = size = 0
         for chunk in read_chunks(self._settings.client(), self._run.into, Stretch(self._starts, self._ends)):
-            chosen = chunk.where(self._is_chosen(chunk))
-            for part in chosen.pieces(most):
+            for part in chunk.where(self._is_chosen(chunk)).pieces(most):
                 held.append(part)
-                rows += len(part)
-                if rows >= most:
+                rows, size = rows + len(part), size + part.size_bytes()
+                if rows >= most or size >= _BLOCK_BYTES:
                     yield Chunk.join(held)
-                    held, rows = [], 0
+                    held, rows, size = [], 0, 0
         if rows:
             yield Chunk.join(held)
 
