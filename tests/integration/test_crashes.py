@@ -151,7 +151,8 @@ def test_d3_a_replay_without_a_broker_stops_by_itself_and_goes_on_when_resumed(
     while not standing(job.topology, job.settings, replay.number).done:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    monkeypatch.setattr("streamml.adapters.kafka.offsets._TIMEOUT_S", 1.0)
+    for patience in ("probe._TIMEOUT_S", "append._WRITE_S", "holder._CLOSE_S"):
+        monkeypatch.setattr(f"streamml.adapters.kafka.{patience}", 1.0)
     own_kafka.kill()
     thread.join(90)
     assert not thread.is_alive()
