@@ -277,6 +277,7 @@ def _carry_out(
     resumed: bool,
 ) -> int:
     import contextlib
+    from dataclasses import replace
 
     from streamml.cli.replay_progress import progress
     from streamml.cli.run import _on_signals
@@ -289,7 +290,7 @@ def _carry_out(
 
     def scored() -> Mapping[str, Any]:
         if workers == 1:
-            return score(topology, parts, settings, replay, manner, stop)
+            return score(topology, parts, settings, replay, replace(manner, workers=1), stop)
         return _several(again, replay, manner, workers, stop)
 
     # What a user's own functions print must not come between the lines of the summary.

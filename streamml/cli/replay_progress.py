@@ -27,7 +27,7 @@ def progress(topology: Topology, settings: Settings, replay: Replay) -> Iterator
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from streamml.errors import StreamMLError
-    from streamml.ops.replay.standing import offsets_done
+    from streamml.ops.replay.standing import follow
 
     total = sum(span.end - span.start for span in replay.spans)
     ended = threading.Event()
@@ -40,6 +40,7 @@ def progress(topology: Topology, settings: Settings, replay: Replay) -> Iterator
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
+    probe = follow(topology, settings, replay)
     task = bar.add_task(str(replay.number), total=total, rate="")
 
     def watch() -> None:
@@ -47,7 +48,7 @@ def progress(topology: Topology, settings: Settings, replay: Replay) -> Iterator
         line_at = time.monotonic() + _LINE_EVERY_S
         while not ended.wait(_EVERY_S):
             try:
-                done = offsets_done(topology, settings, replay)
+                done = probe()
             except StreamMLError:
                 continue  # The replay itself says so.
             now = time.monotonic()

@@ -126,7 +126,9 @@ def redrive(
     """
     if parts.problems:
         raise ConfigError(parts.problems)
-    scoring = without_budgets(replace(topology, dead_letters=replace(topology.dead_letters, max_ratio=1.0)))
+    # The feature log is in the order of offsets, and these come behind their time.
+    logless = replace(topology, dead_letters=replace(topology.dead_letters, max_ratio=1.0), feature_log=None)
+    scoring = without_budgets(logless)
     pace, done = Pace(rate, SystemClock().now()), Redriven()
     for letters in _rounds(topology, settings, places, rate):
         if stop.asked.is_set():

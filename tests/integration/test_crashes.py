@@ -9,12 +9,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.engine.identity import HEADER, read_header
+from streamml.errors import TransientError
 from streamml.ops.embedded.kafka import EmbeddedKafka
+from streamml.ops.embedded.redis import EmbeddedRedis
+from streamml.ops.replay.run import Manner
+from streamml.ops.replay.standing import standing
+from tests.integration.replaying import Replaying
+from tests.integration.scoring import Job as Payments
+from tests.integration.scoring import payment
 from tests.integration.test_worker import Job, event
 
 pytestmark = pytest.mark.integration
@@ -117,3 +125,39 @@ def test_d1_d2_d4_broker_kill_9_and_restart_loses_nothing(own_kafka: EmbeddedKaf
         probe.close()
     assert not thread.is_alive()
     check(job)
+
+
+def test_d3_a_replay_without_a_broker_stops_by_itself_and_goes_on_when_resumed(
+    own_kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D3.7."""
+    job = Payments(own_kafka.bootstrap_servers, redis_server.url, tmp_path)
+    job.create()
+    job.features({"a1": 1.0})
+    job.produce([payment(number) for number in range(200)])
+    replaying = Replaying(job)
+    replay = replaying.begin(0, 100)
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            replaying.finish(replay, manner=Manner(rate=50, patience_s=1.0))
+        except TransientError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not standing(job.topology, job.settings, replay.number).done:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for patience in ("probe._TIMEOUT_S", "append._WRITE_S", "holder._CLOSE_S"):
+        monkeypatch.setattr(f"streamml.adapters.kafka.{patience}", 1.0)
+    own_kafka.kill()
+    thread.join(90)
+    assert not thread.is_alive()
+    monkeypatch.undo()
+    own_kafka.start()
+    assert f"`streamml replay resume {job.name} {replay.number}` goes on" in str(failed[0])
+    assert Replaying(job).resume(replay.number).state == "done"
+    assert set(replaying.ids(replay)) == {f"p{number}" for number in range(200)}

@@ -38,7 +38,7 @@ def arrow_column(column: Array, declared: ColumnType) -> pa.Array:
 
     kind, mask = arrow_type(declared), None
     if isinstance(column, np.ma.MaskedArray):
-        mask = np.ma.getmaskarray(column).reshape(len(column), -1).any(axis=1)
+        mask = np.ma.getmaskarray(column).any(axis=tuple(range(1, column.ndim)))
     values = np.ma.getdata(column)
     if declared.shape:
         flat = pa.array(np.ascontiguousarray(values, declared.dtype).reshape(-1), kind.value_type)

@@ -9,23 +9,25 @@ from contextlib import contextmanager
 from typing import Final
 
 from streamml.adapters.kafka.offsets import KafkaOffsets
+from streamml.adapters.kafka.probe import GroupProbe
 from streamml.engine.pace import Pace
 from streamml.errors import StreamMLError
+from streamml.ports.source import TopicPartition
 from streamml.settings.settings import Settings
 
 _LOG: Final = logging.getLogger("streamml.replay")
 _EVERY_S: Final = 1.0
 
 
-def live_lag(offsets: KafkaOffsets, group: str, topics: Sequence[str]) -> int:
-    """Records of the topics that the group has not settled; those of partitions that it never had do not count.
+def live_lag(probe: GroupProbe, partitions: Sequence[TopicPartition]) -> int:
+    """Records that the group has not settled; those of partitions that it never had do not count.
 
     Raises:
         SourceUnavailable: the broker does not answer.
     """
-    committed = offsets.committed(group, offsets.partitions(topics))
-    bounds = offsets.bounds(committed, settled=True)
-    return sum(max(0, bounds[where][1] - one.offset) for where, one in committed.items())
+    committed = probe.committed(partitions)
+    ends = probe.ends(committed)
+    return sum(max(0, ends[where] - offset) for where, offset in committed.items())
 
 
 @contextmanager
@@ -38,9 +40,10 @@ def held_back(settings: Settings, group: str, topics: Sequence[str], max_lag: in
     if max_lag is None:
         yield
         return
+    partitions = KafkaOffsets(settings.client()).partitions(topics)
     ended = threading.Event()
     thread = threading.Thread(
-        target=_watch, args=(settings, group, topics, max_lag, pace, ended), name="streamml-guard", daemon=True
+        target=_watch, args=(settings, group, partitions, max_lag, pace, ended), name="streamml-guard", daemon=True
     )
     thread.start()
     try:
@@ -51,18 +54,28 @@ def held_back(settings: Settings, group: str, topics: Sequence[str], max_lag: in
 
 
 def _watch(
-    settings: Settings, group: str, topics: Sequence[str], max_lag: int, pace: Pace, ended: threading.Event
+    settings: Settings,
+    group: str,
+    partitions: Sequence[TopicPartition],
+    max_lag: int,
+    pace: Pace,
+    ended: threading.Event,
 ) -> None:
-    offsets = KafkaOffsets(settings.client())
-    while True:
-        try:
-            lag = live_lag(offsets, group, topics)
-            told = f"group {group} is {lag:,} records behind, and --max-lag is {max_lag:,}" if lag > max_lag else ""
-            if bool(told) != bool(pace.held):
-                _LOG.warning("%s", f"The replay waits: {told}." if told else "The replay goes on.")
-            pace.held = told
-        except StreamMLError as error:
-            # The replay itself hears of a broker that is away.
-            _LOG.debug("Asking for the lag of group %s: %s", group, error)
-        if ended.wait(_EVERY_S):
-            return
+    probe = GroupProbe(settings.consumer(), group)
+    while not ended.is_set():
+        _look(probe, partitions, group, max_lag, pace)
+        ended.wait(_EVERY_S)
+    probe.close()
+
+
+def _look(probe: GroupProbe, partitions: Sequence[TopicPartition], group: str, max_lag: int, pace: Pace) -> None:
+    try:
+        lag = live_lag(probe, partitions)
+    except StreamMLError as error:
+        # The replay itself hears of a broker that is away.
+        _LOG.debug("Asking for the lag of group %s: %s", group, error)
+        return
+    told = f"group {group} is {lag:,} records behind, and --max-lag is {max_lag:,}" if lag > max_lag else ""
+    if bool(told) != bool(pace.held):
+        _LOG.warning("%s", f"The replay waits: {told}." if told else "The replay goes on.")
+    pace.held = told

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.holder import SESSION_S, KafkaHolder
-from streamml.adapters.kafka.offsets import KafkaOffsets
+from streamml.adapters.kafka.probe import GroupProbe
 from streamml.clock import SystemClock
 from streamml.compose.parts import Parts
 from streamml.compose.recorded import RecordedLookups, feature_log_of
@@ -23,7 +23,7 @@ from streamml.ops.pause import who
 from streamml.ops.replay.guard import held_back
 from streamml.ops.replay.registry import claim, find, read_replay, record, replays, replays_topic
 from streamml.ops.replay.replay import RECORDED, Replay
-from streamml.ops.replay.standing import committed, holders, name_of, positions_of
+from streamml.ops.replay.standing import holders, name_of, positions_of
 from streamml.ops.replay.target import check_target, make_target
 from streamml.ops.replay.topology import replayed
 from streamml.ops.run import Composable, Goal, RunOptions, StopSignal, work
@@ -126,9 +126,9 @@ def score(
     ends = {where: end for where, (_, end) in positions_of(spans).items()}
     pace = pace or Pace(manner.rate and manner.rate / manner.workers, SystemClock().now())
     stretch = Stretch(own, f"worker-{share}", replay.number, positions_of(spans), replay.topic_ids)
-    offsets = KafkaOffsets(settings.client())
-    goal = Goal(lambda: ends, lambda: committed(offsets, own, spans))
     with ExitStack() as opened:
+        probe = opened.enter_context(closing(GroupProbe(settings.consumer(), own)))
+        goal = Goal(lambda: ends, lambda: probe.committed(ends))
         recorded = None
         if replay.features == RECORDED:
             recorded = opened.enter_context(closing(RecordedLookups(feature_log_of(topology, settings))))

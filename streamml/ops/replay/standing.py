@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.kafka.admin import KafkaAdmin
-from streamml.adapters.kafka.offsets import KafkaOffsets
+from streamml.adapters.kafka.probe import GroupProbe
 from streamml.ops.replay.registry import find, replays
 from streamml.ops.replay.replay import Replay, Span
 from streamml.ports.source import TopicPartition
@@ -62,18 +62,31 @@ def _standing(settings: Settings, group: str, replay: Replay) -> Standing:
     return Standing(replay, state, by, _done(settings, group, replay), total)
 
 
-def offsets_done(topology: Topology, settings: Settings, replay: Replay) -> int:
+def _done(settings: Settings, group: str, replay: Replay) -> int:
+    probe = GroupProbe(settings.consumer(), name_of(group, replay.number))
+    try:
+        return offsets_done(probe, replay)
+    finally:
+        probe.close()
+
+
+def follow(topology: Topology, settings: Settings, replay: Replay) -> Callable[[], int]:
+    """Asks for the offsets that a replay has committed; the one that is asked raises `SourceUnavailable`."""
+    probe = GroupProbe(settings.consumer(), name_of(settings.group or topology.name, replay.number))
+    return lambda: offsets_done(probe, replay)
+
+
+def offsets_done(probe: GroupProbe, replay: Replay) -> int:
     """Offsets that a replay has committed.
+
+    Args:
+        probe: of the replay's group.
 
     Raises:
         SourceUnavailable: the broker does not answer.
     """
-    return _done(settings, settings.group or topology.name, replay)
-
-
-def _done(settings: Settings, group: str, replay: Replay) -> int:
-    at = committed(KafkaOffsets(settings.client()), name_of(group, replay.number), replay.spans)
     places = positions_of(replay.spans)
+    at = probe.committed(places)
     return sum(min(max(at.get(where, start), start), end) - start for where, (start, end) in places.items())
 
 
@@ -90,12 +103,3 @@ def holders(settings: Settings, group: str, number: int) -> list[str]:
 def positions_of(spans: Iterable[Span]) -> dict[TopicPartition, tuple[int, int]]:
     """First offset, and the one behind the last, by partition."""
     return {TopicPartition(span.topic, span.partition): (span.start, span.end) for span in spans}
-
-
-def committed(offsets: KafkaOffsets, name: str, spans: Iterable[Span]) -> dict[TopicPartition, int]:
-    """How far each partition is.
-
-    Raises:
-        SourceUnavailable: the broker does not answer.
-    """
-    return {where: one.offset for where, one in offsets.committed(name, positions_of(spans)).items()}

@@ -56,6 +56,7 @@ def _live(topology: Topology, settings: Settings, replay: Replay) -> Iterator[st
         control_topic(group): "the topic that the group is paused by",
         replays_topic(group): "the topic that replays are recorded in",
         **dict.fromkeys(topology.source.topics, "what the topology reads"),
+        **({} if topology.feature_log is None else {topology.feature_log.topic: "the live feature log"}),
     }
     for name in (replay.into, replay.letters):
         if name in live:
