@@ -138,7 +138,7 @@ def redrive(
     import contextlib
     import sys
 
-    from streamml.cli.run import _on_signals
+    from streamml.cli.signals import on_signals
     from streamml.compose.locate import locate_topology
     from streamml.compose.parts import gather
     from streamml.ops import redrive as ops
@@ -154,7 +154,7 @@ def redrive(
     if places and not yes:
         click.confirm(f"Redrive {len(places)} dead letters into {located.found.sink.topic}?", abort=True, err=True)
     stop, done = StopSignal(), ops.Redriven()
-    _on_signals(stop.set)
+    on_signals(stop.set)
     if places:
         # What a user's own functions print must not come between the lines of the summary.
         with contextlib.redirect_stdout(sys.stderr), gather(located.found, located.repository, settings) as parts:

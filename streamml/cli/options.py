@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,6 +49,14 @@ def effective_settings(config: Path | None, **flags: Any) -> Effective:
 
     named = {"redis.url" if name == "redis_url" else name.replace("__", "."): value for name, value in flags.items()}
     return read_settings(named, file=config)
+
+
+def as_arguments(config: Path | None, flags: Mapping[str, Any]) -> list[str]:
+    """The same options as another process gets them."""
+    found = ["--config", str(config)] if config else []
+    for name, value in flags.items():
+        found += [f"--{name.replace('_', '-')}", str(value)] if value else []
+    return found
 
 
 def print_json(document: Any) -> None:

@@ -51,7 +51,7 @@ def publish(
     Tells what it would do, and does it with --yes. What was interrupted goes on where it was; what is complete is not written
     again. Live predictions that the run lacks, or dead-lettered, stay as they are.
     """
-    from streamml.cli.replay_diff import ended_by_signals
+    from streamml.cli.signals import ended_by_signals
     from streamml.compose.locate import locate_topology
     from streamml.ops.replay.publish import Publisher, PublishOptions
     from streamml.ops.replay.registry import find

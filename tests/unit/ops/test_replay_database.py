@@ -14,7 +14,7 @@ from streamml.ops.replay.database import scratch_database
 
 _CHILD = """
 import sys, time
-from streamml.cli.replay_diff import ended_by_signals
+from streamml.cli.signals import ended_by_signals
 from streamml.ops.replay.database import scratch_database
 with ended_by_signals(), scratch_database(256) as connection:
     connection.execute("CREATE TABLE rows AS SELECT range AS number FROM range(1000)")
