@@ -289,7 +289,9 @@ def test_publishing_by_hand_needs_a_yes(plain: Shop, tmp_path: Path, capsys: pyt
     assert (
         exit_code_of(["replay", "diff", *common, "--page", str(tmp_path / "page.html"), "--threshold", "risk=0.5"]) == 0
     )
-    assert "crossed a threshold" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "crossed a threshold" in told
+    assert "No key has more than one row that differs" in told
     assert "<svg" in (tmp_path / "page.html").read_text()
     assert exit_code_of(["replay", "diff", *common, "--fail-if", "changed > 10%", "--json"]) == 1
     assert '"failed": ["changed > 10%: there are 3 of 6 rows, 50.00 %"]' in capsys.readouterr().out

@@ -74,8 +74,13 @@ class Shell:
 
     def type(self, command: str, *rest: str) -> int:
         """Run a command in this process; its exit code."""
+        handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
         servers = ["--brokers", self.job.brokers, "--redis-url", self.job.redis_url]
-        return exit_code_of(["replay", command, str(self.folder / "job.py"), *rest, *servers])
+        try:
+            return exit_code_of(["replay", command, str(self.folder / "job.py"), *rest, *servers])
+        finally:
+            for one, handler in handlers.items():
+                signal.signal(one, handler)
 
     def running(self, rate: int) -> tuple[subprocess.Popen[bytes], Replay]:
         """A replay of everything, when it has done something."""
@@ -176,3 +181,19 @@ def test_who_cannot_be_asked_has_to_say_yes_and_nothing_is_written(
     assert shell.type("start", "--from", "0", "--to", "10") == 2
     assert "add --yes" in capsys.readouterr().err
     assert shell.only() is None
+
+
+def test_a_backtest_is_one_command_with_an_exit_code(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is live here, so every row is only in the run."""
+    page = shell.folder / "page.html"
+    some = ("--from", "0", "--to", "10", "--yes")
+    assert shell.type("start", *some, "--json", "--fail-if", "extra > 10%", "--page", str(page)) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["comparison"]["counts"]["extra"]) == ("done", 20)
+    assert told["comparison"]["failed"] == ["extra > 10%: there are 20 of 20 rows, 100.00 %"]
+    assert "<svg" in page.read_text()
+    assert shell.type("start", *some, "--fail-if", "changed > 0") == 0
+    capsys.readouterr()
+    assert shell.type("start", *some, "--threshold", "nothing=1") == 2
+    assert "no field 'nothing'" in capsys.readouterr().err
+    assert len(replays(shell.job.settings, shell.job.name)) == 2
