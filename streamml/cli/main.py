@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "features": "Load feature sets into Redis; list, show, roll back and prune versions.",
     "offsets": "Show and reset the positions of a topology's group.",
     "replay": "Score a stretch of a topic again, and compare before anything is published.",
+    "export": "A stretch as a table to train from: events, features as they were, predictions, labels.",
     "dlq": "List, show, redrive, export and purge dead letters.",
     "dev": "The embedded Kafka and Redis: up, down, status.",
     "bench": "Measure speed against a bare client loop.",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.replay_diff import diff
+from streamml.cli.replay_publish import publish
 
 if TYPE_CHECKING:
     from streamml.ops.replay.plan import Plan
@@ -391,3 +393,7 @@ def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={each}" for name, each in value.items())
     return "–" if value is None else str(value)
+
+
+command.add_command(diff)
+command.add_command(publish)

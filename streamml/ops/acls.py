@@ -133,6 +133,15 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 *(Right(grant.principal, one, "group", f"{group}.replay.", "prefixed") for one in ("READ", "DESCRIBE")),
             ),
         ),
+        Rights(
+            "replay diff, publish",
+            False,
+            "besides those of replay: to read what is live, and to write corrections; exactly once, the worker's rights for that too.",
+            (
+                *grant([output], "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+                *grant([letters], "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
+            ),
+        ),
         Rights("dlq", False, "for people who look at dead letters.", tuple(grant([letters], "READ", "DESCRIBE"))),
         Rights(
             "topics create",

@@ -130,7 +130,7 @@ def test_d1_d2_d4_broker_kill_9_and_restart_loses_nothing(own_kafka: EmbeddedKaf
 def test_d3_a_replay_without_a_broker_stops_by_itself_and_goes_on_when_resumed(
     own_kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D3.7."""
+    """D3.11."""
     job = Payments(own_kafka.bootstrap_servers, redis_server.url, tmp_path)
     job.create()
     job.features({"a1": 1.0})

@@ -63,7 +63,7 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 def test_a_stretch_is_scored_again_and_the_live_group_stays_where_it_is(job: Job, guarantee: str) -> None:
-    """D3.6, D3.7."""
+    """D3.6, D3.11."""
     job.produce([payment(number) for number in range(100)])
     job.run()
     offsets = KafkaOffsets(job.settings.client())
@@ -129,7 +129,7 @@ def test_a_range_of_event_times_reads_further_by_the_slack_and_keeps_what_is_in_
 
 
 def test_it_ends_over_markers_and_aborted_transactions_and_at_a_partition_without_records(job: Job) -> None:
-    """D3.7."""
+    """D3.11."""
     producer = Producer({"bootstrap.servers": job.brokers, "transactional.id": job.name})
     producer.init_transactions(30)
     for numbers, commit in ((range(3), True), (range(3, 6), False), (range(6, 8), True), (range(8, 9), False)):
@@ -221,7 +221,7 @@ def test_a_topic_of_live_traffic_is_no_target(filled: Job, part: str, told: str)
 
 
 def test_a_target_is_empty_and_of_one_replay_only(filled: Job) -> None:
-    """D3.7."""
+    """D3.11."""
     replaying = Replaying(filled)
     into = f"{filled.name}.again"
     first = replaying.begin(0, 5, into=into)

@@ -126,7 +126,7 @@ RANGE = ("--from", "0", "--to", str(EVENTS // 2), "--yes", "--json")
 
 
 def test_kill_9_in_the_middle_and_a_resume_loses_nothing_and_writes_nothing_twice(shell: Shell) -> None:
-    """D3.7."""
+    """D3.11."""
     killed, replay = shell.running(60)
     assert shell.state(replay.number) == "running"
     killed.send_signal(signal.SIGKILL)

@@ -88,7 +88,7 @@ class Life:
 def test_what_is_replayed_is_what_is_in_the_range_and_it_ends(
     partitions: list[Log], lives: list[list[tuple[int, int, int]]]
 ) -> None:
-    """D3.7."""
+    """D3.11."""
     by_place = {TopicPartition("events", number): log for number, log in enumerate(partitions)}
     places = list(by_place)
     committed: dict[TopicPartition, int] = {}
