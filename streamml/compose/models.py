@@ -99,7 +99,8 @@ def _opened(step: ModelStep, repository: Path, settings: ModelSettings) -> Model
         from streamml.adapters.models.torch import TorchModel, TorchSettings
 
         device = f"cuda:{settings.device}" if "cuda" in settings.providers else "cpu"
-        return TorchModel.load(step, repository, TorchSettings(device, settings.threads))
+        captured = _rungs(step, settings) if settings.cuda_graphs else ()
+        return TorchModel.load(step, repository, TorchSettings(device, settings.threads, captured))
     from streamml.adapters.models.onnx import OnnxModel
     from streamml.adapters.models.onnx_session import OnnxSettings
 
