@@ -36,7 +36,9 @@ def ratios(result: Mapping[str, Any]) -> dict[str, float]:
     for rate, by in result.get("latency_ms", {}).items():
         for share in ("p50", "p99"):
             if by.get("worker", {}).get(share) and by.get("bare", {}).get(share):
-                found[f"quickness at {int(rate):,}/s ({share}), of the bare loop's"] = by["bare"][share] / by["worker"][share]
+                found[f"quickness at {int(rate):,}/s ({share}), of the bare loop's"] = (
+                    by["bare"][share] / by["worker"][share]
+                )
     return found
 
 

@@ -73,8 +73,11 @@ def show(found: dict[str, Any]) -> None:
     for title, rows in groups.items():
         table = Table("", *columns, title=f"{title} on {found['conditions']['device']}")
         for name, row in rows.items():
-            table.add_row(name, *([row["failed"]] if "failed" in row else [f"{row[column]:,}" for column in columns]))
+            table.add_row(name, *("–" if "failed" in row else f"{row[column]:,}" for column in columns))
         console.print(table)
+        for name, row in rows.items():
+            if "failed" in row:
+                console.print(f"{name}: {row['failed']}", markup=False)
 
 
 if __name__ == "__main__":

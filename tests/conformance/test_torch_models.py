@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
 from streamml.adapters.models.torch import TorchModel, TorchSettings, translated  # noqa: E402
+from streamml.adapters.models.torch_trace import check_trace, traced  # noqa: E402
 
 
 class Net(torch.nn.Module):  # type: ignore[misc,name-defined,unused-ignore]
@@ -433,3 +435,23 @@ def test_topology_runs_it(tmp_path: Path) -> None:
     (prediction,) = driver.predictions()
     assert prediction.model == "net@1"
     assert prediction.value["y"] == pytest.approx(module(torch.full((1, 3), 0.5)).item(), rel=1e-6)
+
+
+def test_a_trace_has_a_range_for_each_step_also_of_other_threads(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    check_trace(file)
+    with traced(file) as ranges:
+
+        def step() -> None:
+            with ranges("decode"):
+                torch.ones(8, 8) @ torch.ones(8, 8)
+
+        with ranges("fraud"):
+            torch.ones(3).sum()
+        thread = threading.Thread(target=step, daemon=True)
+        thread.start()
+        thread.join()
+    names = {event.get("name") for event in json.loads(file.read_text())["traceEvents"]}
+    assert {"decode", "fraud", "aten::mm", "aten::sum"} <= names
+    with pytest.raises(ConfigError, match="is no folder"):
+        check_trace(tmp_path / "nowhere" / "trace.json")
