@@ -13,17 +13,14 @@ import numpy as np
 from loadtests.gpu.jobs import Job, run_of, runs_of
 from streamml.adapters.synthetic.sink import DiscardingSink
 from streamml.adapters.synthetic.source import PreparedSource
-from streamml.clock import SystemClock
-from streamml.compose.drain import Drain
-from streamml.compose.stages import build_stages, engine_config
+from streamml.compose.assemble import Assembled, Ports, assemble
+from streamml.compose.stages import engine_config
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine
 from streamml.engine.events import Settled, StageResult
 from streamml.ports.model import Model
 from streamml.ports.sink import OutboundRecords, Sink
 from streamml.ports.source import RecordRun, Source
-from streamml.runtime.reader import WorkerConfig
-from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
 from streamml.telemetry.observer import Observer
 
@@ -125,14 +122,13 @@ def latencies(job: Job, model: Model, rate: float, seconds: float) -> np.ndarray
     return np.asarray(late[events // 5 :])
 
 
-def _drain(job: Job, model: Model, source: Source, sink: Sink, watch: Watch) -> Drain:
+def _drain(job: Job, model: Model, source: Source, sink: Sink, watch: Watch) -> Assembled:
     topology, models, names = job.topology(), {job.name: model}, SlotNames()
-    engine = Engine(engine_config(topology, models, Settings().worker, "gpu"), names)
-    stages = build_stages(topology, models, None, names.prefixes)
-    return Drain(Worker(engine, source, stages, sink, SystemClock(), WorkerConfig(), watch), engine)
+    config = engine_config(topology, models, Settings().worker, "gpu")
+    return assemble(topology, models, Settings(), Ports(source, sink, None), names, config, watch)
 
 
-def _run(drain: Drain, events: int) -> None:
+def _run(drain: Assembled, events: int) -> None:
     done, deadline = drain.engine.statistics, time.monotonic() + _LONGEST_S
 
     def through(engine: Engine) -> bool:

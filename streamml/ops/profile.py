@@ -18,8 +18,8 @@ from typing import Any, Final
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan, TopicInfo
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.models.torch_trace import check_trace, traced
+from streamml.compose.assemble import Assembled
 from streamml.compose.drain import (
-    Drain,
     DrainFactory,
     Ends,
     kafka_sink,
@@ -148,7 +148,7 @@ def _trace(factory: DrainFactory, events: int, file: Path) -> None:
         _drained(drain, stopwatch, events)
 
 
-def _drained(drain: Drain, stopwatch: _Stopwatch, events: int) -> float:
+def _drained(drain: Assembled, stopwatch: _Stopwatch, events: int) -> float:
     """Run it to the end of the range; rows per second.
 
     Raises:
