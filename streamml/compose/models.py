@@ -82,10 +82,13 @@ def _rungs(step: ModelStep, settings: ModelSettings) -> tuple[int, ...]:
 
 def _made_for_shapes(step: ModelStep, settings: ModelSettings) -> bool:
     """Whether a new number of rows costs the model a compilation, a capture or a search for kernels."""
-    if isinstance(step, Onnx) and "tensorrt" in settings.providers:
-        return True
-    compiled = isinstance(step, Torch) and step.compile
-    return not isinstance(step, Python) and "cuda" in settings.providers and (settings.cuda_graphs or compiled)
+    match step:
+        case Onnx():
+            return settings.providers != ("cpu",)
+        case Torch():
+            return "cuda" in settings.providers and (settings.cuda_graphs or step.compile)
+        case Python():
+            return False
 
 
 def _opened(step: ModelStep, repository: Path, settings: ModelSettings) -> Model:

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 import streamml as sm
 from streamml.batch.column import Array, object_array
-from streamml.compose.models import load_model, load_models, rungs_of
-from streamml.settings.settings import ModelSettings
+from streamml.compose.models import _rungs, load_model, load_models, rungs_of
+from streamml.compose.stages import engine_config
+from streamml.settings.settings import ModelSettings, WorkerSettings
 from streamml.testing.driver import TopologyDriver
 from tests.conformance.onnx_files import graph, node, store, value
 
@@ -115,18 +116,30 @@ def test_m6_texts_of_any_length_are_scored_as_alone(tmp_path: Path, lengths: tup
 
 
 @pytest.mark.parametrize(
-    ("providers", "graphs", "padded"),
-    [(("cpu",), True, False), (("tensorrt", "cpu"), False, True), (("cuda",), True, True), (("cuda",), False, False)],
+    ("kind", "providers", "changes", "padded"),
+    [
+        (sm.Onnx, ("cpu",), {}, False),
+        (sm.Onnx, ("tensorrt", "cpu"), {}, True),
+        (sm.Torch, ("cpu",), {"compile": True}, False),
+        (sm.Torch, ("cuda",), {}, True),
+        (sm.Torch, ("cuda",), {"cuda_graphs": False}, False),
+        (sm.Torch, ("cuda",), {"cuda_graphs": False, "compile": True}, True),
+    ],
 )
 def test_powers_of_two_are_the_default_only_where_a_device_is_made_for_shapes(
-    providers: tuple[str, ...], graphs: bool, padded: bool
+    kind: Any, providers: tuple[str, ...], changes: dict[str, Any], padded: bool
 ) -> None:
-    from streamml.compose.models import _rungs
-
+    graphs, compiled = changes.get("cuda_graphs", True), {"compile": True} if "compile" in changes else {}
     settings = ModelSettings.model_validate({"providers": providers, "cuda_graphs": graphs})
-    assert _rungs(sm.Onnx("m", outputs={"y": "y"}, batching=sm.Batching(max_batch_size=6)), settings) == (
-        (1, 2, 4, 6) if padded else ()
-    )
+    step = kind("m", outputs={"y": "y"}, batching=sm.Batching(max_batch_size=6), **compiled)
+    assert _rungs(step, settings) == ((1, 2, 4, 6) if padded else ())
+
+
+def test_m6_the_batcher_knows_the_rungs_of_its_model(tmp_path: Path) -> None:
+    """M6.4."""
+    job = topology(doubling((4, 16)))
+    config = engine_config(job, load_models(job, tmp_path, ModelSettings()), WorkerSettings(), "w")
+    assert [one.rungs for one in config.stages] == [(1, 4, 16, 32)]
 
 
 def test_on_a_cpu_nothing_is_padded_by_default(tmp_path: Path) -> None:
