@@ -147,7 +147,8 @@ class Ring:
                     self._compute(*views)
             torch.cuda.synchronize(self._device)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self._computing):
+            # What other threads ask of the device meanwhile, for another model, is none of this capture.
+            with torch.cuda.graph(graph, stream=self._computing, capture_error_mode="thread_local"):
                 answers = self._compute(*views)
         except torch.cuda.OutOfMemoryError:
             raise
