@@ -186,6 +186,9 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     if not 0 <= one.max_default_ratio <= 1:
         yield f"{where} has max_default_ratio {one.max_default_ratio}; it has to be from 0 to 1."
     yield from duration_problems(f"{where}: ttl", one.ttl)
+    yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
+    if one.kind == "streaming" and one.ttl is None:
+        yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
     defaults = "default" in (one.if_missing, one.if_stale, one.if_unavailable)
     for name, declared in one.columns.items():
         if not declared.numeric and declared.kind != "timestamp":

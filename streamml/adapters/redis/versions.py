@@ -28,6 +28,7 @@ from streamml.adapters.redis.layout import (
     name_problem,
     pointer_key,
     schema_from_lines,
+    schema_lines,
     set_of_pointer,
 )
 from streamml.clock import Clock, SystemClock
@@ -175,6 +176,8 @@ def remove(session: Session, set_name: str, version: str) -> None:
     """Delete the values of a version whose state is pruning, then its entry."""
     for keys in _scanned(session, entity_prefix(set_name, version) + b"*"):
         session.call("UNLINK", *keys)
+    # Of a streaming set, this is what readers ask for first.
+    session.call("UNLINK", entity_prefix(set_name, version)[:-1])
     session.call(*forget(set_name, version))
 
 
@@ -207,6 +210,15 @@ def _hold_against_another(session: Session, set_name: str, prefix: bytes, parts:
 def never_loaded(set_name: str) -> FeaturesUnavailable:
     """What is said of a set without a pointer."""
     return FeaturesUnavailable(f"Feature set {set_name!r} was never loaded; run streamml features load.")
+
+
+def never_written(layout: Layout) -> FeaturesUnavailable:
+    """What is said of a streaming set that nobody has written with this schema."""
+    return FeaturesUnavailable(
+        f"Streaming feature set {layout.schema.name!r} was never written with the declared schema "
+        f"({layout.schema_hash:08x}: {', '.join(schema_lines(layout.schema))}); start its writer "
+        "(streamml.features.FeatureWriter) with this declaration, or correct the columns."
+    )
 
 
 def _session(server: Server, set_name: str) -> Session:

@@ -1,0 +1,215 @@
+"""Streaming feature sets, written into real Redis and read as a worker does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis as client
+
+import streamml as sm
+from streamml.adapters.redis.layout import Layout
+from streamml.adapters.redis.store import RedisFeatureStore
+from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.features import AsyncFeatureWriter, FeatureWriter, Written
+from streamml.ops.embedded.redis import EmbeddedRedis
+from streamml.ports.feature_store import FeatureReply, FeatureRequest
+
+pytestmark = pytest.mark.integration
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+COLUMNS = {"mean": sm.f4(default=0.0), "landings": sm.i8(default=0)}
+
+
+def airports(name: str = "", **more: Any) -> sm.FeatureSet:
+    name = name or f"airports-{uuid.uuid4().hex[:8]}"
+    return sm.FeatureSet(name, **{"key": "airport", "columns": COLUMNS, "kind": "streaming", "ttl": "3h", **more})
+
+
+def columns(keys: list[str], mean: Any, at: Any) -> dict[str, Any]:
+    rows = len(keys)
+    times = np.full(rows, at.replace(tzinfo=None) if isinstance(at, datetime) else at, "M8[us]")
+    return {"airport": keys, "event_time": times, "mean": np.full(rows, mean, "f4"), "landings": np.arange(rows)}
+
+
+@pytest.fixture
+def store(redis_server: EmbeddedRedis) -> Iterator[RedisFeatureStore]:
+    made = RedisFeatureStore(redis_server.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def raw(redis_server: EmbeddedRedis) -> Iterator[Any]:
+    with client.Redis(port=redis_server.port) as made:
+        yield made
+
+
+def ask(store: RedisFeatureStore, declared: sm.FeatureSet, *keys: str) -> FeatureReply:
+    return store.lookup([FeatureRequest(declared.schema, [(key.encode(),) for key in keys])])[0]
+
+
+def test_columns_and_rows_say_the_same(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:
+    one, other = airports(), airports()
+    with FeatureWriter(one, url=redis_server.url) as writer:
+        assert writer.write(columns(["JFK", "LAX"], 2.5, NOW)) == Written(2, 0)
+    with FeatureWriter(other, url=redis_server.url) as writer:
+        rows = [{"airport": key, "mean": 2.5, "landings": place} for place, key in enumerate(("JFK", "LAX"))]
+        assert writer.write_rows(rows, event_time=NOW) == Written(2, 0)
+    replies = [ask(store, declared, "JFK", "LAX", "EWR") for declared in (one, other)]
+    for reply in replies:
+        assert reply.present.tolist() == [True, True, False]
+        assert reply.columns["landings"].tolist() == [0, 1, 0]
+        assert reply.event_time[:2].tolist() == [int(NOW.timestamp() * 1e6)] * 2
+
+
+def test_f5_the_latest_of_many_writers_in_any_order_is_what_is_there(
+    redis_server: EmbeddedRedis, store: RedisFeatureStore
+) -> None:
+    """F5.2, F5.4: rows of one entity also within a call."""
+    declared, keys = airports(), [f"a{number}" for number in range(700)]
+    moments = np.random.default_rng(7).permutation(60)
+    older = []
+
+    def write(part: Any) -> None:
+        with FeatureWriter(declared, url=redis_server.url) as writer:
+            for moment in part:
+                pair = [columns(keys, float(at), NOW + timedelta(seconds=int(at))) for at in (moment, moment - 1)]
+                both = {name: [*pair[0][name], *pair[1][name]] for name in pair[0]}
+                older.append(writer.write({**both, "event_time": np.array(both["event_time"])}).older)
+
+    threads = [threading.Thread(target=write, args=(moments[part::3],), daemon=True) for part in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    reply = ask(store, declared, *keys)
+    assert set(reply.columns["mean"].tolist()) == {59.0}
+    assert min(older) >= len(keys)
+
+
+def test_f5_a_schema_changes_under_readers_and_writers_and_none_reads_the_others_values(
+    redis_server: EmbeddedRedis, store: RedisFeatureStore
+) -> None:
+    """F5.3: the values of both schemas have the same size, so that a wrong read would be numbers."""
+    before = airports()
+    after = airports(before.name, columns={"share": sm.f4(default=0.0), "landings": sm.i8(default=0)})
+
+    def write() -> None:
+        with FeatureWriter(before, url=redis_server.url) as old, FeatureWriter(after, url=redis_server.url) as new:
+            for second in range(30):
+                at = NOW + timedelta(seconds=second)
+                old.write(columns(["JFK"], 1.0, at))
+                as_new = columns(["JFK"], 2.0, at)
+                as_new["share"] = as_new.pop("mean")
+                new.write(as_new)
+
+    with FeatureWriter(before, url=redis_server.url) as writer:
+        writer.write(columns(["JFK"], 1.0, NOW))
+    with pytest.raises(FeaturesUnavailable, match=r"never written with the declared schema \([0-9a-f]{8}: share:f4"):
+        ask(store, after, "JFK")
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        assert ask(store, before, "JFK").columns["mean"].tolist() == [1.0]
+    thread.join()
+    assert ask(store, after, "JFK").columns["share"].tolist() == [2.0]
+
+
+def test_values_are_kept_for_twice_the_ttl_or_as_long_as_is_said(redis_server: EmbeddedRedis, raw: Any) -> None:
+    for keep, expected_s in ((None, 6 * 3600), ("20m", 1200)):
+        declared = airports()
+        with FeatureWriter(declared, url=redis_server.url, keep=keep) as writer:
+            writer.write(columns(["JFK"], 1.0, NOW))
+        key = f"streamml:{declared.name}:{Layout.of(declared.schema).live_version}:3:JFK"
+        assert expected_s - 60 <= raw.ttl(key) <= expected_s
+
+
+def test_f5_what_cannot_be_written_is_named_and_nothing_is_written(
+    redis_server: EmbeddedRedis, store: RedisFeatureStore
+) -> None:
+    """F5.6."""
+    declared = airports()
+    with FeatureWriter(declared, url=redis_server.url) as writer:
+        good = columns(["JFK", "LAX"], 1.0, NOW)
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({**good, "speed": np.zeros(2)}, "has no column 'speed'; it has airport, mean, landings, event_time"),
+            ({name: good[name] for name in good if name != "mean"}, "Column 'mean' is missing"),
+            ({**good, "mean": np.array(["a", "b"])}, "Column 'mean' has type object instead of f4"),
+            ({**good, "mean": np.array([1.0, np.nan])}, "Row 2: column 'mean' is not finite"),
+            ({**good, "airport": ["JFK", ""]}, "Row 2: key column 'airport' is empty"),
+            ({**good, "landings": np.arange(3)}, "has 3 rows instead of 2"),
+            (columns([], 1.0, NOW), "no rows to write"),
+        ]
+        for wrong, told in cases:
+            with pytest.raises(ConfigError, match=told):
+                writer.write(wrong)
+        with pytest.raises(ConfigError, match="Column 'mean' is not in every row"):
+            writer.write_rows([{"airport": "JFK", "mean": 1.0}, {"airport": "LAX"}], event_time=NOW)
+    with pytest.raises(FeaturesUnavailable, match="never written"):
+        ask(store, declared, "JFK")
+
+
+def test_a_writer_is_for_a_streaming_set_and_tells_all_that_is_wrong() -> None:
+    loaded = sm.FeatureSet("route", key=(), columns={"mean": sm.f4(default=0.0)}, ttl="soon")
+    with pytest.raises(ConfigError) as caught:
+        FeatureWriter(loaded, keep="never")
+    told = " ".join(caught.value.problems)
+    for part in ("loaded as versions", "'soon'", "no key", "keep: 'never'"):
+        assert part in told
+
+
+def test_a_script_that_redis_forgot_is_sent_again(redis_server: EmbeddedRedis, raw: Any) -> None:
+    declared = airports()
+    with FeatureWriter(declared, url=redis_server.url) as writer:
+        writer.write(columns(["JFK"], 1.0, NOW))
+        raw.script_flush()
+        assert writer.write(columns(["JFK"], 2.0, NOW)) == Written(1, 0)
+
+
+def test_f5_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(tmp_path: Path) -> None:
+    """F5.5."""
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    try:
+        declared, keys = airports(), [f"a{number}" for number in range(3000)]
+        store = RedisFeatureStore(server.url)
+        with FeatureWriter(declared, url=server.url) as writer:
+            writer.write(columns(keys, 1.0, NOW))
+            server.stop()
+            written: list[Written] = []
+            later = columns(keys, 2.0, NOW + timedelta(seconds=1))
+            thread = threading.Thread(target=lambda: written.append(writer.write(later)), daemon=True)
+            thread.start()
+            server.start()
+            thread.join()
+            assert written == [Written(3000, 0)]
+            assert set(ask(store, declared, *keys).columns["mean"].tolist()) == {2.0}
+        server.stop()
+        with FeatureWriter(declared, url=server.url, retry_for="300ms") as writer:
+            with pytest.raises(FeaturesUnavailable, match=r"Given up after 0\.3 s: 0 of 3,000 rows"):
+                writer.write(columns(keys, 3.0, NOW + timedelta(seconds=2)))
+            server.start()
+            assert writer.write(columns(keys, 3.0, NOW + timedelta(seconds=2))) == Written(3000, 0)
+        store.close()
+    finally:
+        server.stop()
+
+
+def test_asyncio_calls_are_bounded_and_all_arrive(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:
+    declared = airports()
+
+    async def write_all() -> list[Written]:
+        async with AsyncFeatureWriter(declared, url=redis_server.url, waiting=3) as writer:
+            calls = [writer.write(columns([f"a{number}"], 1.0, NOW)) for number in range(40)]
+            last = writer.write_rows([{"airport": "JFK", "mean": 5, "landings": 1}], event_time=NOW)
+            return await asyncio.gather(*calls, last)
+
+    assert asyncio.run(write_all()) == [Written(1, 0)] * 41
+    assert ask(store, declared, "JFK", *(f"a{number}" for number in range(40))).present.all()
