@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.rights import LOADING, READING, least_rule
+from streamml.adapters.redis.rights import LOADING, READING, WRITING, least_rule
 from streamml.compose.control import RIGHTS, control_topic
 from streamml.settings.settings import Settings
 from streamml.topology.steps import FeatureLookup
@@ -68,7 +68,8 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     inputs, output, letters = topology.source.topics, topology.sink.topic, topology.dead_letters.topic
     control = control_topic(group)
     every = (*inputs, output, letters)
-    sets = list(dict.fromkeys(one.name for step in _lookups(topology) for one in step.sets))
+    declared = [one for step in _lookups(topology) for one in step.sets]
+    sets = list(dict.fromkeys(one.name for one in declared))
     database = Server(settings.redis.url, options=settings.redis.options).database if sets else 0
     found = [
         Rights(
@@ -127,6 +128,9 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
         # A user of its own: the line begins with reset, and would take from the worker's user what that has.
         rule = least_rule(f"{name}-loader", sets, LOADING, database=database)
         found.append(Rights("features", False, "load, versions, show, rollback, prune.", (), rule))
+    if streaming := list(dict.fromkeys(one.name for one in declared if one.kind == "streaming")):
+        rule = least_rule(f"{name}-writer", streaming, WRITING, database=database)
+        found.append(Rights("feature writer", False, "writers of streaming sets (streamml.features).", (), rule))
     return found
 
 

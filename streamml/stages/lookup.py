@@ -244,7 +244,10 @@ class _Set:
         if self.declared.if_missing == "default":
             defaulted |= found == State.MISSING
         if self.declared.if_stale == "default":
-            defaulted |= (found == State.STALE) | (found == State.FROM_FUTURE)
+            defaulted |= found == State.STALE
+            # A writer that goes on after an outage has newer values than the rows that waited for it: they would wait for ever.
+            if self.declared.kind == "loaded":
+                defaulted |= found == State.FROM_FUTURE
         return defaulted
 
     def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array | None) -> dict[str, Array]:

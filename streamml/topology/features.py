@@ -25,7 +25,8 @@ class FeatureSet:
         if_unavailable: while the store does not answer, or has another schema: wait, or use the defaults.
         kind: ``"loaded"`` from files or by a job, as versions of which one is read; or ``"streaming"``: each entity's value is
             replaced in place by a `streamml.features.FeatureWriter`, never an older one over a newer, and ``ttl`` is needed,
-            as a writer that died is told by the age of its values.
+            as a writer that died is told by the age of its values. A row that is older than its value gets defaults, as with a
+            loaded set, but does not count for ``max_default_ratio``: the writer is alive, the row is late.
         max_default_ratio: share of the latest rows that may get defaults for want of a value; above it the worker waits and
             says so, as an empty load or a wrong key must not be scored in silence (promise F3). A worker that has just started,
             and a new load, are judged by their first entities: by some 20 at 0.5 where none has a value.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -13,10 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import redis as client
+from click.testing import CliRunner
 
 import streamml as sm
+from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import Layout
+from streamml.adapters.redis.loader import LoadPlan, load
+from streamml.adapters.redis.rights import WRITING, least_rule
+from streamml.adapters.redis.rows import Rows
 from streamml.adapters.redis.store import RedisFeatureStore
+from streamml.adapters.redis.streaming import Stream, StreamWriter
+from streamml.adapters.redis.versions import prune
+from streamml.batch.column import object_array
+from streamml.cli.main import cli
+from streamml.clock import ManualClock
+from streamml.compose.locate import locate_feature_set
 from streamml.errors import ConfigError, FeaturesUnavailable
 from streamml.features import AsyncFeatureWriter, FeatureWriter, Written
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -213,3 +225,125 @@ def test_asyncio_calls_are_bounded_and_all_arrive(redis_server: EmbeddedRedis, s
 
     assert asyncio.run(write_all()) == [Written(1, 0)] * 41
     assert ask(store, declared, "JFK", *(f"a{number}" for number in range(40))).present.all()
+
+
+def shown(redis_server: EmbeddedRedis, *arguments: str) -> Any:
+    """What `streamml features …` prints; of ``--json`` the object."""
+    told = CliRunner().invoke(cli, ["features", *arguments, "--redis-url", redis_server.url])
+    assert told.exit_code == 0, told.output
+    return json.loads(told.output) if "--json" in arguments else told.output
+
+
+@pytest.fixture
+def declared_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file with a slow and a fast set of airports, and the sets' common end of name."""
+    end = uuid.uuid4().hex[:8]
+    text = f"""
+import streamml as sm
+slow = sm.FeatureSet("slow-{end}", key="airport", columns={{"mean": sm.f4(default=6.5)}}, ttl="36h")
+fast = sm.FeatureSet("fast-{end}", key="airport", columns={{"late": sm.f4[2](default=0.25)}}, ttl="1h", kind="streaming",
+                     if_missing="dead_letter")
+route = sm.FeatureSet("route-{end}", key=("origin", "dest"), columns={{"mean": sm.f4(default=6.5)}})
+class Event(__import__("pydantic").BaseModel):
+    airport: str
+topology = sm.Topology("t", source=sm.Source("t.in", schema=Event, start="earliest"), steps=[sm.FeatureLookup(slow, fast, route)],
+                       sink=sm.Sink("t.out", schema=Event), dead_letters=sm.DeadLetterQueue("t.dlq"))
+"""
+    (tmp_path / "airports.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return end
+
+
+def test_features_show_explains_what_a_lookup_makes_of_each_set_of_a_topology(
+    redis_server: EmbeddedRedis, declared_file: str
+) -> None:
+    fast = locate_feature_set("airports.py:fast").found
+    slow = locate_feature_set("airports.py:slow").found
+    plan = LoadPlan(slow.schema, ("airport",), source="job.parquet")
+    now = datetime.now(UTC)
+    at = np.array([now.replace(tzinfo=None) - timedelta(hours=40)], "M8[us]")
+    load(
+        Server(redis_server.url),
+        plan,
+        [{"airport": object_array(["JFK"], 1), "event_time": at, "mean": np.ones(1, "f4")}],
+    )
+    with FeatureWriter(fast, url=redis_server.url, writer="arrivals-app") as writer:
+        writer.write_rows([{"airport": "JFK", "late": [0.5, 0.75]}], event_time=now - timedelta(minutes=2))
+    found = {
+        one["set_name"].partition("-")[0]: one
+        for one in shown(redis_server, "show", "airports.py", "JFK", "--json")["sets"]
+    }
+    assert found.keys() == {"slow", "fast"}
+    assert (found["fast"]["state"], found["fast"]["verdict"]) == ("fresh", "A lookup uses it.")
+    assert 120 <= found["fast"]["age_s"] < 180
+    value = found["fast"]["found"]
+    assert (value["kind"], value["writer"], value["columns"]) == ("streaming", "arrivals-app", {"late": [0.5, 0.75]})
+    assert 7100 < value["expires_in_s"] <= 7200
+    assert (found["slow"]["state"], found["slow"]["found"]["writer"]) == ("stale", "job.parquet")
+    assert found["slow"]["verdict"] == "It is too old, so the row gets the defaults: mean=6.5."
+    told = shown(redis_server, "show", "airports.py:topology", "JFK")
+    assert f"fast-{declared_file} is fresh, 2.0 min old. A lookup uses it." in told
+    assert "by arrivals-app" in told
+    [missing] = shown(redis_server, "show", "airports.py:fast", "LAX", "--json")["sets"]
+    assert (missing["state"], missing["verdict"]) == ("missing", "There is none, so the row becomes a dead letter.")
+    [never] = shown(redis_server, "show", "airports.py", "JFK", "LAX", "--json")["sets"]
+    assert never["state"] == "unavailable"
+    assert "was never loaded" in never["verdict"]
+    assert never["verdict"].endswith("So a worker waits.")
+
+
+def test_features_commands_say_what_a_streaming_set_is(redis_server: EmbeddedRedis, declared_file: str) -> None:
+    fast, url = f"fast-{declared_file}", redis_server.url
+    with FeatureWriter(locate_feature_set("airports.py:fast").found, url=url, writer="app") as writer:
+        writer.write_rows([{"airport": "JFK", "late": [0.5, 0.75]}], event_time=NOW)
+    Path("rows.csv").write_text("airport,event_time,late\n")
+    for arguments, told in (
+        (["load", "rows.csv", "--set", "airports.py:fast"], "is streaming: its values are written in place"),
+        (["rollback", fast], "is streaming: its values are written in place, and there is no earlier version"),
+        (["show", "airports.py", "a", "b", "c"], "No feature set has a key of 3 parts"),
+    ):
+        refused = CliRunner().invoke(cli, ["features", *arguments, "--redis-url", url])
+        assert isinstance(refused.exception, ConfigError)
+        assert told in str(refused.exception)
+    [version] = shown(redis_server, "versions", fast, "--json")["versions"]
+    assert (version["state"], version["source"]) == ("live", "app")
+    assert "live" in shown(redis_server, "versions", fast)
+    assert shown(redis_server, "show", fast, "JFK", "--json")["writer"] == "app"
+
+
+def test_f5_pruning_deletes_a_schema_that_another_took_the_place_of(redis_server: EmbeddedRedis, raw: Any) -> None:
+    """F5.3."""
+    before = airports()
+    after = airports(before.name, columns={"share": sm.f4(default=0.0)})
+    clock = ManualClock(NOW.timestamp())
+    for declared in (before, after):
+        layout = Layout.of(declared.schema)
+        writer = StreamWriter(Server(redis_server.url), Stream(layout, "w", 0, 1.0), clock)
+        values = {name: np.zeros(1, kind.dtype) for name, kind in declared.columns.items()}
+        writer.write(Rows([[b"JFK"]], values, np.zeros(1, np.int64)))
+        writer.close()
+        clock.advance(7200)
+    server = Server(redis_server.url)
+    assert prune(server, before.name, clock=clock) == [Layout.of(before.schema).live_version]
+    left = {key.decode() for key in raw.scan_iter(f"streamml:{before.name}:live-*")}
+    prefix = f"streamml:{before.name}:{Layout.of(after.schema).live_version}"
+    assert left == {prefix, f"{prefix}:3:JFK"}
+    assert prune(server, before.name, clock=clock) == []
+
+
+def test_a_writer_needs_the_rights_that_are_named_and_none_is_too_many(redis_server: EmbeddedRedis, raw: Any) -> None:
+    declared = airports()
+    for left_out in (None, *WRITING):
+        user = f"u{uuid.uuid4().hex[:8]}"
+        rule = least_rule(user, [declared.name], [one for one in WRITING if one != left_out])
+        raw.execute_command(*rule.replace(">PASSWORD", ">hunter2").split())
+        try:
+            url = f"redis://{user}:hunter2@127.0.0.1:{redis_server.port}"
+            with FeatureWriter(declared, url=url, retry_for="0ms") as writer:
+                if left_out is None:
+                    writer.write(columns(["JFK"], 1.0, NOW))
+                else:
+                    with pytest.raises(FeaturesUnavailable, match=r"does not permit|can't run this command"):
+                        writer.write(columns(["JFK"], 1.0, NOW))
+        finally:
+            raw.execute_command("ACL", "DELUSER", user)

@@ -19,12 +19,17 @@ LOADING: Final = (
     "mset",
     "msetnx",
     "multi",
+    "pttl",
     "scan",
     "set",
     "unlink",
     "watch",
 )
 """What `streamml features` sends: loading, listing, showing, rolling back and pruning versions."""
+
+
+WRITING: Final = ("evalsha", "exec", "get", "hset", "hvals", "multi", "script|load", "set", "watch")
+"""What a `streamml.features.FeatureWriter` sends, and its script."""
 
 
 def least_rule(user: str, sets: Iterable[str], commands: Sequence[str], *, database: int = 0) -> str:

@@ -25,22 +25,26 @@ from streamml.clock import Clock, SystemClock
 from streamml.engine.retry import Backoff
 from streamml.errors import FeatureStoreDown, FeaturesUnavailable
 
-# The event time is compared as two halves: a number of Lua has 53 bits. The same event time is written again, so that a
-# repeated call, and a correction, get through. A value of another layout is replaced.
+# The old value comes back from the SET that replaces it (Redis 6.2, Valkey): one command per entity but for those that have
+# to be put back, which nobody sees, as a script is one moment. The event time is compared as two halves: a number of Lua has
+# 53 bits. The same event time stays, so that a repeated call, and a correction, get through; a value of another layout goes.
 SCRIPT: Final = """\
-local call, sub, unpack = redis.call, string.sub, struct.unpack
-local keep, older = tonumber(ARGV[1]), 0
+local call, sub, unpack, keep, older = redis.call, string.sub, struct.unpack, ARGV[1], 0
+local function set(key, value)
+  if keep == '0' then return call('SET', key, value, 'GET') end
+  return call('SET', key, value, 'PX', keep, 'GET')
+end
 for i = 1, #KEYS do
-  local new, newer = ARGV[i + 1], true
-  local old = call('GETRANGE', KEYS[i], 0, 15)
-  if sub(old, 1, 8) == sub(new, 1, 8) and #old == 16 then
+  local new = ARGV[i + 1]
+  local old = set(KEYS[i], new)
+  if old and #old >= 16 and sub(old, 1, 8) == sub(new, 1, 8) then
     local old_low, old_high = unpack('<I4i4', old, 9)
     local low, high = unpack('<I4i4', new, 9)
-    newer = high > old_high or (high == old_high and low >= old_low)
+    if high < old_high or (high == old_high and low < old_low) then
+      set(KEYS[i], old)
+      older = older + 1
+    end
   end
-  if not newer then older = older + 1
-  elseif keep > 0 then call('SET', KEYS[i], new, 'PX', keep)
-  else call('SET', KEYS[i], new) end
 end
 return older
 """
