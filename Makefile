@@ -14,7 +14,7 @@ TORCH_STAMP := $(TORCH)/.ready
 PEERS := .venv-peers
 PEER_STAMPS := $(patsubst loadtests/peers/requirements/%.txt,$(PEERS)/%/.ready,$(wildcard loadtests/peers/requirements/*.txt))
 
-.PHONY: demo bench bench-peers chaos test test-torch mistakes lint types layers check clean
+.PHONY: demo bench bench-peers chaos rehearsal test test-torch mistakes lint types layers check clean
 
 # $(1): constraints file
 define install
@@ -61,6 +61,10 @@ $(PEERS)/%/.ready: loadtests/peers/requirements/%.txt
 # Workers under faults, about four minutes; ARGS="--faults kill,broker --seed 7" narrows it. See docs/chaos.md.
 chaos: $(DEMO_STAMP)
 	@$(BIN)/python -m loadtests.faults $(ARGS)
+
+# A wrong feature load from going live to the published corrections, about two minutes. See docs/guide/incident.md.
+rehearsal: $(DEMO_STAMP)
+	@$(BIN)/python -m loadtests.rehearsal $(ARGS)
 
 # Plants mistakes into a copy of the tree, one by one, and sees a named test fail for each; some minutes. ARGS="--only epoch".
 mistakes: $(STAMP)

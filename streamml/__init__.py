@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from streamml.topology.features import FeatureSet
     from streamml.topology.model_steps import Batching, Calls, Onnx, Output, Python, Torch
     from streamml.topology.steps import PARENT, Explode, FeatureLookup, Filter, Transform, failures
-    from streamml.topology.topology import DeadLetterQueue, Sink, Source, Topology
+    from streamml.topology.topology import DeadLetterQueue, FeatureLog, Sink, Source, Topology
 
 __all__ = [
     "Topology",
     "Source",
     "Sink",
     "DeadLetterQueue",
+    "FeatureLog",
     "FeatureSet",
     "FeatureLookup",
     "Transform",
@@ -41,11 +42,11 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "streamml.topology.topology": ("Topology", "Source", "Sink", "DeadLetterQueue"),
+    "streamml.topology.topology": __all__[:5],
     "streamml.topology.features": ("FeatureSet",),
-    "streamml.topology.steps": __all__[5:11],
-    "streamml.topology.model_steps": __all__[11:17],
-    "streamml.batch.column": __all__[17:],
+    "streamml.topology.steps": __all__[6:12],
+    "streamml.topology.model_steps": __all__[12:18],
+    "streamml.batch.column": __all__[18:],
 }
 
 

@@ -1,4 +1,4 @@
-"""One worker of the job on topics of its own: ``worker.py BROKERS REDIS_URL IN OUT [GUARANTEE]``; prints its summary when it is stopped."""
+"""One worker of the job on topics of its own: ``worker.py BROKERS REDIS_URL IN OUT [GUARANTEE [LOG]]``; prints its summary when it is stopped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.settings.settings import Settings
 
 
-def main(brokers: str, redis_url: str, topic_in: str, topic_out: str, guarantee: str = "at_least_once") -> None:
-    """Work until SIGTERM."""
+def main(
+    brokers: str, redis_url: str, topic_in: str, topic_out: str, guarantee: str = "at_least_once", log: str = ""
+) -> None:
+    """Work until SIGTERM; ``log``: topic of a feature log."""
     stop = StopSignal()
     signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=stop.set).start())
     job = sm.Topology(
@@ -27,6 +29,7 @@ def main(brokers: str, redis_url: str, topic_in: str, topic_out: str, guarantee:
         steps=topology.steps,
         sink=replace(topology.sink, topic=topic_out),
         dead_letters=topology.dead_letters,
+        feature_log=sm.FeatureLog(log) if log else None,
     )
     settings = Settings.model_validate(
         {"brokers": brokers, "redis": {"url": redis_url}, "worker": {"processing_guarantee": guarantee}}

@@ -51,6 +51,7 @@ class Outcomes:
         values: object ``[n]``; encoded prediction (bytes) or `Failure`; ``None`` for filtered rows.
         keys: object ``[n]`` of bytes or ``None``; the prediction's key. ``None`` for the other kinds.
         headers: object ``[n]``; list of (name, bytes) passed on from the record, or ``None`` where none are.
+        features: structured ``[n]``; the feature values that predictions used, where they are logged.
         model: ``name@version`` of the last model, empty where there is none.
     """
 
@@ -60,17 +61,19 @@ class Outcomes:
     keys: Array | None = None
     headers: Array | None = None
     model: str = ""
+    features: Array | None = None
 
     def __len__(self) -> int:
         return len(self.origin.slot)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the keys and values of predictions; 0 for other kinds, whose records are counted where they came in."""
+        """Bytes of the keys, values and features of predictions; 0 for other kinds, whose records are counted where they came in."""
         if self.kind is not Kind.PREDICTION:
             return 0
         columns = [column.tolist() for column in (self.values, self.keys) if column is not None]
-        return sum(sum(map(len, filter(None, column))) for column in columns)
+        size = sum(sum(map(len, filter(None, column))) for column in columns)
+        return size if self.features is None else size + self.features.nbytes
 
     def take(self, index: Array | slice) -> Outcomes:
         """The rows at ``index``."""
@@ -81,6 +84,7 @@ class Outcomes:
             None if self.keys is None else self.keys[index],
             None if self.headers is None else self.headers[index],
             self.model,
+            None if self.features is None else self.features[index],
         )
 
 
@@ -99,6 +103,7 @@ def join_outcomes(pieces: list[Outcomes]) -> Outcomes:
         keys=_join([piece.keys for piece in pieces], lengths),
         headers=_join([piece.headers for piece in pieces], lengths),
         model=first.model,
+        features=_join_features([piece.features for piece in pieces], lengths),
     )
 
 
@@ -107,3 +112,12 @@ def _join(columns: list[Array | None], lengths: list[int]) -> Array | None:
         return None
     pairs = zip(columns, lengths, strict=True)
     return np.concatenate([np.full(length, None, object) if column is None else column for column, length in pairs])
+
+
+def _join_features(columns: list[Array | None], lengths: list[int]) -> Array | None:
+    """Rows without features are all zeros."""
+    kind = next((column.dtype for column in columns if column is not None), None)
+    if kind is None:
+        return None
+    pairs = zip(columns, lengths, strict=True)
+    return np.concatenate([np.zeros(length, kind) if column is None else column for column, length in pairs])

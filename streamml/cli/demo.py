@@ -18,7 +18,7 @@ from streamml.cli.options import json_option, print_json
 )
 @click.option("--rate", type=click.FloatRange(1), default=2000, show_default=True, help="Departures per second.")
 @click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Worker processes.")
-@click.option("--faults", default="", help="Faults that come by themselves: kill,poison,slow.")
+@click.option("--faults", default="", help="Faults that come by themselves: kill,poison,slow,features.")
 @click.option("--brokers", help="Use this broker instead of an embedded one.")
 @click.option("--redis-url", help="Use this Redis instead of an embedded one.")
 @json_option
@@ -33,7 +33,8 @@ def command(
 ) -> int:
     """Stream real flight departures through Kafka, Redis and a model, and hold the predictions against what happened.
 
-    Keys in the live view: k kills a worker (SIGKILL), p switches 1 % poison on or off, s slows Redis for 3 s, q quits.
+    Keys in the live view: k kills a worker (SIGKILL), p switches 1 % poison on or off, s slows Redis for 3 s, b loads wrong features; r goes
+    back to the right ones, scores what came meanwhile again and compares, y publishes what changed; q quits.
     """
     from streamml.ops.demo.show import DemoOptions, Show, faults_of
 

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-_KEYS: Final = {"k": "kill", "p": "poison", "s": "slow"}
+_KEYS: Final = {"k": "kill", "p": "poison", "s": "slow", "b": "features", "r": "mend", "y": "publish"}
 _REDRAW_S: Final = 0.25
 
 
@@ -79,7 +79,7 @@ def _figures(now: dict[str, Any]) -> Panel:
         f"predictions {referee['predicted']:,}",
         f"dead letters {referee['dead_letters']:,}",
         f"duplicated {referee['duplicated']:,}",
-        f"wrong {referee['wrong']:,}   out of order {referee['out_of_order']:,}",
+        f"wrong {referee['wrong']:,}   out of order {referee['out_of_order']:,}   corrected {referee['corrected']:,}",
     )
     judged = _lines(
         f"AUC   {quality['auc']:.4f}",
@@ -107,13 +107,34 @@ def _predictions(recent: list[Any]) -> Table:
 
 
 def _hint(now: dict[str, Any]) -> Text:
-    told = Text("k kill −9 a worker   p 1 % poison   s slow Redis   q quit\n", "dim")
+    told = Text("k kill −9 a worker   p 1 % poison   s slow Redis   b bad features   q quit\n", "dim")
+    told.append(_incident(now["incident"]), "magenta")
     if now["poisoning"]:
         told.append("poison is on   ", "yellow")
     for fault in now["faults"][-3:]:
         after = f"first new prediction after {fault.recovered_s} s" if fault.recovered_s is not None else "recovering …"
         told.append(f"{fault.name} at {fault.at_s:.0f} s: {after}   ", "cyan")
     return told
+
+
+def _incident(told: dict[str, Any]) -> str:
+    """What there is to know of bad features, and the key that is next."""
+    number, compared = told["replay"], told["compared"]
+    match told["stage"]:
+        case "breaking":
+            return "loading wrong features …\n"
+        case "broken":
+            return "wrong features are live: look at the referee and at the AUC   r roll back, replay and compare\n"
+        case "replaying":
+            return "rolled back; what was scored meanwhile is replayed and compared …\n"
+        case "compared":
+            changed, same = compared["counts"]["changed"], compared["counts"]["same"]
+            return f"replay {number}: {changed:,} predictions changed, {same:,} are the same   y publish the changed ones\n"
+        case "publishing":
+            return f"publishing what replay {number} changed …\n"
+        case "published":
+            return f"replay {number} is published: {told['published']['written']:,} corrections\n"
+    return ""
 
 
 def _lines(*lines: str) -> Text:

@@ -15,7 +15,7 @@ _PREVIEW = 400
 
 @click.group("dlq")
 def command() -> None:
-    """List, show, export and purge dead letters: records that could not be scored, with the reason."""
+    """List, show, redrive, export and purge dead letters: records that could not be scored, with the reason."""
 
 
 @command.command("list")
@@ -104,6 +104,71 @@ def export(topology: str, file: Path, config: Path | None, **flags: Any) -> None
             lines.write(json.dumps(_whole(redacted(letter, declared), letter)) + "\n")
             count += 1
     click.echo(f"{count} dead letters are in {file}.", err=True)
+
+
+@command.command("redrive")
+@click.argument("topology")
+@settings_options
+@click.option("--reason", help="Only those whose error has this name, as `dlq list` groups them.")
+@click.option("--step", help="Only those of this step.")
+@click.option("--since", help="Only those written at this time or later, as 2026-01-31T10:00:00Z.")
+@click.option("--until", "until_", help="Only those written before this time.")
+@click.option("--id", "ids", multiple=True, help="Only this id; may be repeated.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Records a second; default: as many as can be.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def redrive(
+    topology: str,
+    reason: str | None,
+    step: str | None,
+    since: str | None,
+    until_: str | None,
+    ids: tuple[str, ...],
+    rate: float | None,
+    yes: bool,
+    as_json: bool,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """Score TOPOLOGY's dead letters again, as the topology is now, into its prediction topic.
+
+    One that is scored is no dead letter any more; one that fails again stays, with one attempt more. Nothing is written to the
+    input topic. Exit code 130 where it was stopped before its end; what is left stays a dead letter.
+    """
+    import contextlib
+    import sys
+
+    from streamml.cli.run import _on_signals
+    from streamml.compose.locate import locate_topology
+    from streamml.compose.parts import gather
+    from streamml.ops import redrive as ops
+    from streamml.ops.replay.span import time_ms
+    from streamml.ops.run import StopSignal
+
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise click.UsageError("Nobody can be asked here; add --yes.")
+    located, settings = locate_topology(topology), settings_of(config, **flags)
+    since_ms, until_ms = (None if text is None else time_ms(text) for text in (since, until_))
+    chosen = ops.Chosen(reason, step, since_ms, until_ms, frozenset(ids))
+    places = ops.find_places(located.found, settings, chosen)
+    if places and not yes:
+        click.confirm(f"Redrive {len(places)} dead letters into {located.found.sink.topic}?", abort=True, err=True)
+    stop, done = StopSignal(), ops.Redriven()
+    _on_signals(stop.set)
+    if places:
+        # What a user's own functions print must not come between the lines of the summary.
+        with contextlib.redirect_stdout(sys.stderr), gather(located.found, located.repository, settings) as parts:
+            done = ops.redrive(located.found, parts, settings, places, stop, rate=rate, told=_tell_redriven)
+    left = len(places) - done.gone - done.failed
+    if as_json:
+        print_json({"chosen": len(places), "gone": done.gone, "failed": done.failed, "left": left})
+    else:
+        click.echo(f"{done.gone} of {len(places)} dead letters are scored and gone, {done.failed} failed again.")
+    return 130 if left and stop.asked.is_set() else 0
+
+
+def _tell_redriven(done: Any) -> None:
+    click.echo(f"{done.gone:,} scored, {done.failed:,} failed again", err=True)
 
 
 @command.command("purge")

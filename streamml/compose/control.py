@@ -1,72 +1,33 @@
-"""The topic that a group is paused by: its name, how it is made, and what to do without it (promise E4)."""
+"""The topic that a group is paused by, and what to do without it (promise E4)."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
-from collections.abc import Mapping
 from typing import Final
 
-from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan, TopicInfo
+from streamml.adapters.kafka.admin import NewTopicPlan
 from streamml.adapters.kafka.control import KafkaControl
-from streamml.errors import FatalError, SourceUnavailable
+from streamml.compose.group_topics import ensure, plan_of, topic_of
+from streamml.errors import FatalError
 from streamml.settings.settings import Settings
 
 _LOG: Final = logging.getLogger("streamml.control")
-_LONGEST: Final = 200
-RIGHTS: Final = ("READ", "WRITE")
+_KIND: Final = "control"
 
 
 def control_topic(group: str) -> str:
-    """``<group>.control``. A group may have any name; of one that no topic can have, a hash tells it from others."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", group)[:_LONGEST]
-    if name != group:
-        name = f"{name}-{hashlib.sha256(group.encode()).hexdigest()[:12]}"
-    return f"{name}.control"
+    """``<group>.control``."""
+    return topic_of(group, _KIND)
 
 
 def control_plan(group: str, replication: int = -1) -> NewTopicPlan:
     """How the topic is made."""
-    return NewTopicPlan(control_topic(group), 1, replication, {"cleanup.policy": "compact"})
-
-
-def lacking(topic: str, found: Mapping[str, TopicInfo], hidden: tuple[str, ...]) -> str | None:
-    """Why the group cannot be paused by the topic, as the broker has it now; ``None`` where it can."""
-    if topic in hidden:
-        return f"this client lacks the right DESCRIBE on the topic {topic!r}"
-    if topic not in found:
-        return f"there is no topic {topic!r}; `streamml topics create` makes it, and so does a worker that may"
-    rights = found[topic].rights
-    missing = [right for right in RIGHTS if rights is not None and right not in rights]
-    return f"this client lacks the right {' and '.join(missing)} on the topic {topic!r}" if missing else None
+    return plan_of(group, _KIND, replication)
 
 
 def ensure_control(settings: Settings, group: str) -> str:
-    """The topic's name, when it is there and this client may read and write it; it is made where it is missing.
-
-    Raises:
-        FatalError: this client lacks a right, or the broker refuses the topic.
-        SourceUnavailable: the broker does not answer.
-    """
-    admin, plan = KafkaAdmin(settings.client()), control_plan(group)
-    found = admin.find_topics([plan.name])
-    if not found.topics and not found.hidden:
-        _create(admin, plan)
-        return plan.name
-    if (reason := lacking(plan.name, found.topics, found.hidden)) is not None:
-        raise FatalError(f"Group {group} cannot be paused: {reason}. `streamml acls` prints what it needs.")
-    return plan.name
-
-
-def _create(admin: KafkaAdmin, plan: NewTopicPlan) -> None:
-    try:
-        admin.create([plan])
-    except SourceUnavailable as error:
-        # It answered just now: it has something against this topic, and trying again would not help.
-        raise FatalError(
-            f"The topic {plan.name!r} could not be made: {error} Make it by `streamml topics create`."
-        ) from error
+    """The topic's name; see `ensure`."""
+    return ensure(settings, control_plan(group), f"Group {group} cannot be paused")
 
 
 def open_control(settings: Settings, group: str) -> KafkaControl | None:

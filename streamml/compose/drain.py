@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.synthetic.feature_store import RememberingStore
 from streamml.adapters.synthetic.sink import DiscardingSink
 from streamml.adapters.synthetic.source import PreparedSource
-from streamml.clock import SystemClock
+from streamml.compose.assemble import Assembled, Ports, assemble
 from streamml.compose.parts import Parts
-from streamml.compose.stages import build_stages, engine_config, reads_keys
+from streamml.compose.stages import engine_config, reads_keys
 from streamml.engine.assignment import SlotNames
-from streamml.engine.engine import Engine, EngineConfig
+from streamml.engine.engine import EngineConfig
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.sink import Sink
 from streamml.ports.source import RecordRun, Source
-from streamml.runtime.reader import WorkerConfig
-from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
 from streamml.stages.free import Free, Learning
 from streamml.stages.stage import Operator
@@ -46,13 +43,6 @@ class Ends:
     source: Callable[[], Source]
     sink: Callable[[], Sink]
     store: FeatureStore | None
-
-
-class Drain(NamedTuple):
-    """A worker that is ready to run, and its engine."""
-
-    worker: Worker
-    engine: Engine
 
 
 class DrainFactory:
@@ -84,7 +74,7 @@ class DrainFactory:
         """Steps that cannot be made free, as they drop rows or make some."""
         return [name for name, one in self._named() if one.answer is None]
 
-    def learning(self, observer: Observer) -> Drain:
+    def learning(self, observer: Observer) -> Assembled:
         """Everything is real, and what the steps answer is kept."""
 
         def around(operator: Operator) -> Operator:
@@ -93,7 +83,7 @@ class DrainFactory:
 
         return self._drain(None, observer, around)
 
-    def drain(self, free: str | None, observer: Observer) -> Drain:
+    def drain(self, free: str | None, observer: Observer) -> Assembled:
         """``free`` costs nothing; with ``None`` everything is real."""
         learnt = iter(self._named())
 
@@ -112,15 +102,15 @@ class DrainFactory:
             named.append((one.name if before[one.name] == 1 else f"{one.name} ({before[one.name]})", one))
         return named
 
-    def _drain(self, free: str | None, observer: Observer, around: Callable[[Operator], Operator]) -> Drain:
+    def _drain(self, free: str | None, observer: Observer, around: Callable[[Operator], Operator]) -> Assembled:
         names = SlotNames()
-        engine = Engine(self._config(), names)
         store = self._memory if free == MEMORY else self._ends.store
-        stages = build_stages(self._topology, self._parts.models, store, names.prefixes, around=around)
         source = PreparedSource(self._runs) if free == READ else self._ends.source()
         sink = DiscardingSink() if free == PRODUCE else self._ends.sink()
-        config = WorkerConfig(max_poll_rows=self._settings.worker.max_poll_rows)
-        return Drain(Worker(engine, source, stages, sink, SystemClock(), config, observer), engine)
+        ports = Ports(source, sink, store)
+        return assemble(
+            self._topology, self._parts.models, self._settings, ports, names, self._config(), observer, around=around
+        )
 
     def _config(self) -> EngineConfig:
         """As a worker's, but at least once, and no record is too old to be scored: all of them are."""
@@ -149,4 +139,5 @@ def kafka_sink(settings: Settings) -> KafkaSink:
 def written_to(topology: Topology, topic: str) -> Topology:
     """The topology with everything that it writes going to ``topic``, whatever share of it is dead letters."""
     letters = replace(topology.dead_letters, topic=topic, max_ratio=1.0)
-    return replace(topology, sink=replace(topology.sink, topic=topic), dead_letters=letters)
+    log = topology.feature_log and replace(topology.feature_log, topic=topic)
+    return replace(topology, sink=replace(topology.sink, topic=topic), dead_letters=letters, feature_log=log)

@@ -41,28 +41,33 @@ class Parts:
         close_all(self.models)
 
 
-def gather(topology: Topology, repository: Path, settings: Settings) -> Parts:
+def gather(topology: Topology, repository: Path, settings: Settings, pinned: Mapping[str, str] | None = None) -> Parts:
     """Load and warm the models, and make the store's client, which connects when it is asked first.
 
     Args:
         repository: where the models are unless settings say otherwise.
+        pinned: versions of feature sets that are read instead of the current ones.
     """
     models, problems = find_models(topology, settings.model.repository or repository, settings.model)
     parts = Parts(models, problems=problems)
     try:
         if needs_features(topology):
-            parts.store = open_store(settings.redis)
+            parts.store = open_store(settings.redis, pinned)
     except ConfigError as error:
         parts.problems += error.problems
     return parts
 
 
-def open_store(settings: RedisSettings) -> FeatureStore:
+def open_store(settings: RedisSettings, pinned: Mapping[str, str] | None = None) -> FeatureStore:
     """The feature store that settings name; it connects when it is asked first.
 
     Raises:
         ConfigError: the URL or an option is not valid.
     """
+    from streamml.adapters.redis.pinned import PinnedFeatureStore
     from streamml.adapters.redis.store import RedisFeatureStore
 
-    return RedisFeatureStore(settings.url, timeout_s=settings.timeout_ms / 1000, options=settings.options)
+    timeout_s = settings.timeout_ms / 1000
+    if pinned:
+        return PinnedFeatureStore(settings.url, pinned, timeout_s=timeout_s, options=settings.options)
+    return RedisFeatureStore(settings.url, timeout_s=timeout_s, options=settings.options)

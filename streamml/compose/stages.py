@@ -13,6 +13,7 @@ from streamml.engine.batcher import BatchPolicy
 from streamml.engine.dead_letters import DeadLetterLimit
 from streamml.engine.deadline import LatencyBudget
 from streamml.engine.engine import EngineConfig
+from streamml.engine.feature_log import LogConfig, LogSchema
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
 from streamml.schema.contract import Contract
@@ -77,11 +78,14 @@ def engine_config(
     settings: WorkerSettings,
     worker: str,
     costs: Costs | None = None,
+    *,
+    max_log_bytes: int = 1_000_000,
 ) -> EngineConfig:
     """What the engine decides by.
 
     Args:
         costs: what batches take, as far as it was measured.
+        max_log_bytes: the largest record that the topic of the feature log takes.
     """
     letters = topology.dead_letters
     return EngineConfig(
@@ -95,7 +99,19 @@ def engine_config(
         ordered=topology.sink.order == "partition",
         commit_interval_s=settings.commit_interval_ms / 1000,
         worker=worker,
+        feature_log=_log(topology, max_log_bytes),
     )
+
+
+def log_schema(topology: Topology) -> LogSchema | None:
+    """What its feature log holds; ``None`` where it has none."""
+    return None if topology.feature_log is None else LogSchema(topology.feature_columns)
+
+
+def _log(topology: Topology, max_bytes: int) -> LogConfig | None:
+    if topology.feature_log is None:
+        return None
+    return LogConfig(topology.feature_log.topic, LogSchema(topology.feature_columns), max_bytes)
 
 
 def _policy(stage: StagePlan, topology: Topology, models: Mapping[str, Model], costs: Costs) -> BatchPolicy:
@@ -150,6 +166,7 @@ def _encode(
         latency_budget_s=None if budget is None else seconds(budget),
         born=topology.source.event_time if by_event else None,
         max_bytes=max_bytes,
+        logged=log_schema(topology),
     )
     return Encode(json_encoder(Contract.of(sink.schema), columns=_fed(topology, models)), prefixes, config)
 

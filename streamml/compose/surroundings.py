@@ -14,8 +14,10 @@ from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
-from streamml.compose.control import control_topic, lacking
+from streamml.compose.control import control_topic
+from streamml.compose.group_topics import lacking
 from streamml.compose.parts import Parts
+from streamml.engine.feature_log import LogSchema
 from streamml.errors import (
     ConfigError,
     FeaturesUnavailable,
@@ -66,11 +68,15 @@ class Findings:
             TopologyError: there are problems; with all of them, and with what did not answer besides.
             TransientError: there are none, but something did not answer; waiting may help.
         """
+        self.raise_problems()
+        return self.topics
+
+    def raise_problems(self) -> None:
+        """Return if there are none; raises as `topics_if_sound` does."""
         if self.problems:
             raise TopologyError(self.everything)
         if self.silent:
             raise type(self.silent[0])(" ".join(map(str, self.silent)))
-        return self.topics
 
     @contextmanager
     def collecting(self, where: str = "") -> Iterator[None]:
@@ -98,16 +104,33 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
         return found
     with found.collecting(broker):
         _sample(topology, settings, found)
+    _examine_store(topology, parts, found)
+    return found
+
+
+def examine_parts(topology: Topology, parts: Parts) -> Findings:
+    """What can be checked without a broker: the parts, and the feature sets."""
+    found = Findings(problems=list(parts.problems))
+    if not declared_problems(topology):
+        _examine_store(topology, parts, found)
+    return found
+
+
+def _examine_store(topology: Topology, parts: Parts, found: Findings) -> None:
     if parts.store is not None:
         with found.collecting():
             wrong = _feature_problems(topology, parts.store)
             found.problems += wrong
             found.notes += [] if wrong else ["Feature sets: every one that has to be there is"]
-    return found
 
 
 def _names(topology: Topology) -> tuple[str, ...]:
-    return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic)
+    log = () if topology.feature_log is None else (topology.feature_log.topic,)
+    return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic, *log)
+
+
+def _written(topology: Topology) -> tuple[str, ...]:
+    return _names(topology)[len(topology.source.topics) :]
 
 
 def _topics(topology: Topology, settings: Settings, findings: Findings) -> dict[str, TopicInfo]:
@@ -120,6 +143,7 @@ def _topics(topology: Topology, settings: Settings, findings: Findings) -> dict[
     findings.problems += [
         *_missing(topology, settings, found),
         *_small(topology, topics),
+        *_small_log(topology, topics),
         *_forbidden(topology, topics),
     ]
     rights = admin.group_rights(group)
@@ -177,10 +201,23 @@ def _small(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
         )
 
 
+def _small_log(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
+    """The feature log's topic, if one row of values does not fit."""
+    log = None if topology.feature_log is None else found.get(topology.feature_log.topic)
+    if log is None:
+        return
+    least = LogSchema(topology.feature_columns).row_bytes + LETTER_OVERHEAD
+    if log.max_message_bytes < least:
+        yield (
+            f"The feature log {log.name!r} takes {log.max_message_bytes} bytes at most, and a record of one row has up to "
+            f"{least}. Set its max.message.bytes to {least} or more."
+        )
+
+
 def _forbidden(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
     """Rights that a worker needs and this client has not, as far as the broker says."""
     reads = [(name, "READ") for name in topology.source.topics]
-    for name, right in (*reads, (topology.sink.topic, "WRITE"), (topology.dead_letters.topic, "WRITE")):
+    for name, right in (*reads, *((name, "WRITE") for name in _written(topology))):
         if name in found and not _may(found[name], right):
             yield _lacking(right, f"topic {name!r}")
 

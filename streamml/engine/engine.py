@@ -48,8 +48,9 @@ from streamml.engine.events import (
     Stopped,
     TellGroup,
 )
+from streamml.engine.feature_log import LogConfig
 from streamml.engine.outbound import Letters, prediction_records, without_parents_of
-from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox
+from streamml.engine.outbox import AtLeastOnce, ExactlyOnce, Outbox, Rows
 from streamml.engine.retry import Backoff, RetryBudget
 from streamml.engine.rows import check_conservation, rows_of, split_by_slot, stretches
 from streamml.engine.sequencer import Sequencer
@@ -77,6 +78,7 @@ class EngineConfig:
         max_outbound_rows, max_outbound_bytes: bound on what is handed to the sink and not acknowledged.
         backoff: pause between tries of a stage whose dependency is down.
         worker: this worker's name, for dead letters.
+        feature_log: where the features of predictions are written; ``None``: nowhere.
     """
 
     stages: tuple[BatchPolicy, ...]
@@ -91,6 +93,7 @@ class EngineConfig:
     max_outbound_bytes: int = 64_000_000
     backoff: Backoff = field(default_factory=Backoff)
     worker: str = ""
+    feature_log: LogConfig | None = None
 
 
 @dataclass(slots=True)
@@ -380,7 +383,14 @@ class Engine:
         if settled:
             self._settle(settled, actions)
 
-    def _records(self, block: Outcomes, now: float) -> OutboundRecords:
+    def _records(self, rows: Rows, now: float) -> tuple[OutboundRecords, ...]:
+        records = tuple(self._block_records(block, now) for block in rows)
+        if self._config.feature_log is None:
+            return records
+        logged = self._config.feature_log.records(rows, self._names.prefixes, now)
+        return records if logged is None else (*records, logged)
+
+    def _block_records(self, block: Outcomes, now: float) -> OutboundRecords:
         if block.kind is Kind.PREDICTION:
             return prediction_records(block, self._config.prediction_topic)
         letters = Letters(self._assignment, self._names, self._config.dead_letter_topic, self._config.worker)

@@ -152,7 +152,10 @@ class RunStage:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write these records; answer with `Delivered`. ``outcomes`` are the rows they stand for, block by block."""
+    """Write these records; answer with `Delivered`. ``outcomes`` are the rows they stand for, block by block.
+
+    Behind these blocks there may be one of the feature log.
+    """
 
     token: int
     blocks: tuple[OutboundRecords, ...]

@@ -32,11 +32,17 @@ def refused_as_letters(
     """Rows without those that the broker refused, and these as dead letters.
 
     Raises:
-        FatalError: it refused a dead letter.
+        FatalError: it refused a dead letter, or a record of the feature log, which come behind those of the rows.
     """
     good = [np.ones(len(block), bool) for block in rows]
     letters: list[Outcomes] = []
+    sent = sum(block.kind is not Kind.FILTERED for block in rows)
     for refusal in refusals:
+        if refusal.block >= sent:
+            raise FatalError(
+                f"The broker refused a record of the feature log: {refusal.message}. See to the topic (max.message.bytes, "
+                "cleanup.policy, message.timestamp.*), then start again; nothing is lost."
+            )
         block = rows[refusal.block]
         if block.kind is Kind.DEAD_LETTER:
             raise FatalError(

@@ -23,7 +23,8 @@ from streamml.engine.rows import stretches
 from streamml.ports.sink import Delivered, OutboundRecords, TransactionEnded
 
 Rows = tuple[Outcomes, ...]
-Compose = Callable[[Outcomes, float], OutboundRecords]
+Compose = Callable[[Rows, float], tuple[OutboundRecords, ...]]
+"""Records of rows at a time: a block for each block of rows, then what belongs to all of them."""
 
 
 class Outbox(Protocol):
@@ -105,7 +106,7 @@ class AtLeastOnce:
             going, token = _going(rows), next(self._tokens)
             self._sent[token], self._sizes[token] = going + _filtered(rows), _size(going)
             self.gauge.add(*self._sizes[token])
-            actions.append(Send(token, tuple(self._compose(block, now) for block in going), going))
+            actions.append(Send(token, self._compose(going, now), going))
         return actions
 
     def delivered(self, event: Delivered) -> tuple[Rows, Rows]:
@@ -208,7 +209,7 @@ class ExactlyOnce:
                 for number, _, end in stretches(block.origin):
                     self._cut[number] = max(self._cut.get(number, 0), int(block.origin.ordinal[end - 1]) + 1)
             if going:
-                yield Send(token, tuple(self._compose(block, now) for block in going), going)
+                yield Send(token, self._compose(going, now), going)
 
     def _changed(self, slots: Sequence[Slot]) -> dict[int, int]:
         """Positions of the cut by slot number, as far as they are new."""

@@ -8,7 +8,9 @@ from typing import Literal
 
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.rights import LOADING, READING, WRITING, least_rule
-from streamml.compose.control import RIGHTS, control_topic
+from streamml.compose.control import control_topic
+from streamml.compose.group_topics import RIGHTS
+from streamml.ops.replay.registry import replays_topic
 from streamml.settings.settings import Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
@@ -67,7 +69,8 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     group = settings.group or topology.name
     inputs, output, letters = topology.source.topics, topology.sink.topic, topology.dead_letters.topic
     control = control_topic(group)
-    every = (*inputs, output, letters)
+    logs = [] if topology.feature_log is None else [topology.feature_log.topic]
+    every = (*inputs, output, letters, *logs)
     declared = [one for step in _lookups(topology) for one in step.sets]
     sets = list(dict.fromkeys(one.name for one in declared))
     database = Server(settings.redis.url, options=settings.redis.options).database if sets else 0
@@ -78,7 +81,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
             "run, check --connect. Kafka derives DESCRIBE from READ and WRITE; it is listed for those that do not.",
             (
                 *grant(inputs, "READ", "DESCRIBE"),
-                *grant([output, letters], "WRITE", "DESCRIBE"),
+                *grant([output, letters, *logs], "WRITE", "DESCRIBE"),
                 Right(grant.principal, "READ", "group", group),
             ),
             least_rule(name, sets, READING, database=database) if sets else None,
@@ -116,14 +119,41 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 *(Right(grant.principal, one, "group", group) for one in ("READ", "DESCRIBE")),
             ),
         ),
+        Rights(
+            "replay",
+            False,
+            "for people who replay: topics of a replay's own, its group, and the record of all replays.",
+            (
+                *grant(inputs, "READ", "DESCRIBE"),
+                *grant([replays_topic(group)], *RIGHTS, "DESCRIBE"),
+                *(
+                    Right(grant.principal, one, "topic", f"{output}.replay.", "prefixed")
+                    for one in ("CREATE", "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS")
+                ),
+                Right(grant.principal, "DESCRIBE", "group", group),
+                *(Right(grant.principal, one, "group", f"{group}.replay.", "prefixed") for one in ("READ", "DESCRIBE")),
+            ),
+        ),
+        Rights(
+            "replay diff, publish",
+            False,
+            "besides those of replay: to read what is live, and to write corrections; exactly once, the worker's rights for that too.",
+            (
+                *grant([output], "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+                *grant([letters], "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
+            ),
+        ),
         Rights("dlq", False, "for people who look at dead letters.", tuple(grant([letters], "READ", "DESCRIBE"))),
         Rights(
             "topics create",
             False,
             "once, by whoever sets up; workers make no topic but the control topic, where they may.",
-            tuple(grant((*every, control), "CREATE", "DESCRIBE")),
+            tuple(grant((*every, control, replays_topic(group)), "CREATE", "DESCRIBE")),
         ),
     ]
+    if logs:
+        why = "replay with features as they were, and export; both read the topics of the topology besides."
+        found.append(Rights("feature log", False, why, tuple(grant(logs, "READ", "DESCRIBE"))))
     if sets:
         # A user of its own: the line begins with reset, and would take from the worker's user what that has.
         rule = least_rule(f"{name}-loader", sets, LOADING, database=database)

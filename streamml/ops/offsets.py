@@ -123,9 +123,10 @@ def plan_reset(found: GroupPositions, settings: Settings, to: str, chosen: Seque
             "that was stopped or killed counts as one until its session has ended, 10 s by default."
         )
     problems: list[str] = []
-    picked = _picked(found.partitions, chosen, problems)
-    target = _target(to, picked, settings, problems)
-    moves = [Move(one, target(one)) for one in picked]
+    wanted = set(picked([one.where for one in found.partitions], chosen, problems))
+    moving = [one for one in found.partitions if one.where in wanted]
+    target = _target(to, moving, settings, problems)
+    moves = [Move(one, target(one)) for one in moving]
     problems += [
         f"{move.position.where} has offsets {move.position.earliest} to {move.position.latest}, and not {move.to}; "
         "choose one of these, or --partition."
@@ -149,19 +150,19 @@ def reset(found: GroupPositions, settings: Settings, moves: Iterable[Move]) -> N
     KafkaOffsets(settings.client()).commit(found.group, to, found.topic_ids)
 
 
-def _picked(every: Sequence[Position], chosen: Sequence[str], problems: list[str]) -> list[Position]:
-    names = {one: {str(one.where.partition), f"{one.where.topic}/{one.where.partition}"} for one in every}
+def picked(every: Sequence[TopicPartition], chosen: Sequence[str], problems: list[str]) -> list[TopicPartition]:
+    """Partitions by ``NUMBER`` or ``TOPIC/NUMBER``, all where none is chosen; what names none joins the problems."""
+    names = {one: {str(one.partition), f"{one.topic}/{one.partition}"} for one in every}
     known = set().union(*names.values())
     problems += [
-        f"There is no partition {name!r}; there are {', '.join(str(one.where) for one in every)}. Name one as NUMBER or "
-        "TOPIC/NUMBER."
+        f"There is no partition {name!r}; there are {', '.join(map(str, every))}. Name one as NUMBER or TOPIC/NUMBER."
         for name in chosen
         if name not in known
     ]
     return [one for one in every if not chosen or names[one] & set(chosen)]
 
 
-def _target(to: str, picked: Sequence[Position], settings: Settings, problems: list[str]) -> Callable[[Position], int]:
+def _target(to: str, moving: Sequence[Position], settings: Settings, problems: list[str]) -> Callable[[Position], int]:
     """Where each partition goes."""
     if to == "earliest":
         return lambda one: one.earliest
@@ -175,5 +176,5 @@ def _target(to: str, picked: Sequence[Position], settings: Settings, problems: l
         problems.append(f"--to {to!r} is none of earliest, latest, an offset, or a time like 2026-01-31T12:00:00Z.")
         return lambda one: one.latest
     aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-    first = KafkaOffsets(settings.client()).at([one.where for one in picked], round(aware.timestamp() * 1000))
+    first = KafkaOffsets(settings.client()).at([one.where for one in moving], round(aware.timestamp() * 1000))
     return lambda one: first[one.where] if first[one.where] >= 0 else one.latest

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan, TopicInfo
 from streamml.adapters.kafka.offsets import KafkaOffsets
+from streamml.compose.assemble import Assembled
 from streamml.compose.drain import (
-    Drain,
     DrainFactory,
     Ends,
     kafka_sink,
@@ -132,7 +132,7 @@ def measure(factory: DrainFactory, events: int, options: ProfileOptions, tell: T
     return rates
 
 
-def _drained(drain: Drain, stopwatch: _Stopwatch, events: int) -> float:
+def _drained(drain: Assembled, stopwatch: _Stopwatch, events: int) -> float:
     """Run it to the end of the range; rows per second.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
-from streamml.engine.identity import HEADER, read_header
+from streamml.engine.identity import HEADER, Provenance, read_header
 
 Value = Mapping[str, Any]
 _NO_RECORD: Final = -1
@@ -33,10 +33,11 @@ class Verdict:
         predicted: distinct records with a prediction.
         dead_letters: distinct records with a dead letter.
         lost: records with neither.
-        duplicated: predictions beyond the first of their record (equal id and revision, so consumers can tell).
+        duplicated: predictions beyond the first of their record and revision (equal in both, so consumers can tell).
         wrong: predictions, duplicates among them, of other content than they should have or of records that should have
-            none; dead letters of good records or of none.
-        out_of_order: first predictions that came behind one of a later record of their partition.
+            none, unless a higher revision took their place; dead letters of good records or of none.
+        out_of_order: first live predictions that came behind one of a later record of their partition.
+        corrected: distinct records with a prediction of a revision above 0.
     """
 
     produced: int
@@ -47,6 +48,7 @@ class Verdict:
     duplicated: int
     wrong: int
     out_of_order: int
+    corrected: int = 0
 
     def document(self) -> dict[str, int]:
         return asdict(self)
@@ -62,11 +64,14 @@ class Referee:
     def __init__(self, is_right: Callable[[int, Value], bool]) -> None:
         self._is_right = is_right
         self._produced: dict[Place, int | None] = {}
-        self._predicted: set[Place] = set()
+        # By record, the highest revision that came, and how many predictions of it are wrong.
+        self._revisions: dict[Place, int] = {}
+        self._wrong: dict[Place, int] = {}
+        self._predicted: set[tuple[Place, int]] = set()
         self._letters: set[Place] = set()
         self._latest: dict[tuple[int, int], int] = {}
-        self._poison = self._duplicated = self._wrong = self._out_of_order = 0
-        self._early: list[tuple[Place, Value]] = []
+        self._poison = self._duplicated = self._out_of_order = 0
+        self._early: list[tuple[Place, Value, int]] = []
         self._remarks: list[str] = []
 
     def produced(self, place: Place, event: int | None) -> None:
@@ -74,23 +79,27 @@ class Referee:
         self._poison += event is None
         self._produced[place] = event
 
-    def predicted(self, id: str, out_partition: int, value: Value) -> bool:
-        """A prediction arrived; whether it is the first of its record."""
+    def predicted(self, id: str, out_partition: int, value: Value, revision: int = 0) -> bool:
+        """A prediction arrived; whether it is the first of its record and revision."""
         place = place_of(id)
         if place in self._produced:
-            self._judge(place, value)
+            self._judge(place, value, revision)
         else:
-            self._early.append((place, value))  # its record's own acknowledgement is still on the way
-        if place in self._predicted:
+            self._early.append((place, value, revision))  # its record's own acknowledgement is still on the way
+        if (place, revision) in self._predicted:
             self._duplicated += 1
             return False
-        self._predicted.add(place)
+        self._predicted.add((place, revision))
+        if not revision:
+            self._check_order(place, out_partition, id)
+        return True
+
+    def _check_order(self, place: Place, out_partition: int, id: str) -> None:
         lane = (place.partition, out_partition)
         if place.offset < self._latest.get(lane, -1):
             self._out_of_order += 1
             self._remark(f"{id} came behind {self._latest[lane]} in partition {out_partition}")
         self._latest[lane] = max(place.offset, self._latest.get(lane, -1))
-        return True
 
     def dead_lettered(self, id: str) -> None:
         """A dead letter arrived."""
@@ -99,45 +108,59 @@ class Referee:
     @property
     def open(self) -> int:
         """Records that have not ended yet."""
-        return len(self._produced.keys() - self._predicted - self._letters)
+        return len(self._unended())
 
-    def verdict(self) -> Verdict:
-        """Everything so far."""
+    def _unended(self) -> set[Place]:
+        return self._produced.keys() - self._revisions.keys() - self._letters
+
+    def verdict(self, *, under_way: bool = False) -> Verdict:
+        """Everything so far.
+
+        Args:
+            under_way: records may yet be told of whose predictions are here already; otherwise these are of no record.
+        """
         early, self._early = self._early, []
-        for place, value in early:
+        for place, value, revision in early:
             if place in self._produced:
-                self._judge(place, value)
+                self._judge(place, value, revision)
             else:
-                self._early.append((place, value))
+                self._early.append((place, value, revision))
         bad_letters = self._bad_letters()
         return Verdict(
             produced=len(self._produced),
             poison=self._poison,
-            predicted=len(self._predicted),
+            predicted=len({place for place, _ in self._predicted}),
             dead_letters=len(self._letters),
             lost=self.open,
             duplicated=self._duplicated,
-            wrong=self._wrong + len(bad_letters) + len(self._early),
+            wrong=sum(self._wrong.values()) + len(bad_letters) + (0 if under_way else len(self._early)),
             out_of_order=self._out_of_order,
+            corrected=len({place for place, revision in self._predicted if revision}),
         )
 
     def remarks(self) -> list[str]:
         """Which records were lost, wrong or out of order: the first of each, in words."""
-        lost = sorted(self._produced.keys() - self._predicted - self._letters)
+        lost = sorted(self._unended())
         return [
             *self._remarks,
             *(f"{place} has no prediction and no dead letter" for place in lost[:_REMARKS]),
             *(f"{place} has a dead letter and should have none" for place in sorted(self._bad_letters())[:_REMARKS]),
-            *(f"{place} is no record and has a prediction" for place, _ in self._early[:_REMARKS]),
+            *(f"{place} is no record and has a prediction" for place, *_ in self._early[:_REMARKS]),
         ]
 
     def _bad_letters(self) -> set[Place]:
         return {place for place in self._letters if self._produced.get(place, _NO_RECORD) is not None}
 
-    def _judge(self, place: Place, value: Value) -> None:
+    def _judge(self, place: Place, value: Value, revision: int) -> None:
+        before = self._revisions.get(place, -1)
+        if revision < before:
+            return
+        if revision > before:
+            self._revisions[place] = revision
+            self._wrong.pop(place, None)
         event = self._produced[place]
         if event is None or not self._is_right(event, value):
-            self._wrong += 1
+            self._wrong[place] = self._wrong.get(place, 0) + 1
             self._remark(f"{place}, event {event}, has the prediction {dict(value)}")
 
     def _remark(self, text: str) -> None:
@@ -155,8 +178,8 @@ def place_of(id: str) -> Place:
     return Place(int(partition), int(offset))
 
 
-def id_of(headers: list[tuple[str, bytes]] | None) -> str:
-    """The id in a prediction's provenance header.
+def provenance_of(headers: list[tuple[str, bytes]] | None) -> Provenance:
+    """What a prediction's header says.
 
     Raises:
         ValueError: there is none.
@@ -164,4 +187,13 @@ def id_of(headers: list[tuple[str, bytes]] | None) -> str:
     marks = dict(headers or [])
     if HEADER not in marks:
         raise ValueError(f"A prediction has no header {HEADER!r}.")
-    return read_header(marks[HEADER]).id
+    return read_header(marks[HEADER])
+
+
+def id_of(headers: list[tuple[str, bytes]] | None) -> str:
+    """The id in a prediction's provenance header.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return provenance_of(headers).id

@@ -8,13 +8,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.compose.locate import Located
-from streamml.compose.parts import Parts, gather
+from streamml.compose.parts import gather
 from streamml.compose.worker import Composed, compose_worker
 from streamml.engine.engine import Engine
 from streamml.engine.retry import Backoff
@@ -43,6 +43,29 @@ class RunOptions:
 
     until_caught_up: bool = False
     patience_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Where a run ends.
+
+    Args:
+        positions: asks for what has to be committed.
+        committed: asks for what is. Both raise `SourceUnavailable` where the broker does not answer.
+    """
+
+    positions: Callable[[], Positions]
+    committed: Callable[[], Positions]
+
+
+class Composable(Protocol):
+    """A worker that is ready to run, and its engine."""
+
+    @property
+    def worker(self) -> Worker: ...
+
+    @property
+    def engine(self) -> Engine: ...
 
 
 class StopSignal:
@@ -82,27 +105,52 @@ def run(
         ConfigError: something declared or set is wrong; nothing was consumed.
         StreamMLError: the worker had to stop; nothing unsettled was committed.
     """
+    topology = located.found
+    with (
+        gather(topology, located.repository, settings) as parts,
+        _goal_of(topology, settings, options) as goal,
+        ExitStack() as opened,
+    ):
+
+        def compose(observer: Observer) -> Composed:
+            return opened.enter_context(compose_worker(topology, parts, settings, observer))
+
+        return work(compose, goal, options, stop, started=started)
+
+
+W = TypeVar("W", bound=Composable)
+
+
+def work(
+    compose: Callable[[Observer], W],
+    goal: Goal | None,
+    options: RunOptions,
+    stop: StopSignal,
+    *,
+    started: Callable[[W, Observer], None] = lambda composed, observer: None,
+) -> dict[str, Any]:
+    """Make a worker, however often that has to be tried, and run it to its end; returns the summary.
+
+    Args:
+        goal: it ends when that is reached; ``None``: when it is stopped.
+
+    Raises:
+        ConfigError: something declared or set is wrong; nothing was consumed.
+        StreamMLError: the worker had to stop; nothing unsettled was committed.
+    """
     _tune_collector()
     observer = Observer()
     begun = time.monotonic()
-    topology = located.found
-    with gather(topology, located.repository, settings) as parts:
-        composed = _composed(topology, parts, settings, options, stop, observer)
-        if composed is None:
-            return summary(None, observer, 0.0, caught_up=False if options.until_caught_up else None)
-        with composed:
-            started(composed, observer)
-            stop.bind(composed.worker)
-            with (
-                watched(composed.worker.live),
-                _catching_up(topology, settings, options, stop, composed.worker.waits_for) as caught_up,
-            ):
-                # Who waits for an end must not wait for somebody to resume.
-                composed.worker.run(
-                    until=lambda engine: caught_up.is_set() or (options.until_caught_up and engine.group_state.paused)
-                )
-            reached_end = caught_up.is_set() if options.until_caught_up else None
-            return summary(composed.engine, observer, time.monotonic() - begun, caught_up=reached_end)
+    composed = _composed(compose, options, stop, observer)
+    if composed is None:
+        return summary(None, observer, 0.0, caught_up=None if goal is None else False)
+    started(composed, observer)
+    stop.bind(composed.worker)
+    with watched(composed.worker.live), _reaching(goal, options, stop, composed.worker.waits_for) as caught_up:
+        # Who waits for an end must not wait for somebody to resume.
+        composed.worker.run(until=lambda engine: caught_up.is_set() or (goal is not None and engine.group_state.paused))
+    reached_end = caught_up.is_set() if goal is not None else None
+    return summary(composed.engine, observer, time.monotonic() - begun, caught_up=reached_end)
 
 
 def _tune_collector() -> None:
@@ -112,14 +160,12 @@ def _tune_collector() -> None:
     gc.set_threshold(50_000, 50, 100)
 
 
-def _composed(
-    topology: Topology, parts: Parts, settings: Settings, options: RunOptions, stop: StopSignal, observer: Observer
-) -> Composed | None:
+def _composed(compose: Callable[[Observer], W], options: RunOptions, stop: StopSignal, observer: Observer) -> W | None:
     """The worker, however long what it needs does not answer; ``None`` where it was stopped meanwhile."""
     begun, attempt = time.monotonic(), 0
     while not stop.asked.is_set():
         try:
-            return compose_worker(topology, parts, settings, observer)
+            return compose(observer)
         except TransientError as error:
             patience = options.patience_s
             if patience is not None and time.monotonic() - begun > patience:
@@ -132,26 +178,40 @@ def _composed(
 
 
 @contextmanager
-def _catching_up(
-    topology: Topology, settings: Settings, options: RunOptions, stop: StopSignal, waits_for: Callable[[], str]
-) -> Iterator[threading.Event]:
-    """An event that is set when the group has committed everything that was in the topics at the start.
-
-    Raises:
-        StreamMLError: at the end, where the group's progress could not be asked for; it has asked the worker to stop.
-    """
-    caught_up, ended = threading.Event(), threading.Event()
+def _goal_of(topology: Topology, settings: Settings, options: RunOptions) -> Iterator[Goal | None]:
+    """What is in the topics now, committed by the group."""
     if not options.until_caught_up:
-        yield caught_up
+        yield None
         return
     group = settings.group or topology.name
     probe = KafkaSource(topology.source.topics, group, topology.source.start, settings.consumer())
-    goal = {where: high for where, (low, high) in probe.watermarks().items() if high > low}
+    try:
+        yield Goal(
+            lambda: {where: high for where, (low, high) in probe.watermarks().items() if high > low}, probe.committed
+        )
+    finally:
+        probe.close()
+
+
+@contextmanager
+def _reaching(
+    goal: Goal | None, options: RunOptions, stop: StopSignal, waits_for: Callable[[], str]
+) -> Iterator[threading.Event]:
+    """An event that is set when the goal is reached.
+
+    Raises:
+        StreamMLError: at the end, where progress could not be asked for; it has asked the worker to stop.
+    """
+    caught_up, ended = threading.Event(), threading.Event()
+    if goal is None:
+        yield caught_up
+        return
+    positions = goal.positions()
     failed: list[StreamMLError] = []
 
     def watch() -> None:
         try:
-            if _wait_until_reached(probe, goal, options.patience_s, ended, waits_for):
+            if _wait_until_reached(goal.committed, positions, options.patience_s, ended, waits_for):
                 caught_up.set()
         except StreamMLError as error:
             failed.append(error)
@@ -164,13 +224,12 @@ def _catching_up(
     finally:
         ended.set()
         thread.join()
-        probe.close()
     if failed:
         raise failed[0]
 
 
 def _wait_until_reached(
-    probe: KafkaSource,
+    ask: Callable[[], Positions],
     goal: Positions,
     patience_s: float | None,
     ended: threading.Event,
@@ -188,7 +247,7 @@ def _wait_until_reached(
     moved, before = time.monotonic(), None
     while not ended.wait(_ASK_S):
         try:
-            committed = probe.committed()
+            committed = ask()
             if reached(committed, goal):
                 return True
             trouble = waits_for()

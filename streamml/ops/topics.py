@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
 from streamml.compose.control import control_plan
+from streamml.ops.replay.registry import replays_plan
 from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
 
@@ -12,7 +13,7 @@ LETTER_BYTES = 16_777_216
 
 
 def planned_topics(topology: Topology, group: str, partitions: int, replication: int) -> list[NewTopicPlan]:
-    """Input, prediction and dead-letter topics, and the one that the group is paused by.
+    """Input, prediction and dead-letter topics, the feature log, and those that the group is paused by and keeps its replays in.
 
     Dead letters are kept by id: compacted, with room for large records.
     """
@@ -21,7 +22,9 @@ def planned_topics(topology: Topology, group: str, partitions: int, replication:
         *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
         NewTopicPlan(topology.sink.topic, partitions, replication),
         NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
+        *(NewTopicPlan(log.topic, partitions, replication) for log in (topology.feature_log,) if log is not None),
         control_plan(group, replication),
+        replays_plan(group, replication),
     ]
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from streamml.clock import Clock
 from streamml.engine.backpressure import Budget, Gauge
 from streamml.engine.events import Assigned, CommitFailed, Lost, Polled, Released, Revoking
+from streamml.engine.pace import Pace
 from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, TransientError
 from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
@@ -34,6 +35,7 @@ class WorkerConfig:
         room_wait_s: time without room after which partitions are paused; pausing purges the client's prefetch.
         poll_wait_s: longest wait of one poll for records; a commit waits as long.
         stuck_after_s: how long a worker may make no progress with records at hand, or a step may take (promise L2).
+        pace: how many records may be polled; ``None``: as many as there is room for.
     """
 
     max_poll_rows: int = 4096
@@ -42,6 +44,7 @@ class WorkerConfig:
     room_wait_s: float = 1.0
     poll_wait_s: float = 0.05
     stuck_after_s: float = 600.0
+    pace: Pace | None = None
 
 
 class Reader:
@@ -190,6 +193,8 @@ class Reader:
 
     def _hand_over(self, runs: list[RecordRun], ends: Positions) -> None:
         rows, size = sum(map(len, runs)), _bytes(runs)
+        if self._config.pace is not None:
+            self._config.pace.took(rows)
         if rows:
             self._record_bytes = max(1.0, size / rows)
         with self._room:
@@ -221,7 +226,8 @@ class Reader:
             return 0
         rows = self._config.max_poll_rows - self._untaken.rows
         fitting = (self._config.max_poll_bytes - self._untaken.size_bytes) / self._record_bytes
-        return max(1, min(rows, int(fitting)))
+        free = max(1, min(rows, int(fitting)))
+        return free if self._config.pace is None else self._config.pace.rows(self._clock.now(), free)
 
     def _commit_asked(self) -> None:
         while not self._commits.empty():

@@ -15,6 +15,7 @@ from streamml.batch.column import Array, no_unicode, object_array
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import HEADERS, KEY, VALUE, Int, MicroBatch, Origin
 from streamml.batch.outcome import Failure, Kind, Outcomes, dead_letters
+from streamml.engine.feature_log import LogSchema
 from streamml.engine.identity import FORMAT, HEADER
 from streamml.ports.codec import Decoder, Encoder
 from streamml.ports.source import Headers
@@ -91,6 +92,7 @@ class EncodeConfig:
         latency_budget_s: age of the row from which a prediction is flagged ``late``; ``None``: never.
         born: column with the time that the age counts from; ``None``: the record's timestamp.
         max_bytes: a larger prediction is a dead letter, as its topic would refuse it.
+        logged: the feature columns that go along into the feature log; ``None``: none.
     """
 
     key: str | None
@@ -101,6 +103,7 @@ class EncodeConfig:
     latency_budget_s: float | None = None
     born: str | None = None
     max_bytes: int = 1_000_000
+    logged: LogSchema | None = None
 
 
 class Encode:
@@ -141,8 +144,10 @@ class Encode:
             good = np.ones(len(batch), bool)
             good[bad] = False
             rows, values, keys = batch.take(good), values[good], keys[good]
+        logged = self._config.logged
+        features = None if logged is None else logged.pack(rows.columns, len(rows))
         ended.append(
-            Outcomes(Kind.PREDICTION, rows.origin, values, keys, self._headers(rows), self._config.model),
+            Outcomes(Kind.PREDICTION, rows.origin, values, keys, self._headers(rows), self._config.model, features),
         )
         return MicroBatch(batch.origin.take(slice(0, 0)), {}), ended
 

@@ -33,6 +33,7 @@ class LookUp:
             event_time: column with the row's time; ``None``: the record's timestamp.
         """
         self.name = name
+        self.sets = tuple(sets)
         self._sets = [_Set(one) for one in sets]
         self._store = store
         self._event_time = event_time

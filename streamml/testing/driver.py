@@ -84,6 +84,8 @@ class TopologyDriver:
             self.broker.create_topic(topic, partitions=partitions, max_record_bytes=_ANY_SIZE)
         self.broker.create_topic(topology.sink.topic)
         self.broker.create_topic(topology.dead_letters.topic, max_record_bytes=_ANY_SIZE)
+        if topology.feature_log is not None:
+            self.broker.create_topic(topology.feature_log.topic)
         self._begin()
 
     # -- what goes in

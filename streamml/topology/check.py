@@ -40,7 +40,7 @@ def problems(topology: Topology, signatures: Signatures | None = None) -> list[s
         signatures: of the models by name, as far as they are known.
     """
     found = [*_name_problems(topology), *_source_problems(topology.source)]
-    found += _dead_letter_problems(topology.dead_letters)
+    found += [*_dead_letter_problems(topology.dead_letters), *_feature_log_problems(topology)]
     found += shared_name_problems(topology.steps)
     flow, wrong = columns_after(topology, len(topology.steps), signatures)
     return [*found, *wrong, *_sink_problems(topology, flow)]
@@ -108,6 +108,8 @@ def _name_problems(topology: Topology) -> Iterator[str]:
         yield "The source has no topic; name at least one."
     roles = [*(("source", name) for name in topology.source.topics), ("sink", topology.sink.topic)]
     roles.append(("dead-letter", topology.dead_letters.topic))
+    if topology.feature_log is not None:
+        roles.append(("feature-log", topology.feature_log.topic))
     seen: dict[str, str] = {}
     for role, name in roles:
         if not isinstance(name, str) or not _TOPIC.fullmatch(name):
@@ -149,6 +151,15 @@ def _dead_letter_problems(letters: DeadLetterQueue) -> Iterator[str]:
         yield f"The dead-letter max_ratio is {letters.max_ratio}; it has to be from 0 to 1."
     if letters.min_sample < 1:
         yield f"The dead-letter min_sample is {letters.min_sample}; it has to be at least 1."
+
+
+def _feature_log_problems(topology: Topology) -> Iterator[str]:
+    if topology.feature_log is None:
+        return
+    if not topology.feature_columns:
+        yield "The topology has a feature_log and looks up no features; add a FeatureLookup, or leave the log out."
+    if topology.sink.order != "partition":
+        yield 'A feature log is in the order of the source, and the sink\'s order is "none"; set Sink(order="partition"), or leave the log out.'
 
 
 def _input_problems(where: str, step: Step, flow: Flow) -> Iterator[str]:

@@ -81,6 +81,8 @@ def _max_rows(steps: tuple[Step, ...]) -> int:
 
 def _read_at_the_end(topology: Topology) -> set[str]:
     fields = set(topology.sink.schema.model_fields)
+    if topology.feature_log is not None:
+        fields |= topology.feature_columns.keys()
     return fields if topology.sink.key is None else fields | {topology.sink.key}
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from streamml.topology.steps import Step
+from streamml.batch.column import ColumnType
+from streamml.topology.steps import FeatureLookup, Step
 
 
 @dataclass(frozen=True, init=False)
@@ -101,12 +102,25 @@ class DeadLetterQueue:
     min_sample: int = 1000
 
 
+@dataclass(frozen=True)
+class FeatureLog:
+    """Where workers write the feature values that each prediction used: for replays with features as they were, and for
+    training data without skew. Rows that became dead letters or were filtered out are not in it.
+
+    Args:
+        topic: of the log; kept for as long as replays should reach back.
+    """
+
+    topic: str
+
+
 @dataclass(frozen=True, init=False)
 class Topology:
     """Events in, steps in the order that data flows, predictions out. Building one opens and reads nothing.
 
     Args:
         name: also the consumer group, unless settings say otherwise.
+        feature_log: ``None``: what was looked up is forgotten.
     """
 
     name: str
@@ -114,10 +128,24 @@ class Topology:
     steps: tuple[Step, ...]
     sink: Sink
     dead_letters: DeadLetterQueue
+    feature_log: FeatureLog | None
 
     def __init__(
-        self, name: str, *, source: Source, steps: Sequence[Step], sink: Sink, dead_letters: DeadLetterQueue
+        self,
+        name: str,
+        *,
+        source: Source,
+        steps: Sequence[Step],
+        sink: Sink,
+        dead_letters: DeadLetterQueue,
+        feature_log: FeatureLog | None = None,
     ) -> None:
         for field, value in locals().items():
             if field != "self":
                 object.__setattr__(self, field, tuple(steps) if field == "steps" else value)
+
+    @property
+    def feature_columns(self) -> dict[str, ColumnType]:
+        """Columns that are looked up, in the order of the steps: what a feature log holds."""
+        lookups = (step for step in self.steps if isinstance(step, FeatureLookup))
+        return {name: declared for step in lookups for one in step.sets for name, declared in one.outputs.items()}

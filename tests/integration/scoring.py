@@ -76,6 +76,8 @@ class Job:
     sink: dict[str, Any] = field(default_factory=dict)
     max_ratio: float = 0.9
     max_in_flight_rows: int = 50_000
+    feature_log: bool = False
+    guarantee: Any = "at_least_once"
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -103,6 +105,7 @@ class Job:
             ],
             sink=sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
             dead_letters=sm.DeadLetterQueue(f"{self.name}.dlq", max_ratio=self.max_ratio),
+            feature_log=sm.FeatureLog(f"{self.name}.features") if self.feature_log else None,
         )
 
     @property
@@ -115,17 +118,25 @@ class Job:
         return Settings(
             brokers=self.brokers,
             redis=RedisSettings(url=self.redis_url, timeout_ms=300),
-            worker=WorkerSettings(drain_ms=3000, max_in_flight_rows=self.max_in_flight_rows),
+            worker=WorkerSettings(
+                drain_ms=3000, max_in_flight_rows=self.max_in_flight_rows, processing_guarantee=self.guarantee
+            ),
         )
 
     def create(self, *, max_message_bytes: int = 1_048_588) -> None:
-        """Make the three topics, two partitions each."""
+        """Make the topics, two partitions each."""
         config = {"max.message.bytes": str(max_message_bytes)}
         letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
         plans = [NewTopicPlan(f"{self.name}.in", 2, 1, config), NewTopicPlan(f"{self.name}.out", 2, 1)]
         KafkaAdmin({"bootstrap.servers": self.brokers}).create(
             [*plans, NewTopicPlan(f"{self.name}.dlq", 1, 1, letters)]
         )
+        if self.feature_log:
+            self.create_log()
+
+    def create_log(self) -> None:
+        """Make the topic of the feature log."""
+        KafkaAdmin({"bootstrap.servers": self.brokers}).create([NewTopicPlan(f"{self.name}.features", 2, 1)])
 
     def features(self, means: dict[str, float], *, at: datetime = NOW, columns: dict[str, Any] | None = None) -> str:
         """Load a version of the feature set; returns its name."""

@@ -77,7 +77,7 @@ def test_b2_a_broker_that_stands_still_is_handed_the_budget_and_one_block_at_mos
     sizes: list[int], budget: Budget
 ) -> None:
     """B2.6."""
-    outbox = AtLeastOnce(lambda block, now: prediction_records(block, "out"), budget)
+    outbox = AtLeastOnce(lambda rows, now: tuple(prediction_records(one, "out") for one in rows), budget)
     for block in blocks(sizes):
         outbox.put((block,))
         outbox.go_on((), 0.0, urgent=False, withheld=False)
@@ -96,7 +96,9 @@ def test_b2_d2_a_transaction_and_what_waits_for_the_next_are_bounded_also_when_i
     sizes: list[int], budget: Budget, committed: list[bool]
 ) -> None:
     """B2.6."""
-    outbox = ExactlyOnce(lambda block, now: prediction_records(block, "out"), budget, 0.2, Backoff())
+    outbox = ExactlyOnce(
+        lambda rows, now: tuple(prediction_records(one, "out") for one in rows), budget, 0.2, Backoff()
+    )
     ledger = SimpleNamespace(position_at=lambda ordinal: ordinal)
     slots = [SimpleNamespace(number=0, partition="in", ledger=ledger, committed=0)]
     waiting = blocks(sizes)

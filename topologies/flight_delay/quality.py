@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +44,6 @@ def baseline_probability(departure_delay: NDArray[Any]) -> NDArray[np.float64]:
     return answer
 
 
-@dataclass
 class Quality:
     """Collects predictions and judges them; both may be done at once, by different threads.
 
@@ -53,23 +51,25 @@ class Quality:
         truth: minutes of delay on arrival by flight id. A flight that was diverted has none and is left out.
     """
 
-    truth: Mapping[str, float]
-    # Each part is whole before it is put here: one thread adds while another asks for figures.
-    _parts: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty((0, 3))])
+    def __init__(self, truth: Mapping[str, float]) -> None:
+        self._place = {flight: place for place, flight in enumerate(truth)}
+        self._late = np.fromiter(truth.values(), np.float64, len(truth)) >= LATE_MINUTES
+        # Probability of being late and delay at departure, by flight; NaN where there is no prediction yet.
+        self._predicted = np.full((len(truth), 2), np.nan)
 
     def add(self, predictions: Sequence[Mapping[str, Any]]) -> None:
-        """Take further predictions, each flight once."""
-        rows: list[tuple[float, float, bool]] = []
+        """Take further predictions; of a flight the latest counts."""
         for one in predictions:
-            delay = self.truth.get(one["flight_id"])
-            if delay is not None:
-                rows.append((one["late_probability"], one["departure_delay"], delay >= LATE_MINUTES))
-        self._parts.append(np.array(rows, np.float64).reshape(-1, 3))
+            place = self._place.get(one["flight_id"])
+            if place is not None:
+                self._predicted[place] = one["late_probability"], one["departure_delay"]
 
     def figures(self) -> dict[str, Any]:
-        """AUC and Brier score of the predictions and of the baseline, and on how many flights; of all that `add` has finished."""
-        model, departure_delay, late_or_not = np.concatenate(self._parts.copy()).T
-        late = late_or_not.astype(bool)
+        """AUC and Brier score of the predictions and of the baseline, and on how many flights."""
+        predicted = self._predicted.copy()
+        there = ~np.isnan(predicted).any(axis=1)
+        model, departure_delay = predicted[there].T
+        late = self._late[there]
         baseline = baseline_probability(departure_delay)
         return {
             "flights": len(late),

@@ -1,19 +1,28 @@
-"""The stream of the demo: departures from October on, what should become of each, and records that are none."""
+"""The stream of the demo: departures from October on, what should become of each, and records that are none.
+
+``python -m topologies.flight_delay.stream`` publishes them to the broker of the settings.
+"""
 
 from __future__ import annotations
 
+import argparse
 import random
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from confluent_kafka import Producer
 from numpy.typing import NDArray
 
+from streamml.adapters.kafka.client import opened
+from streamml.settings.sources import read_settings
 from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records, truth
 from topologies.flight_delay.features import Table, all_tables, days_of
-from topologies.flight_delay.topology import model_inputs
+from topologies.flight_delay.topology import model_inputs, topology
 
 MONTHS: Final = (10, 11, 12)
 _MODEL: Final = Path(__file__).parent / "models" / "flight-delay" / "1" / "model.onnx"
@@ -52,6 +61,12 @@ class Stream:
             path = folder / f"{name}.parquet"
             table.write(path)
             yield name, path
+
+    def write_broken_features(self, path: Path) -> str:
+        """Write a feature set as a job would whose own source gave nothing: all zeros; the set's name."""
+        table = self.tables["weather"]
+        replace(table, columns={name: np.zeros_like(values) for name, values in table.columns.items()}).write(path)
+        return "weather"
 
 
 def prepare(count: int) -> Stream:
@@ -97,3 +112,29 @@ def poison(value: bytes, dice: random.Random) -> bytes:
         value[:half] + b"\xff\xfe" + value[half:],
     )
     return ways[dice.randrange(len(ways))]
+
+
+def main() -> None:
+    """Publish departures, the record's time being the moment of writing."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--events", type=int, default=82_795, help="how many; default: all of October to December")
+    parser.add_argument("--rate", type=float, default=500.0, help="departures per second")
+    parser.add_argument("--topic", default=topology.source.topics[0])
+    arguments = parser.parse_args()
+    settings = read_settings().settings
+    chosen = load_flights().in_months(MONTHS)
+    pairs = islice(records(MONTHS, chosen), arguments.events)
+    producer = opened(Producer, {**settings.producer(), "linger.ms": 5})
+    begun = time.monotonic()
+    for number, (key, value) in enumerate(pairs):
+        time.sleep(max(0.0, begun + number / arguments.rate - time.monotonic()))
+        producer.produce(arguments.topic, value, key)
+        producer.poll(0)
+        if number % 5000 == 4999:
+            print(f"{number + 1:,} departures")
+    producer.flush(30)
+    print("All departures are published.")
+
+
+if __name__ == "__main__":
+    main()

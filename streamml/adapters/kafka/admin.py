@@ -32,6 +32,7 @@ class TopicInfo:
         cleanup_policy: ``delete``, ``compact`` or both; empty where the broker does not say.
         configuration_shown: whether this client may see how the topic is configured.
         rights: what this client may do, as ``READ``; ``None`` where the broker does not say.
+        timestamp_type: ``CreateTime`` or ``LogAppendTime``; empty where the broker does not say.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TopicInfo:
     cleanup_policy: str
     configuration_shown: bool = True
     rights: frozenset[str] | None = None
+    timestamp_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +290,7 @@ def _info(described: Any, config: Mapping[str, str] | None) -> TopicInfo:
         "" if config is None else config["cleanup.policy"],
         config is not None,
         _rights(described),
+        "" if config is None else config.get("message.timestamp.type", ""),
     )
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.admin import KafkaAdmin
-from streamml.adapters.kafka.client import OUT_OF_RANGE, Trouble, error_of, opened, passes, translated
+from streamml.adapters.kafka.append import append
+from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, opened, passes, translated
 from streamml.adapters.kafka.membership import anonymous
 from streamml.adapters.kafka.tail import OUTSIDE_OF_GROUPS, read_topic
 from streamml.engine.retry import Backoff
@@ -27,13 +28,10 @@ _LOG: Final = logging.getLogger("streamml.control")
 _KEY: Final = b"state"
 _VERSION: Final = 1
 _TURN_S: Final = 0.1
-_WRITE_S: Final = 10.0
 CHECK_S: Final = 5.0
-_LISTEN_S: Final = 1.0
 _CLOSE_S: Final = 2.0
 # The client looks for the coordinator of the group that it has to name, and that nothing is asked of.
 _NO_MATTER: Final = (KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED)
-_GONE: Final = (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART)
 _MADE_ANEW: Final = "The broker does not have what comes next; the topic may have been made anew."
 # The broker answers at once when there is a record; without one, this is how often it says so.
 _FETCH: Final = {"fetch.wait.max.ms": 5000, "socket.timeout.ms": 15_000}
@@ -74,35 +72,9 @@ def write_state(client: Mapping[str, Any], topic: str, state: GroupState) -> int
         SourceUnavailable: the broker has not taken the record within ten seconds.
         FatalError: the broker refuses the login, this client may not write to the topic, or it is gone.
     """
-    trouble = Trouble()
-    own = {
-        "enable.idempotence": True,
-        "message.timeout.ms": int(_WRITE_S * 1000),
-        "topic.metadata.propagation.max.ms": int(_WRITE_S * 500),
-    }
-    producer: Any = opened(Producer, {**client, **own}, trouble)
-    reports: list[tuple[KafkaError | None, int]] = []
     document = {"version": _VERSION, "state": "paused" if state.paused else "running", **asdict(state)}
     del document["paused"]
-    producer.produce(
-        topic,
-        json.dumps(document).encode(),
-        _KEY,
-        partition=0,
-        on_delivery=lambda error, message: reports.append((error, message.offset())),
-    )
-    with translated(str(client.get("bootstrap.servers")), trouble):
-        while producer.flush(_LISTEN_S) and not reports:
-            trouble.check()
-    error, offset = reports[0]
-    if error is not None and error.code() in _GONE:
-        raise FatalError(
-            f"There is no topic {topic!r} any more; `streamml topics create` makes it, and so does a worker that starts."
-        )
-    if error is not None:
-        trouble.check()
-        raise error_of(error, str(client.get("bootstrap.servers")))
-    return offset
+    return append(client, topic, _KEY, json.dumps(document).encode())
 
 
 def _state_of(value: bytes | None) -> GroupState | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
@@ -90,15 +90,25 @@ class KafkaOffsets:
             if one.offset >= 0
         }
 
-    def bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """First offset, and the next one to be written."""
+    def bounds(
+        self, partitions: Iterable[TopicPartition], *, settled: bool = False
+    ) -> dict[TopicPartition, tuple[int, int]]:
+        """First offset, and the next one to be written.
+
+        Args:
+            settled: the second one is where the first transaction begins that has not ended, where there is one.
+        """
         places = list(partitions)
         spec: Any = OffsetSpec
-        low, high = self._found(places, spec.earliest()), self._found(places, spec.latest())
-        return {where: (low[where], high[where]) for where in places}
+        low, high = self._found(places, spec.earliest()), self._found(places, spec.latest(), settled=settled)
+        return {where: (low[where][0], high[where][0]) for where in places}
 
     def at(self, partitions: Iterable[TopicPartition], timestamp: int) -> dict[TopicPartition, int]:
         """Offset of the first record with this timestamp or a later one, in ms since 1970 UTC; -1 where there is none."""
+        return {where: offset for where, (offset, _) in self.first_at(partitions, timestamp).items()}
+
+    def first_at(self, partitions: Iterable[TopicPartition], timestamp: int) -> dict[TopicPartition, tuple[int, int]]:
+        """The same with that record's own timestamp."""
         return self._found(list(partitions), OffsetSpec.for_timestamp(timestamp))
 
     def commit(self, group: str, positions: Positions, topic_ids: Mapping[str, str]) -> None:
@@ -119,10 +129,15 @@ class KafkaOffsets:
         if errors:
             raise error_of(errors[0], self._brokers)
 
-    def _found(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+    def _found(
+        self, partitions: list[TopicPartition], spec: OffsetSpec, *, settled: bool = False
+    ) -> dict[TopicPartition, tuple[int, int]]:
+        """Offset and timestamp."""
         asked = {ClientPartition(*where): spec for where in partitions}
         if not asked:
             return {}
+        level = IsolationLevel.READ_COMMITTED if settled else IsolationLevel.READ_UNCOMMITTED
         with self._asking:
-            answers = self._client.list_offsets(asked, request_timeout=_TIMEOUT_S)
-            return {TopicPartition(one.topic, one.partition): answer.result().offset for one, answer in answers.items()}
+            answers = self._client.list_offsets(asked, isolation_level=level, request_timeout=_TIMEOUT_S)
+            found = {where: answer.result() for where, answer in answers.items()}
+        return {TopicPartition(one.topic, one.partition): (each.offset, each.timestamp) for one, each in found.items()}

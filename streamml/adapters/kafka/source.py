@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
 from typing import Any, Final, Literal
 
-import numpy as np
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, headers_of, opened, passes, translated
+from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, opened, passes, translated
 from streamml.adapters.kafka.membership import anonymous, member_properties
+from streamml.adapters.kafka.messages import runs_of
 from streamml.adapters.kafka.positions import added, marked, out_of_range, recreated
 from streamml.adapters.kafka.watch import GroupWatch
-from streamml.batch.column import object_array
 from streamml.errors import FatalError, SourceUnavailable, StreamMLError
-from streamml.ports.source import Positions, RawRecord, RecordRun, SourceListener, TopicPartition
+from streamml.ports.source import Positions, RecordRun, SourceListener, TopicPartition
 
 _LOG: Final = logging.getLogger("streamml.kafka")
 _TIMEOUT_S: Final = 10.0
@@ -28,7 +25,6 @@ _TRIES: Final = 3
 _MEMBER_S: Final = 0.1
 _LAST_LOOKS: Final = 10
 _LAST_ROWS: Final = 100_000
-_second: Final = itemgetter(1)
 
 
 class KafkaSource:
@@ -357,36 +353,6 @@ class KafkaSource:
         return out_of_range(TopicPartition(where.topic, where.partition), message.offset(), low, high, self._group)
 
     def _runs(self, messages: list[Any]) -> list[RecordRun]:
-        groups: dict[tuple[Any, Any], list[Message]] = defaultdict(list)
-        wheres = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
-        for where, message in zip(wheres, messages, strict=True):
-            groups[where].append(message)
-        return [self._run(TopicPartition(*where), those) for where, those in groups.items()]
-
-    def _run(self, partition: TopicPartition, messages: list[Message]) -> RecordRun:
-        count = len(messages)
-        last: Any = messages[-1]
-        self._next[partition] = last.offset() + 1
-        values = list(map(Message.value, messages))
-        keys = list(map(Message.key, messages)) if self._keys else []
-        return RecordRun(
-            partition=partition,
-            offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
-            timestamps=np.fromiter(map(_second, map(Message.timestamp, messages)), np.int64, count),
-            values=object_array(values, count),
-            keys=object_array(keys, count) if self._keys else None,
-            headers=object_array(map(headers_of, messages), count) if self._headers else None,
-            size_bytes=sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys))),
-            records=_Messages(messages),
-        )
-
-
-class _Messages:
-    """The client's messages as raw records."""
-
-    def __init__(self, messages: list[Message]) -> None:
-        self._messages = messages
-
-    def __getitem__(self, index: int, /) -> RawRecord:
-        message = self._messages[index]
-        return RawRecord(message.key(), message.value(), headers_of(message), message.timestamp()[1])
+        runs = runs_of(messages, keys=self._keys, headers=self._headers)
+        self._next.update({run.partition: int(run.offsets[-1]) + 1 for run in runs})
+        return runs

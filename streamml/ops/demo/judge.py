@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streamml.ops.referee import Place, Referee, id_of
+from streamml.ops.referee import Place, Referee, Verdict, provenance_of
 from streamml.telemetry.latency import LatencyHistogram
 
 _RECENT: Final = 8
@@ -26,7 +26,7 @@ class Judge:
         brokers: ``host:port`` of the broker.
         predictions, dead_letters: topics.
         is_right: see `Referee`.
-        on_predictions: hears of predictions, each record's first one.
+        on_predictions: hears of predictions, the first of each record and revision.
     """
 
     def __init__(
@@ -60,9 +60,10 @@ class Judge:
         with self._lock:
             self._referee.produced(place, event)
 
-    def verdict(self) -> Any:
+    def verdict(self, *, under_way: bool = False) -> Verdict:
+        """See `Referee.verdict`."""
         with self._lock:
-            return self._referee.verdict()
+            return self._referee.verdict(under_way=under_way)
 
     def stop(self) -> None:
         self._ended.set()
@@ -85,17 +86,19 @@ class Judge:
         now = time.time()
         good = [message for message in messages if message.error() is None]
         fresh: list[Mapping[str, Any]] = []
+        corrections: list[Mapping[str, Any]] = []
         stamps: list[int] = []
         with self._lock:
             for message in good:
                 if message.topic() == self._topics[1]:
                     self._referee.dead_lettered(message.key().decode())
                     continue
-                value = json.loads(message.value())
-                if self._referee.predicted(id_of(message.headers()), message.partition(), value):
-                    fresh.append(value)
-                    stamps.append(message.timestamp()[1])
+                value, made = json.loads(message.value()), provenance_of(message.headers())
+                if self._referee.predicted(made.id, message.partition(), value, made.revision):
+                    (corrections if made.revision else fresh).append(value)
+                    stamps += [] if made.revision else [message.timestamp()[1]]
         self.progress_at = time.monotonic()
+        self._on_predictions(corrections)
         if fresh:
             latencies = now * 1000 - np.array(stamps)
             self.latency.add(latencies)

@@ -22,6 +22,7 @@ from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.compose.locate import Located, locate_topology
 from streamml.errors import ConfigError, FatalError, StreamMLError
 from streamml.ops.demo.feeder import Feeder
+from streamml.ops.demo.incident import CommandLine, Incident
 from streamml.ops.demo.judge import Judge
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -33,11 +34,13 @@ from streamml.settings.settings import RedisSettings, Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
-FAULTS: Final = ("kill", "poison", "slow")
+FAULTS: Final = ("kill", "poison", "slow", "features")
 _TOPOLOGY: Final = "flight_delay"
 _PARTITIONS: Final = 4
 _PATIENCE_S: Final = 60.0
 _PAUSE_MS: Final = 3000
+_PAGE: Final = Path(tempfile.gettempdir()) / "streamml-demo-replay.html"
+_OF_INCIDENT: Final = {"features": Incident.break_features, "mend": Incident.mend, "publish": Incident.publish}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +81,25 @@ class Fault:
 class Show:
     """One demo. Use it in a ``with`` statement; `start`, then ask for `snapshot` until it is `over`, then `finish`."""
 
-    def __init__(self, options: DemoOptions, progress: Callable[[str], None]) -> None:
+    def __init__(self, options: DemoOptions, progress: Callable[[str], None], page: Path = _PAGE) -> None:
+        """
+        Args:
+            progress: hears what is done at the start.
+            page: where an incident's comparison is written.
+        """
         self._options = options
         self._progress = progress
+        self._page = page
         self._servers: list[EmbeddedKafka | EmbeddedRedis] = []
         self._stop = threading.Event()
         self._pids: dict[int, int] = {}
         self._summaries: list[dict[str, Any]] = []
         self._crash: StreamMLError | None = None
         self._scripted = [
-            (place, name) for name, place in zip(FAULTS, (0.25, 0.5, 0.75), strict=True) if name in options.faults
+            (place, name) for name, place in zip(FAULTS, (0.25, 0.5, 0.75, 0.3), strict=True) if name in options.faults
         ]
+        self._scripted += [(0.6, "mend"), (0.6, "publish")] if "features" in options.faults else []
+        self._scripted.sort()
         self._ended_s: float | None = None
         self._group = f"demo-{uuid.uuid4().hex[:8]}"
         self.faults: list[Fault] = []
@@ -139,11 +150,20 @@ class Show:
         self._judge.thread.start()
         self._workers.start()
         self._wait_for_the_group()
+        broken = self._folder / "broken.parquet"
+        broken_set = self._stream.write_broken_features(broken)
+        self.streamml = CommandLine(self._settings, self._group)
+        self.incident = Incident(self.streamml, f"topologies/{_TOPOLOGY}", broken_set, broken, self._page)
         self._begun = time.time()
         self._feeder.thread.start()
 
     def fault(self, name: str) -> None:
-        """Do harm: ``kill`` a worker (SIGKILL), switch ``poison`` on or off (1 % of records), or ``slow`` Redis for 3 s."""
+        """Do harm, or good.
+
+        Args:
+            name: ``kill`` a worker (SIGKILL), switch ``poison`` on or off (1 % of records), ``slow`` Redis for 3 s, load wrong
+                ``features``; ``mend`` them, and score again what came meanwhile; ``publish`` the corrections.
+        """
         moment = time.time()
         if name == "kill":
             for pid in list(self._pids.values())[:1]:
@@ -152,6 +172,9 @@ class Show:
             self._feeder.poisoning = not self._feeder.poisoning
         elif name == "slow":
             self._pause_redis()
+        elif name in _OF_INCIDENT:
+            _OF_INCIDENT[name](self.incident)
+            return
         if name != "poison" or self._feeder.poisoning:
             self.faults.append(Fault(name, moment - self._begun, moment * 1000))
 
@@ -159,14 +182,31 @@ class Show:
         """To be called some times a second: scripted faults, recovery times, a crash of the workers."""
         if self._crash is not None:
             raise self._crash
-        done = self._feeder.sent / max(1, len(self._stream))
-        if self._scripted and done >= self._scripted[0][0]:
+        if self.incident.error is not None:
+            raise self.incident.error
+        done = self.sent_share
+        if self._scripted and done >= self._scripted[0][0] and self._may(self._scripted[0][1]):
             self.fault(self._scripted.pop(0)[1])
         if self._feeder.poisoning and "poison" in self._options.faults and done >= 0.7:
             self._feeder.poisoning = False
         for fault in self.faults:
             if fault.recovered_s is None and self._judge.newest_ms > fault.moment_ms:
                 fault.recovered_s = round(time.time() - fault.moment_ms / 1000, 2)
+
+    def _may(self, name: str) -> bool:
+        """Whether what is scripted makes sense now: features are mended when they have done harm."""
+        if name == "mend" and self._feeder.thread.is_alive() and not self._judge.verdict(under_way=True).wrong:
+            return False
+        return not self.incident.busy
+
+    def end_stream(self) -> None:
+        """Produce nothing more."""
+        self._feeder.stop()
+
+    @property
+    def sent_share(self) -> float:
+        """How much of the stream is produced, 0 to 1."""
+        return self._feeder.sent / max(1, len(self._stream))
 
     @property
     def over(self) -> bool:
@@ -176,6 +216,9 @@ class Show:
             FatalError: nothing has moved for a minute.
         """
         if self._feeder.thread.is_alive():
+            return False
+        if self.incident.busy or self._scripted:
+            self._judge.progress_at = time.monotonic()
             return False
         if self._judge.verdict().lost == 0:
             if self._ended_s is None:
@@ -191,7 +234,7 @@ class Show:
         """What can be said now, for a live view."""
         now = time.time()
         lately = [latency for moment, latency in list(self._judge.lately) if moment > now - 5]
-        verdict = self._judge.verdict()
+        verdict = self._judge.verdict(under_way=True)
         return {
             "seconds": now - self._begun,
             "sent": self._feeder.sent,
@@ -207,6 +250,7 @@ class Show:
             "faults": list(self.faults),
             "poisoning": self._feeder.poisoning,
             "workers": dict(self._pids),
+            "incident": self.incident.told(),
         }
 
     def finish(self) -> dict[str, Any]:
@@ -231,6 +275,7 @@ class Show:
             "mean_batch_rows": told["mean_batch_rows"],
             "quality": self._quality.figures(),
             "referee": verdict.document(),
+            "incident": self.incident.told(),
             "faults": [
                 {"fault": one.name, "at_s": round(one.at_s, 2), "recovered_s": one.recovered_s} for one in self.faults
             ],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
+RECORDED: Final = "recorded"
 State = Literal["running", "done", "cancelled", "failed"]
 
 
@@ -30,13 +31,18 @@ class Replay:
         into: topic of its predictions.
         letters: topic of its dead letters.
         models: version by name.
-        features: ``"live"``, ``"recorded"`` or a version.
+        features: ``"live"``, ``"recorded"``, or ``set=version``, several separated by commas.
         where: condition on events; ``None``: all of them.
         by: ``user@host``.
         started_ms, ended_ms: ms since 1970 UTC; ``ended_ms`` is ``None`` while it is not over.
         state: how it stands, as far as the broker was told.
         counts: records ``consumed``, ``predictions``, ``dead_letters``, ``filtered``.
         published_ms: when its predictions were last published; ``None``: never.
+        within_us: events are replayed whose own time is in it, from the first up to, without, the second, in µs since 1970 UTC;
+            ``None``: whatever their time.
+        max_ratio: share of dead letters past which it stops.
+        reason: why it is not done, for people.
+        died: sessions of it whose process died; ``counts`` lack what these did last.
     """
 
     number: int
@@ -54,3 +60,7 @@ class Replay:
     state: State = "running"
     counts: dict[str, int] = field(default_factory=dict)
     published_ms: int | None = None
+    within_us: tuple[int, int] | None = None
+    max_ratio: float = 1.0
+    reason: str = ""
+    died: int = 0

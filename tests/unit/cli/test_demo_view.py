@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.console import Console
 
 from streamml.cli.demo_view import _picture
 from streamml.ops.referee import Place, Referee
 
+Told = dict[str, object]
 
-def test_poison_is_counted_beside_the_departures_and_not_as_some() -> None:
-    referee = Referee(lambda event, value: True)
-    for offset in range(1000):
-        referee.produced(Place(0, offset), offset)
-    for offset in range(1000, 1003):
-        referee.produced(Place(0, offset), None)
+
+def shown(referee: Referee, incident: Told) -> str:
     figures = dict.fromkeys(("auc", "brier", "baseline_auc", "baseline_brier"), 0.5)
     now = {
         "sent": 1000,
@@ -26,9 +24,33 @@ def test_poison_is_counted_beside_the_departures_and_not_as_some() -> None:
         "recent": [],
         "faults": [],
         "poisoning": False,
+        "incident": incident,
     }
     console = Console(width=120)
-    with console.capture() as shown:
+    with console.capture() as captured:
         console.print(_picture(now))
-    assert "departures 1,000 of 1,000" in shown.get()
-    assert "poison     3" in shown.get()
+    return captured.get()
+
+
+def test_poison_is_counted_beside_the_departures_and_not_as_some() -> None:
+    referee = Referee(lambda event, value: True)
+    for offset in range(1000):
+        referee.produced(Place(0, offset), offset)
+    for offset in range(1000, 1003):
+        referee.produced(Place(0, offset), None)
+    picture = shown(referee, {"stage": "none", "replay": 0, "compared": {}, "published": {}})
+    assert "departures 1,000 of 1,000" in picture
+    assert "poison     3" in picture
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("broken", "r roll back, replay and compare"),
+        ("compared", "replay 7: 4,212 predictions changed, 30 are the same   y publish the changed ones"),
+        ("published", "replay 7 is published: 4,212 corrections"),
+    ],
+)
+def test_an_incident_says_how_far_it_is_and_which_key_is_next(stage: str, said: str) -> None:
+    counts = {"compared": {"counts": {"changed": 4212, "same": 30}}, "published": {"written": 4212}}
+    assert said in shown(Referee(lambda event, value: True), {"stage": stage, "replay": 7, **counts})

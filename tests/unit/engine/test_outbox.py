@@ -16,7 +16,11 @@ from streamml.ports.sink import Delivered, OutboundRecords, Refusal, Transaction
 from tests.records import PARTITION, predictions_of, run_of
 
 
-def _records(block: Outcomes, now: float) -> OutboundRecords:
+def _records(rows: tuple[Outcomes, ...], now: float) -> tuple[OutboundRecords, ...]:
+    return tuple(map(_block_records, rows))
+
+
+def _block_records(block: Outcomes) -> OutboundRecords:
     if block.kind is Kind.PREDICTION:
         return prediction_records(block, "predictions")
     nothing = [b""] * len(block)

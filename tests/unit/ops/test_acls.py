@@ -31,13 +31,25 @@ def test_a_worker_reads_its_input_writes_its_output_and_is_in_its_group() -> Non
     assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* +mget +ping"
 
 
-def test_only_the_worker_is_needed_and_only_topics_create_makes_anything() -> None:
+def test_only_the_worker_is_needed_and_only_topics_create_makes_anything_but_what_is_a_replays_own() -> None:
     found = rights()
     assert [one.purpose for one in found.values() if one.needed] == ["worker"]
     assert [name for name, one in found.items() if any(right.operation == "CREATE" for right in one.kafka)] == [
-        "topics create"
+        "replay",
+        "topics create",
     ]
+    made = {one.name for one in found["replay"].kafka if one.operation in ("CREATE", "WRITE")}
+    assert made == {"pay.out.replay.", "pay.replays"}
     assert not {right.operation for one in found.values() for right in one.kafka} & {"ALL", "ALTER", "DELETE"}
+
+
+def test_a_feature_log_is_written_by_the_worker_and_read_by_others() -> None:
+    found = {
+        one.purpose: one.kafka for one in least_rights(replace(JOB, feature_log=True).topology, Settings(), "scorer")
+    }
+    assert [one.operation for one in found["worker"] if one.name == "pay.features"] == ["WRITE", "DESCRIBE"]
+    assert [one.operation for one in found["feature log"]] == ["READ", "DESCRIBE"]
+    assert "CREATE" in {one.operation for one in found["topics create"] if one.name == "pay.features"}
 
 
 def test_settings_name_user_group_and_database() -> None:

@@ -18,7 +18,8 @@ from streamml.adapters.memory.feature_store import MemoryFeatureStore
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.memory.source import MemorySource
 from streamml.batch.column import Columns
-from streamml.compose.drain import Drain, DrainFactory, Ends, written_to
+from streamml.compose.assemble import Assembled
+from streamml.compose.drain import DrainFactory, Ends, written_to
 from streamml.compose.parts import Parts
 from streamml.ops.constraint import BASELINE, judged
 from streamml.ops.profile import ProfileOptions, measure, read_runs
@@ -230,7 +231,7 @@ def test_what_is_free_has_the_columns_of_what_is_real(broker: MemoryBroker) -> N
         assert written == (0 if free == "produce" else ROWS), free
 
 
-def drained(factory: DrainFactory, free: str | None = None) -> Drain:
+def drained(factory: DrainFactory, free: str | None = None) -> Assembled:
     drain = factory.drain(free, Observer())
     drain.worker.run(until=lambda engine: engine.statistics.polled >= ROWS and engine.idle)
     return drain

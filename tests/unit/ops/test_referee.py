@@ -100,3 +100,26 @@ def test_the_remarks_say_which() -> None:
         "offset=9) is no",
     ):
         assert part in remarks
+
+
+def test_a_correction_takes_the_place_of_what_was_wrong() -> None:
+    def corrected(referee: Referee) -> None:
+        referee.predicted("topic/0/4", 0, {"score": 5})
+        referee.predicted("topic/0/4", 0, {"score": 4}, revision=2)
+        referee.predicted("topic/0/4", 0, {"score": 6}, revision=1)
+
+    verdict = run(mistake=corrected, skip=4)
+    assert (verdict.wrong, verdict.corrected, verdict.duplicated, verdict.out_of_order) == (0, 1, 0, 1)  # it came late
+
+
+def test_a_wrong_correction_of_what_was_right() -> None:
+    verdict = run(mistake=lambda referee: referee.predicted("topic/0/4", 0, {"score": 5}, revision=1))
+    assert (verdict.wrong, verdict.corrected, verdict.predicted) == (1, 1, 10)
+
+
+def test_a_correction_that_comes_twice() -> None:
+    def twice(referee: Referee) -> None:
+        for _ in range(2):
+            referee.predicted("topic/0/4", 0, {"score": 4}, revision=1)
+
+    assert run(mistake=twice).duplicated == 1

@@ -129,8 +129,8 @@ def test_a_run_that_is_to_catch_up_gives_up_on_a_broker_that_stays_away(monkeypa
     servers = f"127.0.0.1:{closed_port()}"
     probe = KafkaSource(["events"], "group", "earliest", {"bootstrap.servers": servers})
     with pytest.raises(TransientError, match=f"gives up.*{servers}"):
-        _wait_until_reached(probe, {}, 0.5, threading.Event(), str)
+        _wait_until_reached(probe.committed, {}, 0.5, threading.Event(), str)
     ended = threading.Event()
     threading.Timer(0.5, ended.set).start()
-    assert not _wait_until_reached(probe, {}, None, ended, str)
+    assert not _wait_until_reached(probe.committed, {}, None, ended, str)
     probe.close()

@@ -82,8 +82,9 @@ def worker_on(
 
 
 def until(met: Callable[[], bool]) -> None:
-    """Bounded by the test's own timeout."""
+    deadline = time.monotonic() + 30.0
     while not met():
+        assert time.monotonic() < deadline, "This has not come true within 30 s."
         threading.Event().wait(0.005)
 
 

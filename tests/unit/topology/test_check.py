@@ -109,6 +109,16 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("start", lambda: {"source": sm.Source("events", schema=Event, start="sometime", event_time="at")}),  # type: ignore[arg-type]
     ("no field of Event", lambda: {"source": sm.Source("events", schema=Event, start="earliest", event_time="when")}),
     ("has to be a datetime", lambda: {"source": sm.Source("events", schema=Event, start="earliest", event_time="id")}),
+    ("the feature-log topic and the source topic", lambda: {"feature_log": sm.FeatureLog("events")}),
+    ("The feature-log topic 'a b' has to be", lambda: {"feature_log": sm.FeatureLog("a b")}),
+    (
+        "looks up no features",
+        lambda: {"feature_log": sm.FeatureLog("log"), "steps": topology().steps[2:]},
+    ),
+    (
+        "A feature log is in the order of the source",
+        lambda: {"feature_log": sm.FeatureLog("log"), "sink": replace(topology().sink, order="none")},
+    ),
     ("max_ratio", lambda: {"dead_letters": sm.DeadLetterQueue("events.dlq", max_ratio=7)}),
     ("min_sample", lambda: {"dead_letters": sm.DeadLetterQueue("events.dlq", min_sample=0)}),
     ("reads the column 'nowhere'", lambda: {"steps": [sm.Filter(keep, inputs=("nowhere",)), *topology().steps]}),
@@ -224,6 +234,14 @@ def test_only_columns_that_are_read_later_are_decoded_and_kept() -> None:
     assert cut.decoded == {"id", "account", "amount", "at"}
     assert {"id", "amount", "accounts.mean"} <= cut.stages[0].keep
     assert "account" not in cut.stages[0].keep
+
+
+def test_what_is_logged_is_kept_to_the_end() -> None:
+    steps = topology(feature_log=sm.FeatureLog("log")).steps
+    twice = (*steps, sm.Onnx("again", outputs={"p": "p"}))
+    for log, kept in ((sm.FeatureLog("log"), True), (None, False)):
+        cut = plan(topology(steps=twice, feature_log=log), {"scorer": SIGNATURE, "again": SIGNATURE})
+        assert ("accounts.mean" in cut.stages[-1].keep) is kept
 
 
 def test_policies_are_frozen() -> None:

@@ -1,0 +1,398 @@
+"""``streamml replay``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.replay_diff import diff
+from streamml.cli.replay_publish import publish
+
+if TYPE_CHECKING:
+    from streamml.ops.replay.plan import Plan
+    from streamml.ops.replay.replay import Replay
+    from streamml.ops.replay.standing import Standing
+
+F = TypeVar("F", bound=Callable[..., Any])
+_INTERRUPTED: Final = 130
+_MANNER: Final = (
+    click.option(
+        "--rate", type=click.FloatRange(0, min_open=True), help="Records a second; default: as many as can be."
+    ),
+    click.option(
+        "--max-lag",
+        type=click.IntRange(0),
+        default=100_000,
+        show_default=True,
+        help="Wait while the live group is further behind, in records; 0: never wait.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share it."
+    ),
+    click.option(
+        "--wait",
+        "wait_s",
+        type=click.IntRange(1, 86_400),
+        default=60,
+        show_default=True,
+        help="Stop, to be resumed, after so many seconds without an answer of broker or store.",
+    ),
+)
+
+
+def _manner_options(command: F) -> F:
+    for option in reversed(_MANNER):
+        command = option(command)
+    return command
+
+
+@click.group("replay")
+def command() -> None:
+    """Score a stretch of a topic again, beside live traffic: into a topic of its own, compared before it is published."""
+
+
+@command.command("start")
+@click.argument("topology")
+@click.option("--from", "start", required=True, help="An offset, or a time with its zone, as 2026-01-31T10:00:00Z.")
+@click.option("--to", "end", required=True, help="The same; what is there is not replayed any more.")
+@click.option("--by", type=click.Choice(["record", "event"]), default="record", show_default=True, help="Whose times.")
+@click.option("--slack", help="With --by event: how far times of events and records may be apart, as 10m.")
+@click.option("--partitions", help="NUMBER or TOPIC/NUMBER, separated by commas; default: all.")
+@click.option("--what-is-left", is_flag=True, help="Go on where retention has removed a part of the range.")
+@click.option("--where", help="""Only events of which this is true, as 'carrier == "UA" and delay > 15'.""")
+@click.option("--model", "models", multiple=True, help="VERSION of the last model, or NAME=VERSION; may be repeated.")
+@click.option(
+    "--features",
+    default="live",
+    show_default=True,
+    help="live: as the store has them now; recorded: as they were; SET=VERSION, several separated by commas.",
+)
+@click.option("--into", help="Topic of its predictions, an empty one; default: PREDICTIONS.replay.NUMBER.")
+@click.option(
+    "--max-dead-letters", type=click.FloatRange(0, 1), help="Share past which it stops; default: as the topology says."
+)
+@_manner_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@settings_options
+@json_option
+def start(
+    topology: str,
+    start: str,
+    end: str,
+    by: Any,
+    slack: str | None,
+    partitions: str | None,
+    what_is_left: bool,
+    where: str | None,
+    models: tuple[str, ...],
+    features: str,
+    into: str | None,
+    max_dead_letters: float | None,
+    rate: float | None,
+    max_lag: int,
+    workers: int,
+    wait_s: int,
+    yes: bool,
+    as_json: bool,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """Score a range of TOPOLOGY's input again, up to and without --to, into a topic of its own.
+
+    Shows the plan first, and asks. Exit code 130 where it was stopped before its end: `resume` goes on.
+    """
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.plan import Wanted, planned
+    from streamml.ops.replay.run import Manner, begin
+    from streamml.ops.replay.span import Asked
+
+    _check_asking(yes, as_json)
+    settings, located = settings_of(config, **flags), locate_topology(topology)
+    chosen = tuple(one.strip() for one in (partitions or "").split(",") if one.strip())
+    asked = Asked(start, end, by, slack, chosen, what_is_left)
+    wanted = Wanted(asked, models, features, where, into, max_dead_letters, rate)
+    manner = Manner(rate, max_lag or None, workers, float(wait_s))
+    again = _arguments(topology, config, flags)
+    with planned(located, settings, wanted) as (plan, parts):
+        _show_plan(plan, manner)
+        if not yes:
+            click.confirm("Replay this?", abort=True, err=True)
+        replay = begin(located.found, settings, plan.draft)
+        click.echo(f"Replay {replay.number} writes into {replay.into}.", err=True)
+        return _carry_out(located.found, settings, replay, manner, parts, again, as_json, resumed=False)
+
+
+@command.command("resume")
+@click.argument("topology")
+@click.argument("number", type=click.IntRange(1))
+@_manner_options
+@settings_options
+@json_option
+def resume(
+    topology: str,
+    number: int,
+    rate: float | None,
+    max_lag: int,
+    workers: int,
+    wait_s: int,
+    as_json: bool,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """Go on with replay NUMBER of TOPOLOGY from what it has committed, with the versions that it began with."""
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.plan import gathered
+    from streamml.ops.replay.run import Manner, resumable
+
+    settings, located = settings_of(config, **flags), locate_topology(topology)
+    replay = resumable(located.found, settings, number)
+    manner = Manner(rate, max_lag or None, workers, float(wait_s))
+    again = _arguments(topology, config, flags)
+    with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
+        return _carry_out(located.found, settings, replay, manner, parts, again, as_json, resumed=True)
+
+
+@command.command("list")
+@click.argument("topology")
+@settings_options
+@json_option
+def list_replays(topology: str, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """List the replays of TOPOLOGY, those on other machines too."""
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.standing import standings
+
+    found = standings(locate_topology(topology).found, settings_of(config, **flags))
+    if as_json:
+        print_json([_document(one) for one in found])
+        return
+    from streamml.cli.tables import print_table
+
+    rows = [
+        (
+            one.replay.number,
+            one.state,
+            f"{one.done:,} of {one.total:,}",
+            shown_time(one.replay.started_ms / 1000),
+            one.replay.by,
+            " ".join(f"{name}@{version}" for name, version in one.replay.models.items()),
+            one.replay.into,
+        )
+        for one in found
+    ]
+    print_table(f"{len(rows)} replays", ("number", "state", "offsets", "started", "by", "models", "into"), rows)
+
+
+@command.command("show")
+@click.argument("topology")
+@click.argument("number", type=click.IntRange(1))
+@settings_options
+@json_option
+def show(topology: str, number: int, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """Show replay NUMBER of TOPOLOGY."""
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.standing import standing
+
+    found = standing(locate_topology(topology).found, settings_of(config, **flags), number)
+    document = _document(found)
+    if as_json:
+        print_json(document)
+        return
+    from streamml.cli.tables import print_table
+
+    spans = document.pop("spans")
+    print_table(f"Replay {number}", ("what", "value"), [(name, _shown(value)) for name, value in document.items()])
+    print_table("Range", ("topic", "partition", "from", "up to"), [tuple(one.values()) for one in spans])
+
+
+@command.command("cancel")
+@click.argument("topology")
+@click.argument("number", type=click.IntRange(1))
+@settings_options
+@json_option
+def cancel(topology: str, number: int, as_json: bool, config: Path | None, **flags: Any) -> None:
+    """End replay NUMBER of TOPOLOGY where it is, for good; its topic stays as it is."""
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.run import cancel as cancelled
+
+    replay = cancelled(locate_topology(topology).found, settings_of(config, **flags), number)
+    if as_json:
+        print_json({"number": replay.number, "state": replay.state})
+    else:
+        click.echo(f"Replay {number} is cancelled; what it wrote stays in {replay.into}.")
+
+
+@command.command("work", hidden=True)
+@click.argument("topology")
+@click.argument("number", type=click.IntRange(1))
+@click.option("--share", type=int, required=True)
+@_manner_options
+@click.option("--summary-file", type=click.Path(path_type=Path), required=True)
+@settings_options
+def work(
+    topology: str,
+    number: int,
+    share: int,
+    rate: float | None,
+    max_lag: int,
+    workers: int,
+    wait_s: int,
+    summary_file: Path,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """One of the processes of `start --workers`, which holds the replay and records its end."""
+    import json
+
+    from streamml.cli.run import _on_signals
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.plan import gathered
+    from streamml.ops.replay.run import Manner, resumable, score
+    from streamml.ops.run import StopSignal
+
+    settings, located = settings_of(config, **flags), locate_topology(topology)
+    replay = resumable(located.found, settings, number)
+    stop = StopSignal()
+    _on_signals(stop.set, settings.worker.drain_ms / 1000 + 10)
+    manner = Manner(rate, max_lag or None, workers, float(wait_s))
+    with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
+        summary = score(located.found, parts, settings, replay, manner, stop, share=share)
+    summary_file.write_text(json.dumps(summary))
+    return 0
+
+
+def _carry_out(
+    topology: Any,
+    settings: Any,
+    replay: Replay,
+    manner: Any,
+    parts: Any,
+    again: Sequence[str],
+    as_json: bool,
+    *,
+    resumed: bool,
+) -> int:
+    import contextlib
+
+    from streamml.cli.replay_progress import progress
+    from streamml.cli.run import _on_signals
+    from streamml.ops.replay.run import carry_out, score
+    from streamml.ops.run import StopSignal
+
+    stop = StopSignal()
+    _on_signals(stop.set, settings.worker.drain_ms / 1000 + 10)
+    workers = min(manner.workers, len(replay.spans))
+
+    def scored() -> Mapping[str, Any]:
+        if workers == 1:
+            return score(topology, parts, settings, replay, manner, stop)
+        return _several(again, replay, manner, workers, stop)
+
+    # What a user's own functions print must not come between the lines of the summary.
+    with contextlib.redirect_stdout(sys.stderr), progress(topology, settings, replay):
+        ended, summary = carry_out(
+            topology, settings, replay, scored, stop, resumed=resumed, patience_s=manner.patience_s
+        )
+    if as_json:
+        print_json(
+            {**summary, "number": ended.number, "state": ended.state, "into": ended.into, "counts": ended.counts}
+        )
+    else:
+        from streamml.cli.tables import print_summary
+
+        print_summary(summary)
+    if ended.state == "done":
+        click.echo(f"Replay {ended.number} is done; its predictions are in {ended.into}.", err=True)
+        return 0
+    how = (
+        "cancelled"
+        if ended.state == "cancelled"
+        else f"stopped; `streamml replay resume {again[0]} {ended.number}` goes on"
+    )
+    click.echo(f"Replay {ended.number} is {how}.", err=True)
+    return _INTERRUPTED
+
+
+def _several(again: Sequence[str], replay: Replay, manner: Any, workers: int, stop: Any) -> dict[str, Any]:
+    from streamml.ops.summaries import merged
+    from streamml.ops.supervise import Restarts, supervise
+
+    topology, *options = again
+    shared = ["replay", "work", topology, str(replay.number), *options, "--workers", str(workers)]
+    shared += ["--max-lag", str(manner.max_lag or 0), "--wait", str(int(manner.patience_s))]
+    shared += [] if manner.rate is None else ["--rate", str(manner.rate)]
+    restarts = Restarts(window_s=10.0 * manner.patience_s)
+    summaries = supervise(lambda number: [*shared, "--share", str(number)], workers, stop.asked, restarts=restarts)
+    summary = merged(summaries)
+    done = len(summaries) == workers and all(one["caught_up"] for one in summaries)
+    return {**summary, "caught_up": done}
+
+
+def _arguments(topology: str, config: Path | None, flags: Mapping[str, Any]) -> list[str]:
+    """Topology and options, as another process gets them."""
+    found = [topology, *(["--config", str(config)] if config else [])]
+    for name, value in flags.items():
+        found += [f"--{name.replace('_', '-')}", str(value)] if value else []
+    return found
+
+
+def _check_asking(yes: bool, as_json: bool) -> None:
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise click.UsageError("Nobody can be asked here; add --yes to have the plan carried out.")
+
+
+def _show_plan(plan: Plan, manner: Any) -> None:
+    """On stderr: stdout has the summary."""
+    draft = plan.draft
+    click.echo(f"Replay of {draft.topology}: {plan.events:,} offsets at most", err=True)
+    for span in draft.spans:
+        click.echo(
+            f"  {span.topic}[{span.partition}]  {span.start} up to {span.end}: {span.end - span.start:,}", err=True
+        )
+    for one in plan.gone:
+        lost = "some records, if any," if one.records is None else f"{one.records:,} offsets"
+        click.echo(f"  {one.where} begins at {one.first}: {lost} of the range are gone", err=True)
+    models = ", ".join(f"{name}@{version}" for name, version in draft.models.items())
+    lines = {
+        "models": models,
+        "features": draft.features,
+        "where": draft.where,
+        "into": draft.into.replace("{number}", "NUMBER"),
+        "dead letters": draft.letters.replace("{number}", "NUMBER"),
+        "time": f"unknown, as {plan.told_by}" if plan.seconds is None else f"{_duration(plan.seconds)}, {plan.told_by}",
+        "waits": "never"
+        if manner.max_lag is None
+        else f"while the live group is over {manner.max_lag:,} records behind",
+    }
+    for name, value in lines.items():
+        if value:
+            click.echo(f"  {name}: {value}", err=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"about {hours} h {minutes} min" if hours else f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
+    )
+
+
+def _document(one: Standing) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    recorded = asdict(one.replay)
+    return {**recorded, "state": one.state, "running_at": list(one.by), "done": one.done, "total": one.total}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={each}" for name, each in value.items())
+    return "–" if value is None else str(value)
+
+
+command.add_command(diff)
+command.add_command(publish)

@@ -1,0 +1,133 @@
+"""The one way in which a worker is put together, whatever it reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from streamml.adapters.kafka.membership import SESSION_MS
+from streamml.adapters.kafka.offsets import settled_positions
+from streamml.adapters.kafka.sink import KafkaSink
+from streamml.adapters.kafka.transactions import KafkaTransactions
+from streamml.clock import Clock, SystemClock
+from streamml.compose.stages import build_stages
+from streamml.engine.assignment import SlotNames
+from streamml.engine.engine import Engine, EngineConfig
+from streamml.engine.pace import Pace
+from streamml.errors import SettingsError
+from streamml.ports.control import Control
+from streamml.ports.feature_store import FeatureStore
+from streamml.ports.model import Model
+from streamml.ports.sink import Sink
+from streamml.ports.source import Source
+from streamml.runtime.reader import WorkerConfig
+from streamml.runtime.worker import Worker
+from streamml.settings.settings import Settings
+from streamml.stages.guard import GuardedStore, feature_store_guard
+from streamml.stages.stage import Operator
+from streamml.telemetry.observer import Observer
+from streamml.topology.topology import Topology
+
+_TRANSACTION_MS: Final = 5_000
+
+
+class Assembled(NamedTuple):
+    """A worker that is ready to run, and its engine."""
+
+    worker: Worker
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a worker reads and writes with.
+
+    Args:
+        store: where features are; ``None`` where none are looked up.
+        control: tells of pauses; ``None``: nothing does, and a storm of dead letters ends the worker.
+    """
+
+    source: Source
+    sink: Sink
+    store: FeatureStore | None
+    control: Control | None = None
+
+
+def assemble(
+    topology: Topology,
+    models: Mapping[str, Model],
+    settings: Settings,
+    ports: Ports,
+    names: SlotNames,
+    config: EngineConfig,
+    observer: Observer,
+    *,
+    max_prediction_bytes: int = 1_000_000,
+    revision: int = 0,
+    around: Callable[[Operator], Operator] = lambda operator: operator,
+    pace: Pace | None = None,
+) -> Assembled:
+    """A worker of these parts; the arguments are those of `Engine`, `build_stages`, `Worker` and `WorkerConfig`."""
+    engine, clock = Engine(config, names), SystemClock()
+    stages = build_stages(
+        topology,
+        models,
+        _guarded(ports.store, clock, observer),
+        names.prefixes,
+        max_prediction_bytes=max_prediction_bytes,
+        revision=revision,
+        around=around,
+    )
+    driven = WorkerConfig(
+        max_poll_rows=settings.worker.max_poll_rows,
+        drain_s=settings.worker.drain_ms / 1000,
+        stuck_after_s=settings.worker.stuck_after_ms / 1000,
+        pace=pace,
+    )
+    return Assembled(Worker(engine, ports.source, stages, ports.sink, clock, driven, observer, ports.control), engine)
+
+
+def _guarded(store: FeatureStore | None, clock: Clock, observer: Observer) -> FeatureStore | None:
+    if store is None:
+        return None
+    guard = feature_store_guard(clock)
+    observer.guards.append(guard)
+    return GuardedStore(store, guard)
+
+
+def kafka_sink_of(
+    topology: Topology,
+    settings: Settings,
+    group: str,
+    name: str,
+    largest: int,
+    member: Callable[[], Any],
+    topic_ids: Mapping[str, str],
+) -> KafkaSink:
+    """A sink that keeps the processing guarantee of the settings.
+
+    Args:
+        group: whose positions transactions carry.
+        name: ``transactional.id``; of one worker at a time.
+        largest: bytes that each of the topics takes that predictions and their features go to.
+        member: see `KafkaTransactions`.
+
+    Raises:
+        SettingsError: the sink's order and the guarantee exclude each other.
+    """
+    # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
+    producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
+    if settings.worker.processing_guarantee == "at_least_once":
+        return KafkaSink(producer)
+    if topology.sink.order != "partition":
+        raise SettingsError(
+            'processing_guarantee is "exactly_once", and the sink\'s order is "none": a transaction is a cut through the '
+            'order of each partition. Set Sink(order="partition"), or process at least once.'
+        )
+    # Whoever takes the partitions of a dead worker over waits for its transaction to end: a broker looks for those that are
+    # over time every ten seconds, so that the time and those ten should be over soon after the session.
+    session = int(settings.consumer().get("session.timeout.ms", SESSION_MS))
+    timeout = max(min(session, _TRANSACTION_MS), 2 * settings.worker.commit_interval_ms)
+    own = {"transaction.timeout.ms": timeout, **producer}
+    return KafkaTransactions(own, name, member, settled_positions(settings.client(), group), topic_ids)

@@ -1,0 +1,61 @@
+"""A worker that scores dead letters again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from streamml.adapters.kafka.admin import KafkaAdmin
+from streamml.adapters.kafka.redrive_sink import RedriveSink
+from streamml.adapters.synthetic.source import PreparedSource
+from streamml.compose.assemble import Assembled, Ports, assemble
+from streamml.compose.parts import Parts
+from streamml.compose.stages import engine_config
+from streamml.engine.assignment import SlotNames
+from streamml.engine.pace import Pace
+from streamml.errors import TopologyError
+from streamml.ports.source import RecordRun
+from streamml.settings.settings import Settings
+from streamml.stages.chosen import OnlyChosen
+from streamml.telemetry.observer import Observer
+from streamml.topology.topology import Topology
+
+
+def compose_redrive(
+    topology: Topology,
+    parts: Parts,
+    settings: Settings,
+    runs: Sequence[RecordRun],
+    chosen: Collection[str],
+    topic_ids: Mapping[str, str],
+    sink: RedriveSink,
+    worker: str,
+    pace: Pace,
+) -> Assembled:
+    """A worker that scores these records, and ends nothing of them but what was chosen.
+
+    Args:
+        topology: as it is to score them; the dead-letter brake would only keep what failed before from being tried.
+        runs: records of dead letters, at their original places.
+        chosen: prediction ids.
+        topic_ids: by topic, as the ids of the letters have them.
+
+    Raises:
+        TopologyError: the prediction topic is missing.
+    """
+    topics = KafkaAdmin(settings.client()).topics([topology.sink.topic])
+    if topology.sink.topic not in topics:
+        raise TopologyError(f"There is no topic {topology.sink.topic!r}; `streamml topics create` makes it.")
+    names = SlotNames(dict(topic_ids))
+    at_least_once = settings.worker.model_copy(update={"processing_guarantee": "at_least_once"})
+    return assemble(
+        topology,
+        parts.models,
+        settings,
+        Ports(PreparedSource(runs), sink, parts.store),
+        names,
+        engine_config(topology, parts.models, at_least_once, worker),
+        Observer(),
+        max_prediction_bytes=topics[topology.sink.topic].max_message_bytes,
+        around=lambda operator: OnlyChosen(operator, chosen, names.prefixes),
+        pace=pace,
+    )
