@@ -92,7 +92,7 @@ class RedisSink:
     """Keeps the latest prediction of each key in Redis, beside the topic: for apps that look one up and read no topic.
 
     A row is settled when the topic and Redis have it. An older prediction never replaces a newer one (by time of the event's
-    record, then its offset, then revision), so that replays and what is sent again do no harm. Exactly once holds
+    record, then its place, then revision), so that replays and what is sent again do no harm. Exactly once holds
     for the topic; in Redis a prediction may be there before its transaction is committed. `streamml.latest` reads it.
 
     Args:

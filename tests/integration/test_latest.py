@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,13 +33,16 @@ from tests.integration.scoring import Job, payment
 pytestmark = pytest.mark.integration
 
 
-def records(*rows: tuple[str, bytes | None, int, int, int], topic: str = "out") -> OutboundRecords:
-    """Of key, value, time in ms, offset and revision."""
+def records(*rows: tuple[str, bytes | None, int, int | str, int], topic: str = "out") -> OutboundRecords:
+    """Of key, value, time in ms, place and revision."""
     return OutboundRecords(
         topic,
         [row[0].encode() for row in rows],
         [row[1] for row in rows],
-        [[("streamml", f"1;t/0/{row[3]};m@1;{row[4]};".encode())] for row in rows],
+        [
+            [("streamml", f"1;{row[3] if isinstance(row[3], str) else f't/0/{row[3]}'};m@1;{row[4]};".encode())]
+            for row in rows
+        ],
         [row[2] for row in rows],
     )
 
@@ -63,9 +71,20 @@ class Beside:
 
 
 def test_d3_the_latest_of_a_key_is_there_whatever_the_order(redis_server: EmbeddedRedis) -> None:
-    """D3.4: by time, then offset, then revision."""
+    """D3.11: by time, then place, then revision."""
     run = Beside(redis_server.url, keep_ms=60_000)
-    ordered = [(5, 9, 1), (6, 1, 0), (6, 2, 0), (6, 2, 3), (2**33, 0, 0), (2**33, 2**33, 0), (2**33, 2**33, 1)]
+    ordered: list[tuple[int, Any, int]] = [
+        (5, 9, 1),
+        (6, 1, 0),
+        (6, 2, 0),
+        (6, 2, 3),
+        (2**33, 0, 0),
+        (2**33, 2**33, 0),
+        (2**33, 2**33, 1),
+    ]
+    ordered += [
+        (2**34, place, revision) for place, revision in (("t/0/5", 7), ("t/1/5", 0), ("t/1/5#0", 0), ("t/1/5#2", 0))
+    ]
     for number, (early, late) in enumerate(pairwise(ordered)):
         rows = [(f"k{number}", b"late", *late), (f"k{number}", b"early", *early), (f"k{number}", b"late", *late)]
         run.sink.send(number, [records(*rows), records(("k", b"letter", 0, 0, 0), topic="dlq")])
@@ -85,7 +104,8 @@ def test_a_prediction_has_what_its_header_says_and_a_tombstone_no_value(redis_se
     run.sink.close(1)
 
 
-def test_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_back(tmp_path: Path) -> None:
+def test_d1_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_back(tmp_path: Path) -> None:
+    """D1.8."""
     server = EmbeddedRedis(tmp_path)
     server.start()
     try:
@@ -113,7 +133,7 @@ def test_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_ba
 def test_d1_d2_a_redis_that_is_away_for_a_while_has_the_predictions_of_the_topic_in_the_end(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, guarantee: Any
 ) -> None:
-    """D1.1, D2.1: Redis stands still under the worker; the topic has each once, Redis the latest of each key."""
+    """D1.8, D2.1: Redis stands still under the worker; the topic has each once, Redis the latest of each key."""
     import redis as client
 
     job = Job(kafka.bootstrap_servers, redis_server.url, tmp_path, guarantee=guarantee)
@@ -143,3 +163,75 @@ def test_d1_d2_a_redis_that_is_away_for_a_while_has_the_predictions_of_the_topic
         assert one is not None
         assert json.loads(one.value or b"") == json.loads(record.value or b"")
         assert one.model == "adder@1"
+
+
+TOPOLOGY = """
+from pathlib import Path
+import streamml as sm
+from tests.integration.scoring import Job
+topology = Job("", "", Path("."), name={name!r}, latest=sm.RedisSink({name!r})).topology
+"""
+
+
+def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    """D1.8, D3.11."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    worker: subprocess.Popen[bytes] | None = None
+    try:
+        job = Job(kafka.bootstrap_servers, server.url, tmp_path)
+        job.create()
+        job.features({"a1": 1.0})
+        assert job.located
+        (tmp_path / "paying.py").write_text(TOPOLOGY.format(name=job.name))
+        command = [
+            sys.executable,
+            "-m",
+            "streamml",
+            "run",
+            "paying.py",
+            "--brokers",
+            job.brokers,
+            "--redis-url",
+            server.url,
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+
+        worker, rounds = start(), 2
+        for number in range(rounds):
+            job.produce([payment(key, amount=float(1000 * number + key)) for key in range(500)])
+            wait_until(partial(more_than, job, 500 * number))
+            worker.kill()
+            worker.wait()
+            server.kill()
+            worker = start()
+            server.start()
+        scored = {key: float(1000 * (rounds - 1) + key) + 1.0 for key in range(500)}
+        with LatestPredictions(job.name, url=server.url) as reader:
+            wait_until(lambda: latest_scores(reader) == scored)
+    finally:
+        if worker is not None:
+            worker.kill()
+            worker.wait()
+        server.stop()
+
+
+def more_than(job: Job, count: int) -> bool:
+    return len(job.read("out")) > count
+
+
+def latest_scores(reader: LatestPredictions) -> dict[int, float]:
+    found = reader.get_many([f"p{key}" for key in range(500)])
+    return {key: json.loads(one.value or b"")["score"] for key, one in enumerate(found) if one is not None}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)

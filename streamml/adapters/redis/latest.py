@@ -7,12 +7,14 @@ One string per key, ``streamml.latest:{name}:{len}:{key}``, the key as decimal b
     4       4     revision, unsigned: 0 live, a replay's number
     8       8     time of the event's record; signed, microseconds since 1970-01-01 UTC
     16      8     offset of the event's record, signed
-    24      4     bytes of the provenance, unsigned
-    28      4     1: the prediction is a tombstone and has no value; 0 otherwise
-    32      ...   the provenance in UTF-8, as in the header "streamml": 1;id;model@version;revision;flags
+    24      4     partition of the event's record, signed
+    28      4     child of an exploded event, signed; -1: the event itself
+    32      4     bytes of the provenance, unsigned
+    36      4     1: the prediction is a tombstone and has no value; 0 otherwise
+    40      ...   the provenance in UTF-8, as in the header "streamml": 1;id;model@version;revision;flags
     then    ...   the value as it is in the prediction topic, to the end
 
-Newer is what has the later time; of one time the higher offset; of one event the higher revision. docs/reference/redis-latest.md
+Newer is what has the later time, then the higher offset, partition, child and revision, in this order. docs/reference/redis-latest.md
 says the same for other languages.
 """
 
@@ -28,7 +30,7 @@ from streamml.engine.identity import HEADER, Provenance, read_header
 from streamml.ports.sink import OutboundRecords
 
 _MAGIC: Final = b"SMP1"
-_HEAD: Final = struct.Struct("<4sIqqII")
+_HEAD: Final = struct.Struct("<4sIqqiiII")
 
 # As the script of streaming features: the value that a SET replaced is put back where it was the newer one.
 SCRIPT: Final = """\
@@ -38,11 +40,11 @@ local function set(key, value)
   return call('SET', key, value, 'PX', keep, 'GET')
 end
 local function parts(value)
-  local revision, time_low, time_high, offset_low, offset_high = unpack('<I4I4i4I4i4', value, 5)
-  return {time_high, time_low, offset_high, offset_low, revision}
+  local revision, time_low, time_high, offset_low, offset_high, partition, child = unpack('<I4I4i4I4i4i4i4', value, 5)
+  return {time_high, time_low, offset_high, offset_low, partition, child, revision}
 end
 local function before(one, other)
-  for i = 1, 5 do
+  for i = 1, 7 do
     if one[i] ~= other[i] then return one[i] < other[i] end
   end
   return false
@@ -50,7 +52,7 @@ end
 for i = 1, #KEYS do
   local new = ARGV[i + 1]
   local old = set(KEYS[i], new)
-  if old and #old >= 32 and sub(old, 1, 4) == sub(new, 1, 4) and before(parts(new), parts(old)) then
+  if old and #old >= 40 and sub(old, 1, 4) == sub(new, 1, 4) and before(parts(new), parts(old)) then
     set(KEYS[i], old)
     older = older + 1
   end
@@ -100,7 +102,7 @@ def entries(records: OutboundRecords, prefix: bytes) -> tuple[list[bytes], list[
 def packed(value: bytes | None, mark: bytes, timestamp_ms: int) -> bytes:
     """One prediction as it is stored; ``mark`` is its header ``streamml``."""
     made = read_header(mark)
-    head = _HEAD.pack(_MAGIC, made.revision, timestamp_ms * 1000, _offset(made), len(mark), value is None)
+    head = _HEAD.pack(_MAGIC, made.revision, timestamp_ms * 1000, *_place(made), len(mark), value is None)
     return head + mark + (value or b"")
 
 
@@ -112,7 +114,7 @@ def unpacked(stored: bytes) -> Latest:
     """
     if len(stored) < _HEAD.size:
         raise ValueError(f"{len(stored)} bytes are no stored prediction.")
-    magic, revision, time_us, _, length, tombstone = _HEAD.unpack_from(stored)
+    magic, revision, time_us, _, _, _, length, tombstone = _HEAD.unpack_from(stored)
     if magic != _MAGIC or len(stored) < _HEAD.size + length:
         raise ValueError(f"{stored[:8]!r}… is no stored prediction of format {_MAGIC.decode()}.")
     made = read_header(stored[_HEAD.size : _HEAD.size + length])
@@ -125,5 +127,8 @@ def latest_keys(name: str, keys: Sequence[bytes]) -> list[bytes]:
     return keys_of_parts(latest_prefix(name), [keys], len(keys))
 
 
-def _offset(made: Provenance) -> int:
-    return int(made.id.rpartition("/")[2].partition("#")[0])
+def _place(made: Provenance) -> tuple[int, int, int]:
+    """Offset, partition and child, as the id names them: ``topic/partition/offset``, ``#i`` for a child."""
+    record, _, child = made.id.partition("#")
+    _, partition, offset = record.rsplit("/", 2)
+    return int(offset), int(partition), int(child or -1)
