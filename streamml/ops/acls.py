@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.rights import LOADING, READING, WRITING, least_rule
+from streamml.adapters.redis.rights import KEEPING, LOADING, READING, WRITING, least_rule
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import RIGHTS
 from streamml.ops.replay.registry import replays_topic
@@ -73,7 +73,10 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     every = (*inputs, output, letters, *logs)
     declared = [one for step in _lookups(topology) for one in step.sets]
     sets = list(dict.fromkeys(one.name for one in declared))
-    database = Server(settings.redis.url, options=settings.redis.options).database if sets else 0
+    database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.latest else 0
+    kept = None if topology.latest is None else topology.latest.name
+    commands = (*(READING if sets else ()), *(KEEPING if kept else ()))
+    rule = least_rule(name, sets, commands, database=database, latest=kept) if commands else None
     found = [
         Rights(
             "worker",
@@ -84,7 +87,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 *grant([output, letters, *logs], "WRITE", "DESCRIBE"),
                 Right(grant.principal, "READ", "group", group),
             ),
-            least_rule(name, sets, READING, database=database) if sets else None,
+            rule,
         ),
         Rights(
             "pause",

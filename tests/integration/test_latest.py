@@ -21,9 +21,12 @@ import streamml as sm
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.latest import entries, latest_prefix
 from streamml.adapters.redis.latest_sink import SinkAndLatest
 from streamml.adapters.redis.latest_writer import LatestWriter
+from streamml.adapters.redis.rights import KEEPING, least_rule
 from streamml.clock import ManualClock
+from streamml.errors import FeatureStoreDown
 from streamml.latest import Latest, LatestPredictions
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -221,6 +224,10 @@ def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
         server.stop()
 
 
+def in_trouble(writer: LatestWriter) -> bool:
+    return writer.trouble is not None
+
+
 def more_than(job: Job, count: int) -> bool:
     return len(job.read("out")) > count
 
@@ -235,3 +242,30 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_latest_predictions_need_the_rights_that_are_printed_and_none_is_too_many(redis_server: EmbeddedRedis) -> None:
+    import redis as client
+
+    name = f"latest-{uuid.uuid4().hex[:8]}"
+    with client.Redis(port=redis_server.port) as raw:
+        for left_out in (None, *KEEPING):
+            user = f"u{uuid.uuid4().hex[:8]}"
+            rule = least_rule(user, [], [one for one in KEEPING if one != left_out], latest=name)
+            raw.execute_command(*rule.replace(">PASSWORD", ">hunter2").split())
+            writer = LatestWriter(Server(f"redis://{user}:hunter2@127.0.0.1:{redis_server.port}"), 0)
+            try:
+                keys, values = entries(records(("a", b"{}", 5, 7, 2)), latest_prefix(name))
+                if left_out == "ping":
+                    with pytest.raises(FeatureStoreDown, match="does not permit"):
+                        writer.ping()
+                    continue
+                writer.ping()
+                writer.put(1, keys, values)
+                if left_out is None:
+                    assert writer.wait(20) == 0
+                else:
+                    wait_until(partial(in_trouble, writer))
+            finally:
+                writer.close(0)
+                raw.execute_command("ACL", "DELUSER", user)
