@@ -113,6 +113,8 @@ def main() -> None:
         print(f"{name:16s} {figure:12,.0f} entities/s")
     if asked.json:
         conditions = {
+            # Of two cores: far above 2, other work had most of them, and only the ratio to plain SET says something.
+            "load_average_at_end": round(os.getloadavg()[0], 1),
             "date": datetime.now(UTC).date().isoformat(),
             "cores": len(os.sched_getaffinity(0)),
             "machine": platform.machine(),
