@@ -2,24 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
-from streamml.cli.replay_diff import diff
+from streamml.cli.options import as_arguments, json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.replay_diff import diff, exit_code, judged, judging, judging_options, show_judged
+from streamml.cli.replay_plan import show_plan
 from streamml.cli.replay_publish import publish
-from streamml.cli.replay_start import resume, start, work
+from streamml.cli.replay_running import carry_out_replay, tell_ended
+from streamml.cli.signals import GRACE_S, on_signals
 
 if TYPE_CHECKING:
     from streamml.ops.replay.standing import Standing
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MANNER: Final = (
+    click.option(
+        "--rate", type=click.FloatRange(0, min_open=True), help="Records a second; default: as many as can be."
+    ),
+    click.option(
+        "--max-lag",
+        type=click.IntRange(0),
+        default=100_000,
+        show_default=True,
+        help="Wait while the live group is further behind, in records; 0: never wait.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share it."
+    ),
+    click.option(
+        "--wait",
+        "wait_s",
+        type=click.IntRange(1, 86_400),
+        default=60,
+        show_default=True,
+        help="Stop, to be resumed, after so many seconds without an answer of broker or store.",
+    ),
+)
+
+
+def _manner_options(command: F) -> F:
+    for option in reversed(_MANNER):
+        command = option(command)
+    return command
 
 
 @click.group("replay")
 def command() -> None:
     """Score a stretch of a topic again, beside live traffic: into a topic of its own, compared before it is published."""
+
+
+@command.command("start")
+@click.argument("topology")
+@click.option("--from", "start", required=True, help="An offset, or a time with its zone, as 2026-01-31T10:00:00Z.")
+@click.option("--to", "end", required=True, help="The same; what is there is not replayed any more.")
+@click.option("--by", type=click.Choice(["record", "event"]), default="record", show_default=True, help="Whose times.")
+@click.option("--slack", help="With --by event: how far times of events and records may be apart, as 10m.")
+@click.option("--partitions", help="NUMBER or TOPIC/NUMBER, separated by commas; default: all.")
+@click.option("--what-is-left", is_flag=True, help="Go on where retention has removed a part of the range.")
+@click.option("--where", help="""Only events of which this is true, as 'carrier == "UA" and delay > 15'.""")
+@click.option("--model", "models", multiple=True, help="VERSION of the last model, or NAME=VERSION; may be repeated.")
+@click.option(
+    "--features",
+    default="live",
+    show_default=True,
+    help="live: as the store has them now; recorded: as they were; SET=VERSION, several separated by commas.",
+)
+@click.option("--into", help="Topic of its predictions, an empty one; default: PREDICTIONS.replay.NUMBER.")
+@click.option(
+    "--max-dead-letters", type=click.FloatRange(0, 1), help="Share past which it stops; default: as the topology says."
+)
+@_manner_options
+@judging_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@settings_options
+@json_option
+def start(
+    topology: str,
+    start: str,
+    end: str,
+    by: Any,
+    slack: str | None,
+    partitions: str | None,
+    what_is_left: bool,
+    where: str | None,
+    models: tuple[str, ...],
+    features: str,
+    into: str | None,
+    max_dead_letters: float | None,
+    rate: float | None,
+    max_lag: int,
+    workers: int,
+    wait_s: int,
+    thresholds: tuple[str, ...],
+    conditions: tuple[str, ...],
+    page: Path | None,
+    yes: bool,
+    as_json: bool,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """Score a range of TOPOLOGY's input again, up to and without --to, into a topic of its own.
+
+    Shows the plan first, and asks. With --fail-if, --page or --threshold what it scored is compared with the live predictions
+    then, as `replay diff` does.
+
+    Exit codes: 0 done, 1 a condition of --fail-if holds, 130 stopped before its end: `resume` goes on.
+    """
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.compare import CompareOptions, check_options
+    from streamml.ops.replay.plan import Wanted, planned
+    from streamml.ops.replay.run import Manner, begin
+    from streamml.ops.replay.span import Asked
+
+    _check_asking(yes, as_json)
+    asked = judging(thresholds, conditions, page)
+    settings, located = settings_of(config, **flags), locate_topology(topology)
+    chosen = tuple(one.strip() for one in (partitions or "").split(",") if one.strip())
+    stretch = Asked(start, end, by, slack, chosen, what_is_left)
+    wanted = Wanted(stretch, models, features, where, into, max_dead_letters, rate)
+    manner = Manner(rate, max_lag or None, workers, float(wait_s))
+    again = [topology, *as_arguments(config, flags)]
+    with planned(located, settings, wanted) as (plan, parts):
+        check_options(located.found, plan.draft, CompareOptions(thresholds=asked.thresholds))
+        show_plan(plan, manner)
+        if not yes:
+            click.confirm("Replay this?", abort=True, err=True)
+        replay = begin(located.found, settings, plan.draft)
+        click.echo(f"Replay {replay.number} writes into {replay.into}.", err=True)
+        ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=False)
+    if ended.state != "done" or not asked.asked:
+        return tell_ended(ended, summary, again, as_json)
+    told = judged(located.found, settings, ended, CompareOptions(), asked)
+    tell_ended(ended, {**summary, "comparison": told.document()} if as_json else summary, again, as_json)
+    if not as_json:
+        show_judged(told)
+    return exit_code(told)
+
+
+@command.command("resume")
+@click.argument("topology")
+@click.argument("number", type=click.IntRange(1))
+@_manner_options
+@settings_options
+@json_option
+def resume(
+    topology: str,
+    number: int,
+    rate: float | None,
+    max_lag: int,
+    workers: int,
+    wait_s: int,
+    as_json: bool,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """Go on with replay NUMBER of TOPOLOGY from what it has committed, with the versions that it began with."""
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.plan import gathered
+    from streamml.ops.replay.run import Manner, resumable
+
+    settings, located = settings_of(config, **flags), locate_topology(topology)
+    replay = resumable(located.found, settings, number)
+    manner = Manner(rate, max_lag or None, workers, float(wait_s))
+    again = [topology, *as_arguments(config, flags)]
+    with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
+        ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=True)
+    return tell_ended(ended, summary, again, as_json)
 
 
 @command.command("list")
@@ -91,6 +244,49 @@ def cancel(topology: str, number: int, as_json: bool, config: Path | None, **fla
         click.echo(f"Replay {number} is cancelled; what it wrote stays in {replay.into}.")
 
 
+@command.command("work", hidden=True)
+@click.argument("topology")
+@click.argument("number", type=click.IntRange(1))
+@click.option("--share", type=int, required=True)
+@_manner_options
+@click.option("--summary-file", type=click.Path(path_type=Path), required=True)
+@settings_options
+def work(
+    topology: str,
+    number: int,
+    share: int,
+    rate: float | None,
+    max_lag: int,
+    workers: int,
+    wait_s: int,
+    summary_file: Path,
+    config: Path | None,
+    **flags: Any,
+) -> int:
+    """One of the processes of `start --workers`, which holds the replay and records its end."""
+    import json
+
+    from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.plan import gathered
+    from streamml.ops.replay.run import Manner, resumable, score
+    from streamml.ops.run import StopSignal
+
+    settings, located = settings_of(config, **flags), locate_topology(topology)
+    replay = resumable(located.found, settings, number)
+    stop = StopSignal()
+    on_signals(stop.set, settings.worker.drain_ms / 1000 + GRACE_S)
+    manner = Manner(rate, max_lag or None, workers, float(wait_s))
+    with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
+        summary = score(located.found, parts, settings, replay, manner, stop, share=share)
+    summary_file.write_text(json.dumps(summary))
+    return 0
+
+
+def _check_asking(yes: bool, as_json: bool) -> None:
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise click.UsageError("Nobody can be asked here; add --yes to have the plan carried out.")
+
+
 def _document(one: Standing) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -104,5 +300,5 @@ def _shown(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-for one in (start, resume, work, diff, publish):
-    command.add_command(one)
+command.add_command(diff)
+command.add_command(publish)

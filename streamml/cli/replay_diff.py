@@ -192,7 +192,7 @@ def diff(
     if as_json:
         print_json(told.document())
     else:
-        show(told)
+        show_judged(told)
     return exit_code(told)
 
 
@@ -233,7 +233,7 @@ def _number_of(against: str) -> int:
     return int(against)
 
 
-def show(told: Judged) -> None:
+def show_judged(told: Judged) -> None:
     """Print the tables of a comparison."""
     from streamml.cli.tables import print_table
 

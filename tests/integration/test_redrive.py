@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import streamml as sm
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.kafka.redrive_sink import RedriveSink
 from streamml.adapters.kafka.tail import read_topic
+from streamml.cli.main import exit_code_of
 from streamml.compose.parts import gather
 from streamml.engine.dead_letters import DeadLetter
 from streamml.engine.identity import read_header
@@ -136,6 +140,34 @@ def test_e5_interrupted_before_letters_are_taken_out_it_is_done_again_under_the_
     marks = [dict(one.record.headers)["streamml"] or b"" for one in job.read("out")]
     times = Counter(read_header(mark).id for mark in marks)
     assert {times[before[name].id] for name in ("p2", "p4", "p6", "p8")} == {1 if guarantee == "exactly_once" else 2}
+    assert set(letters(job)) == {"nonsense"}
+
+
+def test_e5_the_command_says_what_became_of_them(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """E5.4."""
+    file = tmp_path / "job.py"
+    file.write_text(
+        f"""
+from pathlib import Path
+from tests.integration.scoring import Job
+topology = Job("", "", Path("."), name="{job.name}").topology
+"""
+    )
+    servers = ["--brokers", job.brokers, "--redis-url", job.redis_url]
+    assert exit_code_of(["dlq", "redrive", str(file), *servers]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    command = [sys.executable, "-m", "streamml", "dlq", "redrive", str(file), *servers]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    # What was missing has a default there.
+    done = subprocess.run(
+        [*command, "--yes", "--json", "--since", "2020-01-01T00:00:00Z"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"chosen": 5, "gone": 4, "failed": 1, "left": 0}
     assert set(letters(job)) == {"nonsense"}
 
 

@@ -252,13 +252,6 @@ def test_unknown_names_are_told_all_at_once(filled: Job) -> None:
         Replaying(filled).resume(77)
 
 
-def test_it_keeps_to_its_rate(filled: Job) -> None:
-    begun = time.monotonic()
-    done = Replaying(filled).run(0, 10, manner=Manner(rate=20, patience_s=20))
-    assert done.counts["predictions"] == 20
-    assert time.monotonic() - begun > 0.9
-
-
 def test_it_waits_while_the_live_group_is_behind_and_goes_on_when_it_is_not(filled: Job) -> None:
     filled.run()
     filled.produce([payment(number) for number in range(20, 40)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -172,7 +173,7 @@ def _point(name: str, text: str, problems: list[str]) -> tuple[int, bool]:
         problems.append(f"{name} {text!r} has no zone. {_ZONES}.")
     elif time.tzinfo is not None and bare != text:
         problems.append(f"{name} {text!r} has a zone, and is said to be local, too. {_ZONES}.")
-    return round(time.timestamp() * 1000), True
+    return math.floor(time.timestamp() * 1000), True
 
 
 def _slack(source: Source, asked: Asked, problems: list[str]) -> int:
