@@ -28,6 +28,7 @@ from streamml.topology.topology import Topology
 
 _EVENTS: Final = 50_000
 _OTHERS: Final = 200_000
+_MOST_WITHIN_S: Final = 100 * 365 * 86_400
 Tell = Callable[[str, int, int], None]
 """Hears of progress: what is done, how many pieces of it, of how many."""
 
@@ -283,8 +284,8 @@ def _check(topology: Topology, request: Request) -> None:
             f"--label-key {request.label_key!r} is no field of an event or a prediction; there are {', '.join(sorted(fields))}."
         )
     try:
-        if request.within is not None:
-            seconds(request.within)
+        if request.within is not None and seconds(request.within) > _MOST_WITHIN_S:
+            problems.append(f"--within {request.within} is longer than a hundred years.")
     except ValueError as error:
         problems.append(f"--within: {error}")
     if problems:
