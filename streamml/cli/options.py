@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,17 @@ def effective_settings(config: Path | None, **flags: Any) -> Effective:
 
     named = {"redis.url" if name == "redis_url" else name.replace("__", "."): value for name, value in flags.items()}
     return read_settings(named, file=config)
+
+
+class FiniteRange(click.FloatRange):
+    """A number between bounds; NaN, which is on neither side of any, and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
 
 
 def print_json(document: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
 
 if TYPE_CHECKING:
     from streamml.ops.replay.comparison import Comparison
@@ -45,7 +45,7 @@ _SHOWN: Final = (
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=1e-6,
     show_default=True,
     help="Numbers no farther apart are the same; relative above 1.",

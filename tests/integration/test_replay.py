@@ -19,6 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient
 
+from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.kafka.tail import read_topic
 from streamml.adapters.redis.connection import Server
@@ -29,7 +30,7 @@ from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.replay.registry import record, replays
 from streamml.ops.replay.replay import Replay
-from streamml.ops.replay.run import Manner
+from streamml.ops.replay.run import Manner, cancel
 from streamml.ops.replay.standing import standing
 from streamml.ports.source import TopicPartition
 from tests.conformance.onnx_files import graph, node, store, value
@@ -239,6 +240,27 @@ def test_a_topic_made_anew_ends_what_was_begun_with_the_one_before(filled: Job) 
     record(filled.settings, filled.name, replace(replay, topic_ids={f"{filled.name}.in": "another"}))
     with pytest.raises(ConfigError, match="deleted or made anew since replay"):
         replaying.resume(replay.number)
+
+
+def test_whoever_died_before_the_topics_were_made_goes_on_and_a_topic_that_was_deleted_later_is_told(
+    filled: Job,
+) -> None:
+    replaying = Replaying(filled)
+    replay = replaying.begin(0, 10)
+    admin = KafkaAdmin(filled.settings.client())
+    admin.delete_topics([replay.into, replay.letters])
+    until(lambda: not admin.topics([replay.into, replay.letters]))
+    assert replaying.resume(replay.number).state == "done"
+    assert len(replaying.ids(replay)) == 20
+
+    record(filled.settings, filled.name, replay)
+    admin.delete_topics([replay.into])
+    until(lambda: not admin.topics([replay.into]))
+    with pytest.raises(ConfigError, match=f"{replay.into} was deleted since replay {replay.number} began"):
+        replaying.resume(replay.number)
+    assert not admin.topics([replay.into])
+    record(filled.settings, filled.name, replace(replay, state="failed"))
+    assert cancel(filled.topology, filled.settings, replay.number).state == "cancelled"
 
 
 def test_unknown_names_are_told_all_at_once(filled: Job) -> None:

@@ -317,4 +317,4 @@ class _Pace:
         if self._rate is not None:
             ahead = self._rows / self._rate - (time.monotonic() - self._began)
             if ahead > 0:
-                threading.Event().wait(ahead)
+                threading.Event().wait(min(ahead, threading.TIMEOUT_MAX))

@@ -23,7 +23,7 @@ from streamml.ops.pause import who
 from streamml.ops.replay.guard import held_back
 from streamml.ops.replay.registry import claim, find, read_replay, record, replays, replays_topic
 from streamml.ops.replay.replay import RECORDED, Replay
-from streamml.ops.replay.standing import holders, name_of, positions_of
+from streamml.ops.replay.standing import holders, name_of, offsets_done, positions_of
 from streamml.ops.replay.target import check_target, make_target
 from streamml.ops.replay.topology import replayed
 from streamml.ops.run import Composable, Goal, RunOptions, StopSignal, work
@@ -78,7 +78,7 @@ def resumable(topology: Topology, settings: Settings, number: int) -> Replay:
     """A replay that was begun and is not over.
 
     Raises:
-        ConfigError: there is none, it is over, or its topic was made anew.
+        ConfigError: there is none, it is over, or one of its topics was deleted or made anew.
         SourceUnavailable: the broker does not answer.
     """
     group = settings.group or topology.name
@@ -94,7 +94,23 @@ def resumable(topology: Topology, settings: Settings, number: int) -> Replay:
             f"The topic {', '.join(anew)} was deleted or made anew since replay {number} began: its offsets are of another "
             "topic. Start a replay of what is there now."
         )
+    _check_or_make_target(topology, settings, group, replay)
     return replay
+
+
+def _check_or_make_target(topology: Topology, settings: Settings, group: str, replay: Replay) -> None:
+    """Who was killed between recording a replay and making its topics has written nothing yet; what is missing later is lost."""
+    found = KafkaAdmin(settings.client()).topics([replay.into, replay.letters])
+    gone = [name for name in (replay.into, replay.letters) if name not in found]
+    if not gone:
+        return
+    with closing(GroupProbe(settings.consumer(), name_of(group, replay.number))) as probe:
+        if offsets_done(probe, replay):
+            raise ConfigError(
+                f"The topic {', '.join(gone)} was deleted since replay {replay.number} began, with what was written there. "
+                "Cancel the replay, and start another one."
+            )
+    make_target(topology, settings, replay)
 
 
 def score(
@@ -192,7 +208,7 @@ def cancel(topology: Topology, settings: Settings, number: int) -> Replay:
     """
     group = settings.group or topology.name
     replay = find(settings, group, number)
-    if replay.state != "running":
+    if replay.state in ("done", "cancelled"):
         raise ConfigError(f"Replay {number} is {replay.state} already.")
     ended = _ended(replay, "cancelled", f"cancelled by {who()}")
     record(settings, group, ended)
