@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.holder import SESSION_S, KafkaHolder
+from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.kafka.probe import GroupProbe
 from streamml.clock import SystemClock
 from streamml.compose.parts import Parts
@@ -64,6 +65,7 @@ def begin(topology: Topology, settings: Settings, draft: Replay) -> Replay:
     group = settings.group or topology.name
     replay = claim(settings, group, draft)
     try:
+        _check_number(settings, replay)
         # Whoever claimed first may have it; both see both claims.
         earlier = [one for one in replays(settings, group) if one.number < replay.number]
         check_target(topology, settings, replay, earlier)
@@ -72,6 +74,17 @@ def begin(topology: Topology, settings: Settings, draft: Replay) -> Replay:
         record(settings, group, _ended(replay, "failed", str(error)))
         raise
     return replay
+
+
+def _check_number(settings: Settings, replay: Replay) -> None:
+    """Numbers begin again where the topic of replays was made anew; positions of before would pass over what is to be read."""
+    group = settings.group or replay.topology
+    places = positions_of(replay.spans)
+    if KafkaOffsets(settings.client()).committed(name_of(group, replay.number), places):
+        raise ConfigError(
+            f"There was a replay {replay.number} of group {group} before, whose record is gone: the topic "
+            f"{replays_topic(group)} was deleted or made anew. Start it again: it gets the next number."
+        )
 
 
 def resumable(topology: Topology, settings: Settings, number: int) -> Replay:
