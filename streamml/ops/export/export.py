@@ -88,6 +88,8 @@ def export(topology: Topology, settings: Settings, request: Request, folder: Pat
         FatalError: the disk is full, or this client may not read a topic; the same call goes on.
     """
     _require_libraries()
+    import duckdb
+
     _check(topology, request)
     asked = {**asdict(request), "topology": topology.name, "columns": _columns(topology)}
     # As a manifest gives it back.
@@ -98,10 +100,9 @@ def export(topology: Topology, settings: Settings, request: Request, folder: Pat
         work = _Export(topology, settings, request, manifest, tell)
         try:
             return work.run()
-        except OSError as error:
-            raise FatalError(
-                f"{folder} could not be written: {error.strerror or error}. The same command goes on."
-            ) from error
+        except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise FatalError(f"{folder} could not be written: {why}. Make room; the same command goes on.") from error
 
 
 class _Export:
