@@ -68,6 +68,14 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=None, default=str))
 
 
+def shown_age(seconds: float) -> str:
+    """A span of time as people say it: ``90 s``, ``2.5 h``."""
+    for most, unit, size in ((120.0, "s", 1.0), (7200.0, "min", 60.0), (172_800.0, "h", 3600.0)):
+        if abs(seconds) < most:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 86_400:.1f} days"
+
+
 def shown_time(seconds: float, precision: str = "seconds") -> str:
     """A moment as people read it; the number where no calendar has it, as anybody may have written it."""
     try:

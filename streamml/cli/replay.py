@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -11,15 +11,14 @@ import click
 
 from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
 from streamml.cli.replay_diff import diff
+from streamml.cli.replay_plan import show_plan
 from streamml.cli.replay_publish import publish
+from streamml.cli.replay_running import arguments_of, carry_out_replay
 
 if TYPE_CHECKING:
-    from streamml.ops.replay.plan import Plan
-    from streamml.ops.replay.replay import Replay
     from streamml.ops.replay.standing import Standing
 
 F = TypeVar("F", bound=Callable[..., Any])
-_INTERRUPTED: Final = 130
 _MANNER: Final = (
     click.option("--rate", type=FiniteRange(0, min_open=True), help="Records a second; default: as many as can be."),
     click.option(
@@ -115,14 +114,14 @@ def start(
     asked = Asked(start, end, by, slack, chosen, what_is_left)
     wanted = Wanted(asked, models, features, where, into, max_dead_letters, rate)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
-    again = _arguments(topology, config, flags)
+    again = arguments_of(topology, config, flags)
     with planned(located, settings, wanted) as (plan, parts):
-        _show_plan(plan, manner)
+        show_plan(plan, manner)
         if not yes:
             click.confirm("Replay this?", abort=True, err=True)
         replay = begin(located.found, settings, plan.draft)
         click.echo(f"Replay {replay.number} writes into {replay.into}.", err=True)
-        return _carry_out(located.found, settings, replay, manner, parts, again, as_json, resumed=False)
+        return carry_out_replay(located.found, settings, replay, manner, parts, again, as_json, resumed=False)
 
 
 @command.command("resume")
@@ -150,9 +149,9 @@ def resume(
     settings, located = settings_of(config, **flags), locate_topology(topology)
     replay = resumable(located.found, settings, number)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
-    again = _arguments(topology, config, flags)
+    again = arguments_of(topology, config, flags)
     with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
-        return _carry_out(located.found, settings, replay, manner, parts, again, as_json, resumed=True)
+        return carry_out_replay(located.found, settings, replay, manner, parts, again, as_json, resumed=True)
 
 
 @command.command("list")
@@ -263,121 +262,9 @@ def work(
     return 0
 
 
-def _carry_out(
-    topology: Any,
-    settings: Any,
-    replay: Replay,
-    manner: Any,
-    parts: Any,
-    again: Sequence[str],
-    as_json: bool,
-    *,
-    resumed: bool,
-) -> int:
-    import contextlib
-    from dataclasses import replace
-
-    from streamml.cli.replay_progress import progress
-    from streamml.cli.run import _on_signals
-    from streamml.ops.replay.run import carry_out, score
-    from streamml.ops.run import StopSignal
-
-    stop = StopSignal()
-    _on_signals(stop.set, settings.worker.drain_ms / 1000 + 10)
-    workers = min(manner.workers, len(replay.spans))
-
-    def scored() -> Mapping[str, Any]:
-        if workers == 1:
-            return score(topology, parts, settings, replay, replace(manner, workers=1), stop)
-        return _several(again, replay, manner, workers, stop)
-
-    # What a user's own functions print must not come between the lines of the summary.
-    with contextlib.redirect_stdout(sys.stderr), progress(topology, settings, replay):
-        ended, summary = carry_out(
-            topology, settings, replay, scored, stop, resumed=resumed, patience_s=manner.patience_s
-        )
-    if as_json:
-        print_json(
-            {**summary, "number": ended.number, "state": ended.state, "into": ended.into, "counts": ended.counts}
-        )
-    else:
-        from streamml.cli.tables import print_summary
-
-        print_summary(summary)
-    if ended.state == "done":
-        click.echo(f"Replay {ended.number} is done; its predictions are in {ended.into}.", err=True)
-        return 0
-    how = (
-        "cancelled"
-        if ended.state == "cancelled"
-        else f"stopped; `streamml replay resume {again[0]} {ended.number}` goes on"
-    )
-    click.echo(f"Replay {ended.number} is {how}.", err=True)
-    return _INTERRUPTED
-
-
-def _several(again: Sequence[str], replay: Replay, manner: Any, workers: int, stop: Any) -> dict[str, Any]:
-    from streamml.ops.summaries import merged
-    from streamml.ops.supervise import Restarts, supervise
-
-    topology, *options = again
-    shared = ["replay", "work", topology, str(replay.number), *options, "--workers", str(workers)]
-    shared += ["--max-lag", str(manner.max_lag or 0), "--wait", str(int(manner.patience_s))]
-    shared += [] if manner.rate is None else ["--rate", str(manner.rate)]
-    restarts = Restarts(window_s=10.0 * manner.patience_s)
-    summaries = supervise(lambda number: [*shared, "--share", str(number)], workers, stop.asked, restarts=restarts)
-    summary = merged(summaries)
-    done = len(summaries) == workers and all(one["caught_up"] for one in summaries)
-    return {**summary, "caught_up": done}
-
-
-def _arguments(topology: str, config: Path | None, flags: Mapping[str, Any]) -> list[str]:
-    """Topology and options, as another process gets them."""
-    found = [topology, *(["--config", str(config)] if config else [])]
-    for name, value in flags.items():
-        found += [f"--{name.replace('_', '-')}", str(value)] if value else []
-    return found
-
-
 def _check_asking(yes: bool, as_json: bool) -> None:
     if not yes and (as_json or not sys.stdin.isatty()):
         raise click.UsageError("Nobody can be asked here; add --yes to have the plan carried out.")
-
-
-def _show_plan(plan: Plan, manner: Any) -> None:
-    """On stderr: stdout has the summary."""
-    draft = plan.draft
-    click.echo(f"Replay of {draft.topology}: {plan.events:,} offsets at most", err=True)
-    for span in draft.spans:
-        click.echo(
-            f"  {span.topic}[{span.partition}]  {span.start} up to {span.end}: {span.end - span.start:,}", err=True
-        )
-    for one in plan.gone:
-        lost = "some records, if any," if one.records is None else f"{one.records:,} offsets"
-        click.echo(f"  {one.where} begins at {one.first}: {lost} of the range are gone", err=True)
-    models = ", ".join(f"{name}@{version}" for name, version in draft.models.items())
-    lines = {
-        "models": models,
-        "features": draft.features,
-        "where": draft.where,
-        "into": draft.into.replace("{number}", "NUMBER"),
-        "dead letters": draft.letters.replace("{number}", "NUMBER"),
-        "time": f"unknown, as {plan.told_by}" if plan.seconds is None else f"{_duration(plan.seconds)}, {plan.told_by}",
-        "waits": "never"
-        if manner.max_lag is None
-        else f"while the live group is over {manner.max_lag:,} records behind",
-    }
-    for name, value in lines.items():
-        if value:
-            click.echo(f"  {name}: {value}", err=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"about {hours} h {minutes} min" if hours else f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
-    )
 
 
 def _document(one: Standing) -> dict[str, Any]:

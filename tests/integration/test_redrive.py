@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import streamml as sm
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.kafka.redrive_sink import RedriveSink
 from streamml.adapters.kafka.tail import read_topic
+from streamml.cli.main import exit_code_of
 from streamml.compose.parts import gather
 from streamml.engine.dead_letters import DeadLetter
 from streamml.engine.identity import read_header
@@ -168,6 +172,34 @@ def test_e5_a_copy_under_another_key_is_never_taken_out_as_if_it_had_been_scored
     left = {one.id for one in read_dead_letters(job.topology, job.settings)}
     assert left.issuperset(copies)
     assert len(left) == len(copies) + 1
+
+
+def test_e5_the_command_says_what_became_of_them(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """E5.4."""
+    file = tmp_path / "job.py"
+    file.write_text(
+        f"""
+from pathlib import Path
+from tests.integration.scoring import Job
+topology = Job("", "", Path("."), name="{job.name}").topology
+"""
+    )
+    servers = ["--brokers", job.brokers, "--redis-url", job.redis_url]
+    assert exit_code_of(["dlq", "redrive", str(file), *servers]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    command = [sys.executable, "-m", "streamml", "dlq", "redrive", str(file), *servers]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    # What was missing has a default there.
+    done = subprocess.run(
+        [*command, "--yes", "--json", "--since", "2020-01-01T00:00:00Z"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"chosen": 5, "gone": 4, "failed": 1, "left": 0}
+    assert set(letters(job)) == {"nonsense"}
 
 
 class Exploding(Job):

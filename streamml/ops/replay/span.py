@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -167,7 +168,7 @@ def _point(name: str, text: str, problems: list[str]) -> tuple[int, bool]:
     bare = text.removesuffix(_LOCAL).strip()
     try:
         time = datetime.fromisoformat(bare)
-        found = round(time.timestamp() * 1000)
+        found = math.floor(time.timestamp() * 1000)
     except (ValueError, OverflowError):
         problems.append(f"{name} {text!r} is neither an offset nor a time like 2026-01-31T12:00:00Z.")
         return 0, False
