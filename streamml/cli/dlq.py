@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
 
 _PREVIEW = 400
 
@@ -114,7 +114,7 @@ def export(topology: str, file: Path, config: Path | None, **flags: Any) -> None
 @click.option("--since", help="Only those written at this time or later, as 2026-01-31T10:00:00Z.")
 @click.option("--until", "until_", help="Only those written before this time.")
 @click.option("--id", "ids", multiple=True, help="Only this id; may be repeated.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Records a second; default: as many as can be.")
+@click.option("--rate", type=FiniteRange(0, min_open=True), help="Records a second; default: as many as can be.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def redrive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +58,17 @@ def as_arguments(config: Path | None, flags: Mapping[str, Any]) -> list[str]:
     for name, value in flags.items():
         found += [f"--{name.replace('_', '-')}", str(value)] if value else []
     return found
+
+
+class FiniteRange(click.FloatRange):
+    """A number between bounds; NaN, which is on neither side of any, and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
 
 
 def print_json(document: Any) -> None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from streamml.cli.options import as_arguments, json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.options import (
+    FiniteRange,
+    as_arguments,
+    json_option,
+    print_json,
+    settings_of,
+    settings_options,
+    shown_time,
+)
 from streamml.cli.replay_diff import diff, exit_code, judged, judging, judging_options, show_judged
 from streamml.cli.replay_plan import show_plan
 from streamml.cli.replay_publish import publish
@@ -21,9 +29,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MANNER: Final = (
-    click.option(
-        "--rate", type=click.FloatRange(0, min_open=True), help="Records a second; default: as many as can be."
-    ),
+    click.option("--rate", type=FiniteRange(0, min_open=True), help="Records a second; default: as many as can be."),
     click.option(
         "--max-lag",
         type=click.IntRange(0),
@@ -74,7 +80,7 @@ def command() -> None:
 )
 @click.option("--into", help="Topic of its predictions, an empty one; default: PREDICTIONS.replay.NUMBER.")
 @click.option(
-    "--max-dead-letters", type=click.FloatRange(0, 1), help="Share past which it stops; default: as the topology says."
+    "--max-dead-letters", type=FiniteRange(0, 1), help="Share past which it stops; default: as the topology says."
 )
 @_manner_options
 @judging_options

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
 from streamml.cli.signals import ended_by_signals
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def exit_code(told: Judged) -> int:
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=1e-6,
     show_default=True,
     help="Numbers no farther apart are the same; relative above 1.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options
+from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options
 
 if TYPE_CHECKING:
     from streamml.ops.replay.publish import Publication
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     help="Leave out rows that are not the newest of their key by source time: for consumers that keep a key's last record.",
 )
 @click.option(
-    "--tolerance", type=click.FloatRange(0, 1, max_open=True), default=1e-6, show_default=True, help="As for `diff`."
+    "--tolerance", type=FiniteRange(0, 1, max_open=True), default=1e-6, show_default=True, help="As for `diff`."
 )
 @click.option("--rate", metavar="N/s", help="Most rows a second.")
 @click.option("--unfinished", is_flag=True, help="Publish also what a run has that is not done.")

@@ -115,12 +115,16 @@ def test_the_last_label_within_the_window_counts(job: Job, tmp_path: Path) -> No
             ("p2", {"fraud": True}, at[2] - 1),
             ("p3", {"fraud": None, 'odd"name\\': "ü'"}, at[3] + 6 * HOUR),
             ("p4", b"no JSON", at[4]),
+            # What JSON has no word for, or another spelling, or names of fields that no column can have.
+            *(("p4", value, at[4]) for value in (b'{"fraud": NaN}', '{"fraud": true}'.encode("utf-16"), b"[" * 10_000)),
+            ("p5", b'{"": 1, "with\\u0000": 2, "a/~.b": 3}', at[5]),
         ],
     )
 
     done = exported(job, tmp_path / "out", 30, labels=labels, label_key="id", within="6h")
 
     rows = rows_of(tmp_path / "out")
+    assert rows["p5"]["label.a/~.b"] == 3
     names = ("label.fraud", "label.loss", "label.why", 'label.odd"name\\')
     assert {id: tuple(rows[id][name] for name in names) for id in ("p0", "p1", "p2", "p3", "p4")} == {
         "p0": (False, 2.5, None, None),
@@ -130,7 +134,7 @@ def test_the_last_label_within_the_window_counts(job: Job, tmp_path: Path) -> No
         "p4": (None, None, None, None),
     }
     assert rows["p2"]["label_time"] is None
-    assert (len(rows), done.labels) == (58, 6)
+    assert (len(rows), done.labels) == (58, 7)
 
 
 def test_the_highest_revision_counts_or_the_live_one(
@@ -141,6 +145,9 @@ def test_the_highest_revision_counts_or_the_live_one(
     for revision, value in ((3, 7.0), (2, 5.0), (3, 8.0)):
         mark = f"1;{id};adder@1;{revision};flags".encode()
         write(job, f"{job.name}.out", [("p0", {"id": "p0", "score": value}, T0)], headers=[(HEADER, mark)])
+    for place in (f"{id};m;{10**30};", f"{id};m;-1;", f"{id}#{10**30};m;0;", f"{id}#-7;m;0;"):
+        forged = [(HEADER, f"1;{place}".encode())]
+        write(job, f"{job.name}.out", [("p0", {"id": "p0", "score": 99}, T0)], headers=forged)
 
     for which, score in (("highest", 7.0), ("live", 1.5)):
         exported(job, tmp_path / which, 30, predictions=which)
@@ -194,6 +201,8 @@ def test_what_cannot_be_exported_is_told_before_anything_is_written(job: Job, tm
     with pytest.raises(ConfigError) as raised:
         exported(job, tmp_path / "out", 30, label_key="nobody", within="soon")
     assert len(raised.value.problems) == 3
+    with pytest.raises(ConfigError, match="longer than a hundred years"):
+        exported(job, tmp_path / "out", 30, labels="any", label_key="id", within="9999999999d")
     with pytest.raises(ConfigError, match="There is no topic"):
         exported(job, tmp_path / "none", 30, labels="nothing-here", label_key="id", within="1h")
     (tmp_path / "full").mkdir()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
 import streamml as sm
 from streamml.adapters.kafka.offsets import KafkaOffsets
@@ -141,6 +142,36 @@ def test_e5_interrupted_before_letters_are_taken_out_it_is_done_again_under_the_
     times = Counter(read_header(mark).id for mark in marks)
     assert {times[before[name].id] for name in ("p2", "p4", "p6", "p8")} == {1 if guarantee == "exactly_once" else 2}
     assert set(letters(job)) == {"nonsense"}
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_e5_what_somebody_else_has_redriven_meanwhile_is_not_scored_again(job: Job, guarantee: str) -> None:
+    """E5.4."""
+    job.features({"a1": 10.0, "a2": 20.0, "a3": 30.0})
+    settings, topology = settings_of(job, guarantee), job.topology
+    found_before = ops.find_places(topology, settings, EVERY)
+    assert redrive(job, guarantee=guarantee) == Redriven(gone=4, failed=1)
+    with gather(topology, job.located.repository, settings) as parts:
+        assert ops.redrive(topology, parts, settings, found_before, StopSignal()) == Redriven()
+    assert len(job.read("out")) == 10
+    assert {name: one.attempts for name, one in letters(job).items()} == {"nonsense": 2}
+
+
+def test_e5_a_copy_under_another_key_is_never_taken_out_as_if_it_had_been_scored(job: Job) -> None:
+    """E5.4."""
+    (first, *_) = read_topic(job.settings.client(), f"{job.name}.dlq")
+    id = (first.record.key or b"").decode()
+    copies = ["copied", f"{id}#", f"{id}0", f"{id[:-2]}/7"]
+    producer = Producer({"bootstrap.servers": job.brokers})
+    for key in copies:
+        headers: Any = first.record.headers
+        producer.produce(f"{job.name}.dlq", first.record.value, key, headers=headers)
+    assert producer.flush(30) == 0
+    job.features({"a1": 10.0, "a2": 20.0, "a3": 30.0})
+    assert redrive(job) == Redriven(gone=4, failed=1)
+    left = {one.id for one in read_dead_letters(job.topology, job.settings)}
+    assert left.issuperset(copies)
+    assert len(left) == len(copies) + 1
 
 
 def test_e5_the_command_says_what_became_of_them(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
