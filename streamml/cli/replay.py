@@ -307,7 +307,11 @@ def _carry_out(
 
         print_summary(summary)
     if ended.state == "done":
-        click.echo(f"Replay {ended.number} is done; its predictions are in {ended.into}.", err=True)
+        click.echo(
+            f"Replay {ended.number} is done; its predictions are in {ended.into}. "
+            f"What they change: `streamml replay diff {again[0]} {ended.number}`.",
+            err=True,
+        )
         return 0
     how = (
         "cancelled"
