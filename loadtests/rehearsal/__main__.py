@@ -11,14 +11,16 @@ import argparse
 import json
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from loadtests.rehearsal.outcome import different_rows, of_highest_revision, without_incident
+from loadtests.rehearsal.outcome import Exported, different_rows, exported, of_highest_revision, without_incident
 from streamml.errors import StreamMLError
 from streamml.ops.demo.show import DemoOptions, Show
 
@@ -32,6 +34,9 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=500.0, help="departures per second")
     parser.add_argument("--seconds", type=float, default=8.0, help="before the incident, of the incident, and after it")
     parser.add_argument("--page", type=Path, default=Path("rehearsal.html"), help="where the comparison's page goes")
+    parser.add_argument(
+        "--out", type=Path, help="new folder for the exported stretch; default: one beside temporary files"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args()
     # What was started is to be ended, however this ends.
@@ -41,10 +46,11 @@ def main() -> int:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
+    out = arguments.out or Path(tempfile.mkdtemp(prefix="streamml-rehearsal-")) / "corrected"
     options = DemoOptions(rate=arguments.rate)
     with Show(options, lambda text: say(f"[dim]{text} …[/]"), page=arguments.page.absolute()) as show:
         try:
-            result = rehearse(show, say, arguments.seconds)
+            result = rehearse(show, say, arguments.seconds, out.absolute())
         except StreamMLError as error:
             say(f"Error: {error}")
             return error.exit_code
@@ -53,8 +59,13 @@ def main() -> int:
     return 0 if result["passed"] else 1
 
 
-def rehearse(show: Show, say: Say, seconds: float) -> dict[str, Any]:
-    """The story, and how it ended."""
+def rehearse(show: Show, say: Say, seconds: float, out: Path) -> dict[str, Any]:
+    """The story, and how it ended.
+
+    Args:
+        seconds: before the incident, of the incident, and after it.
+        out: new folder for what is exported.
+    """
     show.start()
     show.streamml.tell = lambda text: say(f"[bold]$ {text}[/]")
     _stream_on(show, seconds)
@@ -84,11 +95,16 @@ def rehearse(show: Show, say: Say, seconds: float) -> dict[str, Any]:
     after = _quality(show, say, "All is well again.")
     told = show.finish()
 
+    say("\nThe corrected stretch as training data, with the features that the model saw:")
+    table = _export(show, say, out)
+
     say("\nThe same flights without an incident, by another group into another topic, to compare with …")
     reference = without_incident(show.streamml.settings)
     corrected = of_highest_revision(show.streamml.settings)
     different = different_rows(corrected, reference)
     passed = not different and len(corrected) == len(reference) == told["departures"]
+    passed &= table.rows == table.with_features == compared["rows"]
+    passed &= table.corrected == compared["changed"] <= table.with_zeros
     say(
         f"{len(corrected):,} predictions, by highest revision; {len(reference):,} without the incident; "
         f"{len(different):,} differ. [bold]{'Passed' if passed else 'Failed'}.[/]"
@@ -102,6 +118,7 @@ def rehearse(show: Show, say: Say, seconds: float) -> dict[str, Any]:
         "quality": quality,
         "compared": compared,
         "published": dict(show.incident.published),
+        "exported": asdict(table),
         "referee": told["referee"],
     }
 
@@ -118,6 +135,17 @@ def _wait(show: Show) -> None:
         show.tick()
         time.sleep(0.1)
     show.incident.wait()
+
+
+def _export(show: Show, say: Say, out: Path) -> Exported:
+    incident = show.incident
+    show.streamml("export", incident.topology, *incident.stretch, "--out", str(out))
+    found = exported(out, incident.replay)
+    say(
+        f"{found.rows:,} rows; {found.corrected:,} have the corrected prediction; {found.with_features:,} have the features that the live "
+        f"run logged, the zeros in {found.with_zeros:,} of them."
+    )
+    return found
 
 
 def _quality(show: Show, say: Say, how: str) -> dict[str, Any]:

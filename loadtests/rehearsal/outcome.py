@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from streamml.adapters.kafka.tail import read_topic
 from streamml.compose.locate import Located
+from streamml.ops.export.read import read_export
 from streamml.ops.referee import provenance_of
 from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ops.topics import create_topics
@@ -20,6 +21,39 @@ PARTITIONS = 4
 # Sums of float32 come out in another order in batches of another size.
 TOLERANCE = 1e-5
 Predictions = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The corrected stretch as a training job finds it.
+
+    Args:
+        rows: one for each prediction.
+        corrected: rows whose prediction has the revision of the replay.
+        with_features: rows that have the features of the live run beside it.
+        with_zeros: of these, rows whose weather was all zeros: what the model saw in the incident.
+    """
+
+    rows: int
+    corrected: int
+    with_features: int
+    with_zeros: int
+
+
+def exported(folder: Path, replay: int) -> Exported:
+    """Count the rows of an export.
+
+    Args:
+        replay: the number that corrections have for their revision.
+    """
+    rows = corrected = with_features = with_zeros = 0
+    for some in read_export(folder, topology):
+        rows += len(some)
+        corrected += some.table.column("revision").to_pylist().count(replay)
+        with_features += int(some.scored.sum())
+        # No hour of 2013 has no air.
+        with_zeros += int((some.columns["weather.pressure"][some.scored] == 0).sum())
+    return Exported(rows, corrected, with_features, with_zeros)
 
 
 def without_incident(settings: Settings) -> Predictions:

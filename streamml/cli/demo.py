@@ -101,5 +101,19 @@ def _print(summary: dict[str, Any]) -> None:
                 )
                 for fault in summary["faults"]
             ),
+            *(("bad features", told) for told in _outcome(summary["incident"])),
         ],
     )
+
+
+def _outcome(incident: dict[str, Any]) -> list[str]:
+    """How bad features ended, for a summary."""
+    number = incident["replay"]
+    match incident["stage"]:
+        case "none":
+            return []
+        case "published":
+            return [f"replay {number}: {incident['published']['written']:,} corrections published"]
+        case "compared" | "publishing":
+            return [f"replay {number}: {incident['compared']['counts']['changed']:,} changed, not published"]
+    return ["never mended: that is what is wrong"]

@@ -18,17 +18,21 @@ from rich.table import Table
 from rich.text import Text
 
 _KEYS: Final = {"k": "kill", "p": "poison", "s": "slow", "b": "features", "r": "mend", "y": "publish"}
+_KEYS_TOLD: Final = "k kill −9 a worker   p 1 % poison   s slow Redis   b bad features   q quit\n"
+_LEAVING: Final = "the stream is ended; what is on the way arrives …   q do not wait for it\n"
 _REDRAW_S: Final = 0.25
 
 
 def watch(show: Any) -> None:
-    """Show a demo until it is over or ``q`` is pressed."""
+    """Show a demo until it is over; ``q`` ends the stream, and pressed again everything at once."""
     with _keys() as pressed, Live(_picture(show.snapshot()), refresh_per_second=4, screen=False) as live:
         drawn = time.monotonic()
         while not show.over:
             key = pressed(0.1)
-            if key == "q":
+            if key == "q" and show.leaving:
                 return
+            if key == "q":
+                show.end_stream()
             if key in _KEYS:
                 show.fault(_KEYS[key])
             show.tick()
@@ -107,8 +111,10 @@ def _predictions(recent: list[Any]) -> Table:
 
 
 def _hint(now: dict[str, Any]) -> Text:
-    told = Text("k kill −9 a worker   p 1 % poison   s slow Redis   b bad features   q quit\n", "dim")
+    told = Text(_LEAVING if now["leaving"] else _KEYS_TOLD, "dim")
     told.append(_incident(now["incident"]), "magenta")
+    if now["sent"] == now["events"]:
+        told.append("every departure is on the topic   ", "yellow")
     if now["poisoning"]:
         told.append("poison is on   ", "yellow")
     for fault in now["faults"][-3:]:
@@ -129,7 +135,10 @@ def _incident(told: dict[str, Any]) -> str:
             return "rolled back; what was scored meanwhile is replayed and compared …\n"
         case "compared":
             changed, same = compared["counts"]["changed"], compared["counts"]["same"]
-            return f"replay {number}: {changed:,} predictions changed, {same:,} are the same   y publish the changed ones\n"
+            counts = (
+                f"replay {number}: {changed:,} predictions changed, {same:,} are the same   y publish the changed ones"
+            )
+            return f"{counts}\nwhat changed, as a page: {told['page']}\n"
         case "publishing":
             return f"publishing what replay {number} changed …\n"
         case "published":

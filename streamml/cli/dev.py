@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -43,9 +44,8 @@ def up(folder: Path, kafka_port: int | None, redis_port: int | None, as_json: bo
         print_json(state.document())
         return
     # Standard output has the exports alone, so that a shell can take them.
-    click.echo(
-        'Kafka and Redis are up. To use them in this shell, paste this, or type eval "$(streamml dev up)":', err=True
-    )
+    how = ' To use them in this shell, paste this, or type eval "$(streamml dev up)":' if sys.stdout.isatty() else ""
+    click.echo(f"Kafka and Redis are up.{how}", err=True)
     click.echo(f"export STREAMML_BROKERS={state.brokers}")
     click.echo(f"export STREAMML_REDIS_URL={state.redis_url}")
 

@@ -65,7 +65,11 @@ def tell_ended(ended: Replay, summary: Mapping[str, Any], again: Sequence[str], 
 
         print_summary(summary)
     if ended.state == "done":
-        click.echo(f"Replay {ended.number} is done; its predictions are in {ended.into}.", err=True)
+        click.echo(
+            f"Replay {ended.number} is done; its predictions are in {ended.into}. "
+            f"What they change: `streamml replay diff {again[0]} {ended.number}`.",
+            err=True,
+        )
         return 0
     how = (
         "cancelled"

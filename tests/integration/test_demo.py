@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from loadtests.rehearsal.__main__ import rehearse
+from streamml.errors import FatalError
 from streamml.ops.demo.show import DemoOptions, Show
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -18,14 +21,44 @@ pytestmark = pytest.mark.integration
 def test_an_incident_ends_with_the_predictions_of_a_run_without_one(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    """Wrong features go live and back, what was scored meanwhile is replayed and published; nothing wrong is left, nothing lost."""
+    """Wrong features go live and back, what was scored meanwhile is replayed, published and exported; nothing wrong is left,
+    nothing lost."""
     options = DemoOptions(events=2_000, rate=25.0, brokers=kafka.bootstrap_servers, redis_url=redis_server.url)
     with Show(options, lambda text: None, page=tmp_path / "page.html") as show:
-        told = rehearse(show, lambda text: None, seconds=0.5)
-    compared, referee = told["compared"], told["referee"]
+        told = rehearse(show, lambda text: None, seconds=0.5, out=tmp_path / "corrected")
+    compared, referee, exported = told["compared"], told["referee"], told["exported"]
     assert told["passed"]
     assert compared["changed"] > 0
     assert compared["missing"] == compared["extra"] == 0
     assert referee["corrected"] == told["published"]["written"] == compared["changed"]
     assert (referee["lost"], referee["wrong"]) == (0, 0)
+    assert exported["rows"] == exported["with_features"] == compared["rows"]
+    assert exported["corrected"] == compared["changed"] <= exported["with_zeros"]
     assert "<svg" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.timeout(240)
+def test_a_demo_waits_for_the_next_key_of_an_incident_until_somebody_quits(
+    kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """At the end of the stream wrong features keep the demo open until it is told to end; what it began then does not outlive it."""
+    options = DemoOptions(events=200, rate=2000.0, brokers=kafka.bootstrap_servers, redis_url=redis_server.url)
+    with Show(options, lambda text: None, page=tmp_path / "page.html") as show:
+        show.start()
+        show.fault("features")
+        until(show, lambda: show.incident.waits)
+        until(show, lambda: show.sent_share == 1.0 and not show.snapshot()["lag"])
+        assert not show.over
+        show.end_stream()
+        until(show, lambda: show.over)
+        show.fault("mend")
+    with pytest.raises(FatalError):
+        show.incident.wait()
+
+
+def until(show: Show, condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 120.0
+    while not condition():
+        assert time.monotonic() < ends
+        show.tick()
+        time.sleep(0.05)

@@ -102,6 +102,7 @@ class Show:
         self._scripted.sort()
         self._ended_s: float | None = None
         self._group = f"demo-{uuid.uuid4().hex[:8]}"
+        self.leaving = False
         self.faults: list[Fault] = []
         self._folder = Path(tempfile.mkdtemp(prefix="streamml-demo-"))
 
@@ -200,7 +201,9 @@ class Show:
         return not self.incident.busy
 
     def end_stream(self) -> None:
-        """Produce nothing more."""
+        """Produce nothing more, and wait for no further step of an incident."""
+        self._scripted.clear()
+        self.leaving = True
         self._feeder.stop()
 
     @property
@@ -210,24 +213,24 @@ class Show:
 
     @property
     def over(self) -> bool:
-        """Whether every event has ended.
+        """Whether every event has ended, and no incident is open.
 
         Raises:
             FatalError: nothing has moved for a minute.
         """
         if self._feeder.thread.is_alive():
             return False
-        if self.incident.busy or self._scripted:
+        incident = self.incident
+        if incident.busy or self._scripted or (incident.waits and not self.leaving):
             self._judge.progress_at = time.monotonic()
             return False
-        if self._judge.verdict().lost == 0:
+        verdict = self._judge.verdict()
+        if verdict.lost == 0 and verdict.corrected >= incident.published.get("written", 0):
             if self._ended_s is None:
                 self._ended_s = time.time() - self._begun
             return True
         if time.monotonic() - self._judge.progress_at > _PATIENCE_S:
-            raise FatalError(
-                f"Nothing has moved for {_PATIENCE_S:.0f} s, and {self._judge.verdict().lost} events are open."
-            )
+            raise FatalError(f"Nothing has moved for {_PATIENCE_S:.0f} s, and {verdict.lost} events are open.")
         return False
 
     def snapshot(self) -> dict[str, Any]:
@@ -239,6 +242,7 @@ class Show:
             "seconds": now - self._begun,
             "sent": self._feeder.sent,
             "events": len(self._stream),
+            "leaving": self.leaving,
             "rate": len(lately) / 5,
             "lag": verdict.lost,
             "latency_ms": {f"p{share}": float(np.percentile(lately, share)) for share in (50, 95, 99)}
@@ -284,6 +288,8 @@ class Show:
     def close(self) -> None:
         """End everything that is still there."""
         self._stop.set()
+        if hasattr(self, "incident"):
+            self.incident.end()
         for name in ("_feeder", "_judge"):
             part = getattr(self, name, None)
             if part is not None and part.thread.is_alive():
