@@ -14,7 +14,7 @@ TORCH_STAMP := $(TORCH)/.ready
 PEERS := .venv-peers
 PEER_STAMPS := $(patsubst loadtests/peers/requirements/%.txt,$(PEERS)/%/.ready,$(wildcard loadtests/peers/requirements/*.txt))
 
-.PHONY: demo bench bench-peers chaos rehearsal test test-torch mistakes lint types layers check clean
+.PHONY: demo bench bench-gpu bench-peers chaos rehearsal test test-torch mistakes lint types layers check clean
 
 # $(1): constraints file
 define install
@@ -81,6 +81,10 @@ $(TORCH_STAMP): constraints/dev.txt pyproject.toml
 	@$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints/dev.txt
 	@$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[torch]"
 	@touch $@
+
+# Networks on a GPU, driven by the real engine without a broker; ARGS=--small is for two CPU cores and takes two minutes.
+bench-gpu: $(TORCH_STAMP)
+	$(TORCH)/bin/python -m loadtests.gpu $(ARGS)
 
 test-torch: $(TORCH_STAMP)
 	$(TORCH)/bin/python -m pytest tests/conformance/test_torch_models.py $(ARGS)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from streamml.topology.features import FeatureSet
     from streamml.topology.model_steps import Batching, Calls, Onnx, Output, Python, Torch
     from streamml.topology.steps import PARENT, Explode, FeatureLookup, Filter, Transform, failures
-    from streamml.topology.topology import DeadLetterQueue, FeatureLog, Sink, Source, Topology
+    from streamml.topology.topology import DeadLetterQueue, FeatureLog, RedisSink, Sink, Source, Topology
 
 __all__ = [
     "Topology",
@@ -18,6 +18,7 @@ __all__ = [
     "Sink",
     "DeadLetterQueue",
     "FeatureLog",
+    "RedisSink",
     "FeatureSet",
     "FeatureLookup",
     "Transform",
@@ -42,11 +43,11 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "streamml.topology.topology": __all__[:5],
+    "streamml.topology.topology": __all__[:6],
     "streamml.topology.features": ("FeatureSet",),
-    "streamml.topology.steps": __all__[6:12],
-    "streamml.topology.model_steps": __all__[12:18],
-    "streamml.batch.column": __all__[18:],
+    "streamml.topology.steps": __all__[7:13],
+    "streamml.topology.model_steps": __all__[13:19],
+    "streamml.batch.column": __all__[19:],
 }
 
 

@@ -30,10 +30,11 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Servers:
-    """Where to reach what."""
+    """Where to reach what, and the process of the broker; 0: not known."""
 
     brokers: str
     redis_url: str
+    broker_pid: int = 0
 
 
 Command = Callable[[Servers, str, str, int], list[str]]
@@ -72,7 +73,7 @@ def started_servers(tell: Tell) -> Iterator[Servers]:
             tell("Starting Kafka and Redis")
             kafka.start()
             redis.start()
-            yield Servers(kafka.bootstrap_servers, redis.url)
+            yield Servers(kafka.bootstrap_servers, redis.url, kafka.pid or 0)
         finally:
             redis.stop()
             kafka.stop()

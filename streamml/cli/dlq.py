@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
 
 _PREVIEW = 400
 
@@ -114,7 +114,7 @@ def export(topology: str, file: Path, config: Path | None, **flags: Any) -> None
 @click.option("--since", help="Only those written at this time or later, as 2026-01-31T10:00:00Z.")
 @click.option("--until", "until_", help="Only those written before this time.")
 @click.option("--id", "ids", multiple=True, help="Only this id; may be repeated.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Records a second; default: as many as can be.")
+@click.option("--rate", type=FiniteRange(0, min_open=True), help="Records a second; default: as many as can be.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def redrive(
@@ -138,7 +138,7 @@ def redrive(
     import contextlib
     import sys
 
-    from streamml.cli.run import _on_signals
+    from streamml.cli.signals import on_signals
     from streamml.compose.locate import locate_topology
     from streamml.compose.parts import gather
     from streamml.ops import redrive as ops
@@ -154,7 +154,7 @@ def redrive(
     if places and not yes:
         click.confirm(f"Redrive {len(places)} dead letters into {located.found.sink.topic}?", abort=True, err=True)
     stop, done = StopSignal(), ops.Redriven()
-    _on_signals(stop.set)
+    on_signals(stop.set)
     if places:
         # What a user's own functions print must not come between the lines of the summary.
         with contextlib.redirect_stdout(sys.stderr), gather(located.found, located.repository, settings) as parts:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, shown_time
+from streamml.cli.options import json_option, print_json, settings_of, shown_age, shown_time
+
+if TYPE_CHECKING:
+    from streamml.adapters.redis.stored import StoredEntity
 
 _redis = click.option("--redis-url", help="Redis that has the features.")
 _config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default: ./streamml.toml.")
@@ -41,15 +44,13 @@ def load(
     """Load FILE (Parquet or CSV) as a new version; workers read it from the moment that it is complete."""
     from streamml.compose.locate import locate_feature_set
     from streamml.ops.features import load_file
-    from streamml.ports.feature_store import FeatureSchema
 
     redis = settings_of(config, redis_url=redis_url).redis
     declared = locate_feature_set(feature_set).found
-    schema = FeatureSchema(declared.name, tuple(declared.columns.items()))
     with _progress(f"Loading {declared.name}") as progress:
         report = load_file(
             file,
-            schema,
+            declared.schema,
             declared.key,
             url=redis.url,
             event_time=event_time,
@@ -88,7 +89,7 @@ def versions(name: str, redis_url: str | None, config: Path | None, as_json: boo
             "→" if one.version == current else "",
             one.version,
             one.state,
-            f"{one.entities:,}",
+            "" if one.state == "live" else f"{one.entities:,}",
             shown_time(one.loaded_at),
             one.source,
         )
@@ -104,22 +105,49 @@ def versions(name: str, redis_url: str | None, config: Path | None, as_json: boo
 @_config
 @json_option
 def show(name: str, key: tuple[str, ...], redis_url: str | None, config: Path | None, as_json: bool) -> None:
-    """Show what the feature set NAME holds for the entity KEY (its parts, one argument each)."""
+    """Show what Redis has for the entity KEY (its parts, one argument each).
+
+    NAME is a feature set's name; or a TOPOLOGY (folder, path.py[:name] or module:name), all of whose sets with such a key are
+    shown, or the path.py:name of one FeatureSet: then it is told, too, what a lookup would make of the value now.
+    """
+    from streamml.compose.locate import is_place, locate_feature_sets
+    from streamml.ops.feature_values import explain
     from streamml.ops.features import show as show_entity
 
     redis = settings_of(config, redis_url=redis_url).redis
-    found = show_entity(name, key, url=redis.url, options=redis.options)
+    if not is_place(name):
+        found = show_entity(name, key, url=redis.url, options=redis.options)
+        if as_json:
+            print_json(asdict(found))
+        else:
+            _print_value(name, key, found)
+        return
+    explained = explain(locate_feature_sets(name), key, url=redis.url, options=redis.options)
     if as_json:
-        print_json(asdict(found))
+        print_json({"sets": [asdict(one) for one in explained]})
         return
+    for one in explained:
+        if one.found is not None:
+            _print_value(one.set_name, key, one.found)
+        age = f", {shown_age(one.age_s)} old" if one.age_s is not None else ""
+        click.echo(f"  {one.set_name} is {one.state}{age}. {one.verdict}")
+
+
+def _print_value(name: str, key: tuple[str, ...], found: StoredEntity) -> None:
+    from streamml.cli.tables import printable
+
+    place = f"{name} {' '.join(key)}"
     if found.problem is not None:
-        click.echo(f"{name} {' '.join(key)}: {found.problem} (version {found.version}).")
+        click.echo(f"{place}: {found.problem} (version {found.version}).")
         return
+    by = f" by {printable(found.writer)}" if found.writer else ""
     click.echo(
-        f"{name} {' '.join(key)}, version {found.version}, describes {found.event_time}, written {found.write_time}"
+        f"{place}, {found.kind}, version {found.version}, describes {found.event_time}, written {found.write_time}{by}"
     )
     for column, value in (found.columns or {}).items():
         click.echo(f"  {column} = {value}")
+    if found.expires_in_s is not None:
+        click.echo(f"  Redis keeps it for another {shown_age(found.expires_in_s)}.")
 
 
 @command.command("rollback")

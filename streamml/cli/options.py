@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,9 +52,36 @@ def effective_settings(config: Path | None, **flags: Any) -> Effective:
     return read_settings(named, file=config)
 
 
+def as_arguments(config: Path | None, flags: Mapping[str, Any]) -> list[str]:
+    """The same options as another process gets them."""
+    found = ["--config", str(config)] if config else []
+    for name, value in flags.items():
+        found += [f"--{name.replace('_', '-')}", str(value)] if value else []
+    return found
+
+
+class FiniteRange(click.FloatRange):
+    """A number between bounds; NaN, which is on neither side of any, and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(document, indent=None, default=str))
+
+
+def shown_age(seconds: float) -> str:
+    """A span of time as people say it: ``90 s``, ``2.5 h``."""
+    for most, unit, size in ((120.0, "s", 1.0), (7200.0, "min", 60.0), (172_800.0, "h", 3600.0)):
+        if abs(seconds) < most:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 86_400:.1f} days"
 
 
 def shown_time(seconds: float, precision: str = "seconds") -> str:

@@ -26,6 +26,9 @@ _BAR: Final = 30
 @click.option(
     "--flame", type=click.Path(path_type=Path), help="Also write a flame graph by thread here (SVG; needs py-spy)."
 )
+@click.option(
+    "--torch-trace", type=click.Path(path_type=Path), help="Also write a trace of PyTorch's here (JSON, for Perfetto)."
+)
 @click.option("--baseline-only", is_flag=True, hidden=True)
 @json_option
 def command(
@@ -33,6 +36,7 @@ def command(
     events: int,
     rounds: int,
     flame: Path | None,
+    torch_trace: Path | None,
     baseline_only: bool,
     as_json: bool,
     config: Path | None,
@@ -49,11 +53,13 @@ def command(
     profiler = None if flame is None else _profiler()
     settings = effective_settings(config, **flags).settings
     located = locate_topology(topology)
-    options = ProfileOptions(events, rounds, baseline_only)
+    options = ProfileOptions(events, rounds, baseline_only, torch_trace)
     found = profile(located, settings, options, lambda text: click.echo(f"{text} …", err=True))
     if flame is not None and profiler is not None:
         _draw(profiler, flame, [topology, *_passed_on(config, flags), "--events", str(events), "--rounds", str(rounds)])
         found["flame"] = str(flame)
+    if torch_trace is not None:
+        found["torch_trace"] = str(torch_trace)
     if as_json:
         print_json(found)
     else:
@@ -77,6 +83,8 @@ def _show(found: dict[str, Any]) -> None:
     click.echo(found["advice"])
     if "flame" in found:
         click.echo(f"Flame graph: {found['flame']}")
+    if "torch_trace" in found:
+        click.echo(f"Trace: {found['torch_trace']}; open it at https://ui.perfetto.dev")
 
 
 def _bar(value: float, most: float) -> str:

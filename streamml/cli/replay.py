@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
-from streamml.cli.replay_diff import diff
+from streamml.cli.options import (
+    FiniteRange,
+    as_arguments,
+    json_option,
+    print_json,
+    settings_of,
+    settings_options,
+    shown_time,
+)
+from streamml.cli.replay_diff import diff, exit_code, judged, judging, judging_options, show_judged
+from streamml.cli.replay_plan import show_plan
 from streamml.cli.replay_publish import publish
+from streamml.cli.replay_running import carry_out_replay, tell_ended
+from streamml.cli.signals import GRACE_S, on_signals
 
 if TYPE_CHECKING:
-    from streamml.ops.replay.plan import Plan
-    from streamml.ops.replay.replay import Replay
     from streamml.ops.replay.standing import Standing
 
 F = TypeVar("F", bound=Callable[..., Any])
-_INTERRUPTED: Final = 130
 _MANNER: Final = (
-    click.option(
-        "--rate", type=click.FloatRange(0, min_open=True), help="Records a second; default: as many as can be."
-    ),
+    click.option("--rate", type=FiniteRange(0, min_open=True), help="Records a second; default: as many as can be."),
     click.option(
         "--max-lag",
         type=click.IntRange(0),
@@ -74,9 +80,10 @@ def command() -> None:
 )
 @click.option("--into", help="Topic of its predictions, an empty one; default: PREDICTIONS.replay.NUMBER.")
 @click.option(
-    "--max-dead-letters", type=click.FloatRange(0, 1), help="Share past which it stops; default: as the topology says."
+    "--max-dead-letters", type=FiniteRange(0, 1), help="Share past which it stops; default: as the topology says."
 )
 @_manner_options
+@judging_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @settings_options
 @json_option
@@ -97,6 +104,9 @@ def start(
     max_lag: int,
     workers: int,
     wait_s: int,
+    thresholds: tuple[str, ...],
+    conditions: tuple[str, ...],
+    page: Path | None,
     yes: bool,
     as_json: bool,
     config: Path | None,
@@ -104,27 +114,40 @@ def start(
 ) -> int:
     """Score a range of TOPOLOGY's input again, up to and without --to, into a topic of its own.
 
-    Shows the plan first, and asks. Exit code 130 where it was stopped before its end: `resume` goes on.
+    Shows the plan first, and asks. With --fail-if, --page or --threshold what it scored is compared with the live predictions
+    then, as `replay diff` does.
+
+    Exit codes: 0 done, 1 a condition of --fail-if holds, 130 stopped before its end: `resume` goes on.
     """
     from streamml.compose.locate import locate_topology
+    from streamml.ops.replay.compare import CompareOptions, check_options
     from streamml.ops.replay.plan import Wanted, planned
     from streamml.ops.replay.run import Manner, begin
     from streamml.ops.replay.span import Asked
 
     _check_asking(yes, as_json)
+    asked = judging(thresholds, conditions, page)
     settings, located = settings_of(config, **flags), locate_topology(topology)
     chosen = tuple(one.strip() for one in (partitions or "").split(",") if one.strip())
-    asked = Asked(start, end, by, slack, chosen, what_is_left)
-    wanted = Wanted(asked, models, features, where, into, max_dead_letters, rate)
+    stretch = Asked(start, end, by, slack, chosen, what_is_left)
+    wanted = Wanted(stretch, models, features, where, into, max_dead_letters, rate)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
-    again = _arguments(topology, config, flags)
+    again = [topology, *as_arguments(config, flags)]
     with planned(located, settings, wanted) as (plan, parts):
-        _show_plan(plan, manner)
+        check_options(located.found, plan.draft, CompareOptions(thresholds=asked.thresholds))
+        show_plan(plan, manner)
         if not yes:
             click.confirm("Replay this?", abort=True, err=True)
         replay = begin(located.found, settings, plan.draft)
         click.echo(f"Replay {replay.number} writes into {replay.into}.", err=True)
-        return _carry_out(located.found, settings, replay, manner, parts, again, as_json, resumed=False)
+        ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=False)
+    if ended.state != "done" or not asked.asked:
+        return tell_ended(ended, summary, again, as_json)
+    told = judged(located.found, settings, ended, CompareOptions(), asked)
+    tell_ended(ended, {**summary, "comparison": told.document()} if as_json else summary, again, as_json)
+    if not as_json:
+        show_judged(told)
+    return exit_code(told)
 
 
 @command.command("resume")
@@ -152,9 +175,10 @@ def resume(
     settings, located = settings_of(config, **flags), locate_topology(topology)
     replay = resumable(located.found, settings, number)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
-    again = _arguments(topology, config, flags)
+    again = [topology, *as_arguments(config, flags)]
     with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
-        return _carry_out(located.found, settings, replay, manner, parts, again, as_json, resumed=True)
+        ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=True)
+    return tell_ended(ended, summary, again, as_json)
 
 
 @command.command("list")
@@ -248,7 +272,6 @@ def work(
     """One of the processes of `start --workers`, which holds the replay and records its end."""
     import json
 
-    from streamml.cli.run import _on_signals
     from streamml.compose.locate import locate_topology
     from streamml.ops.replay.plan import gathered
     from streamml.ops.replay.run import Manner, resumable, score
@@ -257,7 +280,7 @@ def work(
     settings, located = settings_of(config, **flags), locate_topology(topology)
     replay = resumable(located.found, settings, number)
     stop = StopSignal()
-    _on_signals(stop.set, settings.worker.drain_ms / 1000 + 10)
+    on_signals(stop.set, settings.worker.drain_ms / 1000 + GRACE_S)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
     with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
         summary = score(located.found, parts, settings, replay, manner, stop, share=share)
@@ -265,125 +288,9 @@ def work(
     return 0
 
 
-def _carry_out(
-    topology: Any,
-    settings: Any,
-    replay: Replay,
-    manner: Any,
-    parts: Any,
-    again: Sequence[str],
-    as_json: bool,
-    *,
-    resumed: bool,
-) -> int:
-    import contextlib
-    from dataclasses import replace
-
-    from streamml.cli.replay_progress import progress
-    from streamml.cli.run import _on_signals
-    from streamml.ops.replay.run import carry_out, score
-    from streamml.ops.run import StopSignal
-
-    stop = StopSignal()
-    _on_signals(stop.set, settings.worker.drain_ms / 1000 + 10)
-    workers = min(manner.workers, len(replay.spans))
-
-    def scored() -> Mapping[str, Any]:
-        if workers == 1:
-            return score(topology, parts, settings, replay, replace(manner, workers=1), stop)
-        return _several(again, replay, manner, workers, stop)
-
-    # What a user's own functions print must not come between the lines of the summary.
-    with contextlib.redirect_stdout(sys.stderr), progress(topology, settings, replay):
-        ended, summary = carry_out(
-            topology, settings, replay, scored, stop, resumed=resumed, patience_s=manner.patience_s
-        )
-    if as_json:
-        print_json(
-            {**summary, "number": ended.number, "state": ended.state, "into": ended.into, "counts": ended.counts}
-        )
-    else:
-        from streamml.cli.tables import print_summary
-
-        print_summary(summary)
-    if ended.state == "done":
-        click.echo(
-            f"Replay {ended.number} is done; its predictions are in {ended.into}. "
-            f"What they change: `streamml replay diff {again[0]} {ended.number}`.",
-            err=True,
-        )
-        return 0
-    how = (
-        "cancelled"
-        if ended.state == "cancelled"
-        else f"stopped; `streamml replay resume {again[0]} {ended.number}` goes on"
-    )
-    click.echo(f"Replay {ended.number} is {how}.", err=True)
-    return _INTERRUPTED
-
-
-def _several(again: Sequence[str], replay: Replay, manner: Any, workers: int, stop: Any) -> dict[str, Any]:
-    from streamml.ops.summaries import merged
-    from streamml.ops.supervise import Restarts, supervise
-
-    topology, *options = again
-    shared = ["replay", "work", topology, str(replay.number), *options, "--workers", str(workers)]
-    shared += ["--max-lag", str(manner.max_lag or 0), "--wait", str(int(manner.patience_s))]
-    shared += [] if manner.rate is None else ["--rate", str(manner.rate)]
-    restarts = Restarts(window_s=10.0 * manner.patience_s)
-    summaries = supervise(lambda number: [*shared, "--share", str(number)], workers, stop.asked, restarts=restarts)
-    summary = merged(summaries)
-    done = len(summaries) == workers and all(one["caught_up"] for one in summaries)
-    return {**summary, "caught_up": done}
-
-
-def _arguments(topology: str, config: Path | None, flags: Mapping[str, Any]) -> list[str]:
-    """Topology and options, as another process gets them."""
-    found = [topology, *(["--config", str(config)] if config else [])]
-    for name, value in flags.items():
-        found += [f"--{name.replace('_', '-')}", str(value)] if value else []
-    return found
-
-
 def _check_asking(yes: bool, as_json: bool) -> None:
     if not yes and (as_json or not sys.stdin.isatty()):
         raise click.UsageError("Nobody can be asked here; add --yes to have the plan carried out.")
-
-
-def _show_plan(plan: Plan, manner: Any) -> None:
-    """On stderr: stdout has the summary."""
-    draft = plan.draft
-    click.echo(f"Replay of {draft.topology}: {plan.events:,} offsets at most", err=True)
-    for span in draft.spans:
-        click.echo(
-            f"  {span.topic}[{span.partition}]  {span.start} up to {span.end}: {span.end - span.start:,}", err=True
-        )
-    for one in plan.gone:
-        lost = "some records, if any," if one.records is None else f"{one.records:,} offsets"
-        click.echo(f"  {one.where} begins at {one.first}: {lost} of the range are gone", err=True)
-    models = ", ".join(f"{name}@{version}" for name, version in draft.models.items())
-    lines = {
-        "models": models,
-        "features": draft.features,
-        "where": draft.where,
-        "into": draft.into.replace("{number}", "NUMBER"),
-        "dead letters": draft.letters.replace("{number}", "NUMBER"),
-        "time": f"unknown, as {plan.told_by}" if plan.seconds is None else f"{_duration(plan.seconds)}, {plan.told_by}",
-        "waits": "never"
-        if manner.max_lag is None
-        else f"while the live group is over {manner.max_lag:,} records behind",
-    }
-    for name, value in lines.items():
-        if value:
-            click.echo(f"  {name}: {value}", err=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"about {hours} h {minutes} min" if hours else f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
-    )
 
 
 def _document(one: Standing) -> dict[str, Any]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.signals import ended_by_signals
 
 if TYPE_CHECKING:
+    from streamml.ops.replay.compare import CompareOptions
     from streamml.ops.replay.comparison import Comparison
+    from streamml.ops.replay.gate import Gate
+    from streamml.ops.replay.replay import Replay
+    from streamml.settings.settings import Settings
+    from streamml.topology.topology import Topology
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 GATE_CLOSED: Final = 1
 """Exit code where a condition of ``--fail-if`` does not hold."""
@@ -28,38 +37,125 @@ _SHOWN: Final = (
 )
 
 
+_JUDGING: Final = (
+    click.option(
+        "--threshold",
+        "thresholds",
+        multiple=True,
+        metavar="FIELD=NUMBER",
+        help="Count rows that crossed it. May be repeated.",
+    ),
+    click.option(
+        "--fail-if",
+        "conditions",
+        multiple=True,
+        metavar="CONDITION",
+        help="Exit with 1 if it holds: changed, missing, extra, dead_lettered or flips, then > N or > N%. May be repeated.",
+    ),
+    click.option(
+        "--page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML page with plots to this file."
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How a comparison is judged and shown.
+
+    Args:
+        thresholds: by field, for flips.
+        gates: conditions that make it fail.
+        page: file of the HTML page; ``None``: none is written.
+    """
+
+    thresholds: Mapping[str, float]
+    gates: tuple[Gate, ...]
+    page: Path | None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was asked for."""
+        return bool(self.thresholds or self.gates or self.page)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A comparison, and the conditions that do not hold, in words."""
+
+    found: Comparison
+    failed: list[str]
+    page: Path | None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**self.found.document(), "failed": self.failed, "page": self.page}
+
+
+def judging_options(command: F) -> F:
+    """Add the options that `judging` reads."""
+    for option in reversed(_JUDGING):
+        command = option(command)
+    return command
+
+
+def judging(thresholds: tuple[str, ...], conditions: tuple[str, ...], page: Path | None) -> Judging:
+    """What these options ask for.
+
+    Raises:
+        click.UsageError, ConfigError: one is wrong.
+    """
+    from streamml.ops.replay.gate import parse_gates
+
+    if page is not None and not page.absolute().parent.is_dir():
+        raise click.UsageError(f"There is no folder {page.absolute().parent} to write the page into.")
+    limits = parsed_thresholds(thresholds)
+    return Judging(limits, parse_gates(conditions, thresholds=bool(limits)), page)
+
+
+def judged(topology: Topology, settings: Settings, run: Replay, options: CompareOptions, asked: Judging) -> Judged:
+    """Compare a run, and write its page; see `streamml.ops.replay.compare.compare`.
+
+    Args:
+        options: thresholds are those of ``asked``, and who looks at stderr sees how far it is.
+    """
+    from dataclasses import replace
+
+    from streamml.ops.replay.compare import compare
+    from streamml.ops.replay.gate import exceeded
+
+    with ended_by_signals(), reading() as progress:
+        found = compare(topology, settings, run, replace(options, thresholds=asked.thresholds, progress=progress))
+    failed = exceeded(asked.gates, found)
+    if asked.page is not None:
+        from streamml.ops.replay.page import page
+
+        asked.page.write_text(page(found, failed), encoding="utf-8")
+    return Judged(found, failed, asked.page)
+
+
+def exit_code(told: Judged) -> int:
+    """Says on stderr what does not hold."""
+    for one in told.failed:
+        click.echo(f"Failed: {one}.", err=True)
+    return GATE_CLOSED if told.failed else 0
+
+
 @click.command("diff")
 @click.argument("topology")
 @click.argument("run", type=click.IntRange(1))
 @settings_options
 @click.option("--against", default="live", show_default=True, help="`live`, or the number of another run.")
 @click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    metavar="FIELD=NUMBER",
-    help="Count rows that crossed it. May be repeated.",
-)
-@click.option(
     "--key", default="key", show_default=True, help="Count rows by this output field; `key`: the record's key."
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=1e-6,
     show_default=True,
     help="Numbers no farther apart are the same; relative above 1.",
 )
-@click.option(
-    "--page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML page with plots to this file."
-)
-@click.option(
-    "--fail-if",
-    "conditions",
-    multiple=True,
-    metavar="CONDITION",
-    help="Exit with 1 if it holds: changed, missing, extra, dead_lettered or flips, then > N or > N%. May be repeated.",
-)
+@judging_options
 @click.option(
     "--memory-mb", type=click.IntRange(128), default=1024, show_default=True, help="Of the database; more goes to disk."
 )
@@ -83,35 +179,21 @@ def diff(
     Exit codes: 0 compared, 1 a condition of --fail-if holds.
     """
     from streamml.compose.locate import locate_topology
-    from streamml.ops.replay.compare import CompareOptions, compare
-    from streamml.ops.replay.gate import exceeded, parse_gates
+    from streamml.ops.replay.compare import CompareOptions
     from streamml.ops.replay.registry import find
 
-    if page is not None and not page.absolute().parent.is_dir():
-        raise click.UsageError(f"There is no folder {page.absolute().parent} to write the page into.")
-    limits = parsed_thresholds(thresholds)
-    gates = parse_gates(conditions, thresholds=bool(limits))
+    asked = judging(thresholds, conditions, page)
     declared, settings = locate_topology(topology).found, settings_of(config, **flags)
     group = settings.group or declared.name
     chosen = find(settings, group, run)
     other = None if against == "live" else find(settings, group, _number_of(against))
-    with ended_by_signals(), reading() as progress:
-        options = CompareOptions(other, limits, key, tolerance, memory_mb, progress)
-        found = compare(declared, settings, chosen, options)
-    failed = exceeded(gates, found)
-    if page is not None:
-        from streamml.ops.replay.page import page as written
-
-        page.write_text(written(found, failed), encoding="utf-8")
+    options = CompareOptions(other, key=key, tolerance=tolerance, memory_mb=memory_mb)
+    told = judged(declared, settings, chosen, options, asked)
     if as_json:
-        print_json({**found.document(), "failed": failed, "page": page})
+        print_json(told.document())
     else:
-        _show(found)
-        if page is not None:
-            click.echo(f"The page is {page}.")
-    for one in failed:
-        click.echo(f"Failed: {one}.", err=True)
-    return GATE_CLOSED if failed else 0
+        show_judged(told)
+    return exit_code(told)
 
 
 def parsed_thresholds(texts: tuple[str, ...]) -> dict[str, float]:
@@ -145,30 +227,17 @@ def reading() -> Iterator[Callable[[int], None]]:
         yield lambda count: status.update(f"Reading: {count:,} records")
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends what is inside as Ctrl-C does, so that nothing is left behind on the disk."""
-    import signal
-
-    def end(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _number_of(against: str) -> int:
     if not against.isdecimal():
         raise click.UsageError(f"--against {against!r} is neither `live` nor the number of a run.")
     return int(against)
 
 
-def _show(found: Comparison) -> None:
+def show_judged(told: Judged) -> None:
+    """Print the tables of a comparison."""
     from streamml.cli.tables import print_table
 
+    found = told.found
     rows = found.counts.rows
     shares = [(label, getattr(found.counts, name)) for name, label in _SHOWN]
     print_table(
@@ -180,7 +249,9 @@ def _show(found: Comparison) -> None:
     if found.flips:
         crossed = [(f"{one.up:,}", f"{one.down:,}", f"{one.field} at {one.threshold:g}") for one in found.flips]
         print_table("Rows that crossed a threshold", ("up", "down", "which"), crossed)
-    if found.keys:
+    if found.keys and not found.keys_tell:
+        click.echo(f"No {found.key} has more than one row that differs; --key FIELD counts by another.")
+    elif found.keys:
         worst = [(f"{one.rows:,}", f"{one.changed:,}", f"{one.other:,}", one.key) for one in found.keys]
         print_table(f"By {found.key}", ("rows", "changed", "other", found.key), worst)
     if found.hours:
@@ -193,6 +264,8 @@ def _show(found: Comparison) -> None:
         click.echo(f"{count:,} newly dead-lettered: {reason}")
     for note in found.notes:
         click.echo(f"Note: {note}", err=True)
+    if told.page is not None:
+        click.echo(f"The page is {told.page}.")
 
 
 def _show_fields(found: Comparison) -> None:

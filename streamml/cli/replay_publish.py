@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamml.cli.options import json_option, print_json, settings_of, settings_options
+from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options
 
 if TYPE_CHECKING:
     from streamml.ops.replay.publish import Publication
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     help="Leave out rows that are not the newest of their key by source time: for consumers that keep a key's last record.",
 )
 @click.option(
-    "--tolerance", type=click.FloatRange(0, 1, max_open=True), default=1e-6, show_default=True, help="As for `diff`."
+    "--tolerance", type=FiniteRange(0, 1, max_open=True), default=1e-6, show_default=True, help="As for `diff`."
 )
 @click.option("--rate", metavar="N/s", help="Most rows a second.")
 @click.option("--unfinished", is_flag=True, help="Publish also what a run has that is not done.")
@@ -51,7 +51,7 @@ def publish(
     Tells what it would do, and does it with --yes. What was interrupted goes on where it was; what is complete is not written
     again. Live predictions that the run lacks, or dead-lettered, stay as they are.
     """
-    from streamml.cli.replay_diff import ended_by_signals
+    from streamml.cli.signals import ended_by_signals
     from streamml.compose.locate import locate_topology
     from streamml.ops.replay.publish import Publisher, PublishOptions
     from streamml.ops.replay.registry import find

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import json
-import os
-import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from streamml.cli.options import effective_settings, json_option, print_json, settings_options
+from streamml.cli.options import as_arguments, effective_settings, json_option, print_json, settings_options
+from streamml.cli.signals import GRACE_S, on_signals
 from streamml.errors import SettingsError
 
 if TYPE_CHECKING:
     from streamml.settings.sources import Effective
 
-_GRACE_S: Final = 10.0
-_ONE_SIGNAL_S: Final = 0.5
 _PAUSED: Final = 3
 _INTERRUPTED: Final = 130
 _LAST_PORT: Final = 65_535
@@ -71,10 +66,8 @@ def command(
     located = locate_topology(topology)
     if workers > 1:
         arguments = ["run", topology, *(["--until-caught-up", "--wait", str(wait_s)] if until_caught_up else [])]
-        arguments += ["--config", str(config)] if config else []
-        for name in ("brokers", "group", "redis_url"):
-            arguments += [f"--{name.replace('_', '-')}", flags[name]] if flags.get(name) else []
         ports = _ports(effective, workers)
+        arguments += as_arguments(config, flags)
         return _several(topology, arguments, ports, wait_s if until_caught_up else None, as_json)
 
     from streamml.ops.run import RunOptions, StopSignal, run
@@ -82,7 +75,7 @@ def command(
     # A service waits for its broker as long as it takes; a job of a timer must come to an end.
     options = RunOptions(until_caught_up, float(wait_s) if until_caught_up else None)
     stop = StopSignal()
-    _on_signals(stop.set, settings.worker.drain_ms / 1000 + _GRACE_S)
+    on_signals(stop.set, settings.worker.drain_ms / 1000 + GRACE_S)
     observers: list[Any] = []
     who = "" if number is None else f"Worker {number}: "
 
@@ -107,40 +100,6 @@ def command(
     counts = [observer.latency.counts.tolist() for observer in observers]
     summary_file.write_text(json.dumps({**summary, **({"latency_counts": counts[0]} if counts else {})}))
     return 0
-
-
-def _on_signals(stop: Any, patience_s: float | None = None) -> None:
-    """First signal: end in good order, by force after ``patience_s``. Second: at once (promise L3).
-
-    `timeout` and other wrappers send theirs to the process and to its group: what comes twice within half a second is one.
-    """
-
-    def give_up() -> None:
-        click.echo(
-            "Error: a step does not come back, so this worker ends without its last commit; nothing is lost.", err=True
-        )
-        os._exit(3)
-
-    def handle(number: int, frame: object) -> None:
-        if patience_s is not None:
-            # Where even the interpreter hangs, on its way out: a client's thread that does not end.
-            faulthandler.dump_traceback_later(patience_s + _GRACE_S, exit=True)
-            timer = threading.Timer(patience_s, give_up)
-            timer.daemon = True
-            timer.start()
-        first = time.monotonic()
-
-        def again(number: int, frame: object) -> None:
-            if time.monotonic() - first > _ONE_SIGNAL_S:
-                os._exit(128 + number)
-
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, again)
-        # A handler runs between any two steps of the main thread, which may hold the very lock that `stop` needs.
-        threading.Thread(target=stop).start()
-
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, handle)
 
 
 def _ports(effective: Effective, workers: int) -> list[int | None]:
@@ -175,7 +134,7 @@ def _several(topology: str, arguments: list[str], ports: list[int | None], wait_
         return [*arguments, *own]
 
     stop = threading.Event()
-    _on_signals(stop.set)
+    on_signals(stop.set)
     click.echo(f"Running {len(ports)} workers of {topology}; Ctrl-C ends them in good order.", err=True)
     # Who waits in vain that long ends like one that crashed, and must not be started again for ever.
     restarts = None if wait_s is None else Restarts(window_s=10.0 * wait_s)

@@ -19,7 +19,7 @@ from streamml.errors import SettingsError
 from streamml.ports.control import Control
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
-from streamml.ports.sink import Sink
+from streamml.ports.sink import Sink, TransactionalSink
 from streamml.ports.source import Source
 from streamml.runtime.reader import WorkerConfig
 from streamml.runtime.worker import Worker
@@ -27,6 +27,7 @@ from streamml.settings.settings import Settings
 from streamml.stages.guard import GuardedStore, feature_store_guard
 from streamml.stages.stage import Operator
 from streamml.telemetry.observer import Observer
+from streamml.topology.duration import seconds
 from streamml.topology.topology import Topology
 
 _TRANSACTION_MS: Final = 5_000
@@ -131,3 +132,23 @@ def kafka_sink_of(
     timeout = max(min(session, _TRANSACTION_MS), 2 * settings.worker.commit_interval_ms)
     own = {"transaction.timeout.ms": timeout, **producer}
     return KafkaTransactions(own, name, member, settled_positions(settings.client(), group), topic_ids)
+
+
+def with_latest(sink: Sink, topology: Topology, settings: Settings) -> Sink:
+    """The sink, and latest predictions in Redis where the topology wants them.
+
+    Raises:
+        ConfigError: the URL or an option of Redis is not valid.
+    """
+    if topology.latest is None:
+        return sink
+    from streamml.adapters.redis.connection import Server
+    from streamml.adapters.redis.latest_sink import SinkAndLatest, TransactionsAndLatest
+    from streamml.adapters.redis.latest_writer import LatestWriter
+
+    redis, latest = settings.redis, topology.latest
+    server = Server(redis.url, redis.timeout_ms / 1000, redis.options)
+    writer = LatestWriter(server, int(seconds(latest.ttl or 0.0) * 1000))
+    if isinstance(sink, TransactionalSink):
+        return TransactionsAndLatest(sink, writer, topology.sink.topic, latest.name)
+    return SinkAndLatest(sink, writer, topology.sink.topic, latest.name)

@@ -28,6 +28,7 @@ from streamml.topology.topology import Topology
 READ = "read"
 PRODUCE = "produce"
 MEMORY = "features from memory"
+Around = Callable[[Operator], Operator]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,13 @@ class DrainFactory:
 
         return self._drain(None, observer, around)
 
-    def drain(self, free: str | None, observer: Observer) -> Assembled:
-        """``free`` costs nothing; with ``None`` everything is real."""
+    def drain(self, free: str | None, observer: Observer, outer: Around = lambda operator: operator) -> Assembled:
+        """``free`` costs nothing; with ``None`` everything is real. ``outer`` is what each real operator is exchanged for."""
         learnt = iter(self._named())
 
         def around(operator: Operator) -> Operator:
             name, one = next(learnt)
-            return Free(name, one.answer) if name == free and one.answer is not None else operator
+            return Free(name, one.answer) if name == free and one.answer is not None else outer(operator)
 
         return self._drain(free, observer, around)
 
@@ -102,7 +103,7 @@ class DrainFactory:
             named.append((one.name if before[one.name] == 1 else f"{one.name} ({before[one.name]})", one))
         return named
 
-    def _drain(self, free: str | None, observer: Observer, around: Callable[[Operator], Operator]) -> Assembled:
+    def _drain(self, free: str | None, observer: Observer, around: Around) -> Assembled:
         names = SlotNames()
         store = self._memory if free == MEMORY else self._ends.store
         source = PreparedSource(self._runs) if free == READ else self._ends.source()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from streamml.errors import ConfigError, TopologyError, place_of
 from streamml.topology.features import FeatureSet
+from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
 _FOLDER: Final = "topologies"
@@ -52,6 +54,27 @@ def locate_feature_set(spelling: str) -> Located[FeatureSet]:
         TopologyError: as `locate_topology`.
     """
     return _locate(spelling, FeatureSet, "a FeatureSet")
+
+
+def locate_feature_sets(spelling: str) -> list[FeatureSet]:
+    """The feature sets of the topology that ``spelling`` names, or the one feature set.
+
+    Raises:
+        TopologyError: it names neither.
+    """
+    try:
+        steps = locate_topology(spelling).found.steps
+    except TopologyError:
+        # It is most often a topology, so that is what the message is about.
+        with suppress(TopologyError):
+            return [locate_feature_set(spelling).found]
+        raise
+    return [one for step in steps if isinstance(step, FeatureLookup) for one in step.sets]
+
+
+def is_place(spelling: str) -> bool:
+    """Whether ``spelling`` can only be a folder, file or module, and not the name of a feature set."""
+    return ":" in spelling or "/" in spelling or _file(spelling.partition(":")[0]) is not None
 
 
 def _locate(spelling: str, kind: type[T], called: str) -> Located[T]:

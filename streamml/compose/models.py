@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from streamml.adapters.models.padded import PaddedModel
+from streamml.engine.cost import ladder
 from streamml.errors import ConfigError, ModelRejected, StreamMLError, TopologyError
 from streamml.ports.model import Model
 from streamml.settings.settings import ModelSettings
 from streamml.topology.check import problems
 from streamml.topology.check_models import own_problems
-from streamml.topology.model_steps import ModelStep, Python, Torch
+from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.topology import Topology
 
 _LOG: Final = logging.getLogger("streamml.models")
@@ -53,11 +55,43 @@ def find_models(topology: Topology, repository: Path, settings: ModelSettings) -
 
 
 def load_model(step: ModelStep, repository: Path, settings: ModelSettings) -> Model:
-    """The model of one step, loaded and not yet warm.
+    """The model of one step, loaded and not yet warm; it pads its batches where the step or the device asks for that.
 
     Raises:
         ConfigError: it cannot be; with every problem that could be found.
     """
+    model = _opened(step, repository, settings)
+    rungs = _rungs(step, settings)
+    takes_any_length = any(None in tensor.shape for tensor in model.signature.inputs.values())
+    return PaddedModel(model, rungs, step.batching.lengths) if rungs or takes_any_length else model
+
+
+def rungs_of(model: Model) -> tuple[int, ...]:
+    """The only numbers of rows that a model sees, ascending; empty: any."""
+    return model.rungs if isinstance(model, PaddedModel) else ()
+
+
+def _rungs(step: ModelStep, settings: ModelSettings) -> tuple[int, ...]:
+    most, wanted = step.batching.max_batch_size, step.batching.ladder
+    if most < 1:
+        return ()
+    if wanted is not None:
+        return tuple(sorted({1, *wanted, most}))
+    return tuple(ladder(most)) if _made_for_shapes(step, settings) else ()
+
+
+def _made_for_shapes(step: ModelStep, settings: ModelSettings) -> bool:
+    """Whether a new number of rows costs the model a compilation, a capture or a search for kernels."""
+    match step:
+        case Onnx():
+            return settings.providers != ("cpu",)
+        case Torch():
+            return "cuda" in settings.providers and (settings.cuda_graphs or step.compile)
+        case Python():
+            return False
+
+
+def _opened(step: ModelStep, repository: Path, settings: ModelSettings) -> Model:
     if isinstance(step, Python):
         from streamml.adapters.models.python import PythonModel
 
@@ -68,7 +102,8 @@ def load_model(step: ModelStep, repository: Path, settings: ModelSettings) -> Mo
         from streamml.adapters.models.torch import TorchModel, TorchSettings
 
         device = f"cuda:{settings.device}" if "cuda" in settings.providers else "cpu"
-        return TorchModel.load(step, repository, TorchSettings(device, settings.threads))
+        captured = _rungs(step, settings) if settings.cuda_graphs else ()
+        return TorchModel.load(step, repository, TorchSettings(device, settings.threads, captured))
     from streamml.adapters.models.onnx import OnnxModel
     from streamml.adapters.models.onnx_session import OnnxSettings
 
@@ -102,9 +137,11 @@ def warm(topology: Topology, models: Mapping[str, Model]) -> list[str]:
             continue
         if isinstance(step, Python) and not step.warm_up:
             continue
-        most = step.batching.max_batch_size
+        most, model = step.batching.max_batch_size, models[step.name]
+        sizes = rungs_of(model) or (min(2, most), min(64, most), most)
         try:
-            warm_up(models[step.name], {min(2, most), min(64, most), most}, repeats=1)
+            for length in step.batching.lengths or (1,):
+                warm_up(model, sizes, repeats=1, length=length)
         except ModelRejected as error:
             _LOG.info("Model %s does not take made-up rows, so its first batch will be slow: %s", step.name, error)
         except StreamMLError as error:

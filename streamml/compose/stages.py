@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from streamml.adapters.codecs.json import json_decoder
 from streamml.adapters.codecs.json_encode import json_encoder
 from streamml.batch.microbatch import HEADERS, KEY
+from streamml.compose.models import rungs_of
 from streamml.compose.sweep import Costs
 from streamml.engine.backpressure import Budget
 from streamml.engine.batcher import BatchPolicy
@@ -126,7 +127,14 @@ def _policy(stage: StagePlan, topology: Topology, models: Mapping[str, Model], c
             model=f"{step.name}@{models[step.name].version}",
             measured=costs.get(step.name, {}),
         )
-    return BatchPolicy(stage.max_rows, any(isinstance(one, Explode) for one in stage.steps), budget)
+    explodes = any(isinstance(one, Explode) for one in stage.steps)
+    return BatchPolicy(stage.max_rows, explodes, budget, () if explodes else _rungs(stage, models))
+
+
+def _rungs(stage: StagePlan, models: Mapping[str, Model]) -> tuple[int, ...]:
+    """The sizes that the first model of a stage is run at, as far as its batches reach."""
+    first = next((models[step.name] for step in stage.steps if isinstance(step, ModelStep)), None)
+    return () if first is None else tuple(rung for rung in rungs_of(first) if rung <= stage.max_rows)
 
 
 def reads_keys(topology: Topology) -> bool:

@@ -27,7 +27,7 @@ from streamml.errors import (
     TransientError,
 )
 from streamml.ports.codec import Decoder
-from streamml.ports.feature_store import FeatureRequest, FeatureSchema, FeatureStore
+from streamml.ports.feature_store import FeatureRequest, FeatureStore
 from streamml.schema.contract import Contract
 from streamml.settings.settings import Settings
 from streamml.topology.check import problems as declared_problems
@@ -249,7 +249,7 @@ def _feature_problems(topology: Topology, store: FeatureStore) -> list[str]:
     problems: list[str] = []
     for one in waiting:
         try:
-            store.lookup([FeatureRequest(FeatureSchema(one.name, tuple(one.columns.items())), [])])
+            store.lookup([FeatureRequest(one.schema, [])])
         except FeaturesUnavailable as error:
             # Only of a store that answers it says something about the set.
             store.ping()

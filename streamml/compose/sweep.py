@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
+from streamml.compose.models import rungs_of
 from streamml.engine.cost import ladder
 from streamml.errors import StreamMLError
 from streamml.ports.model import Model
@@ -32,7 +33,9 @@ def sweep(topology: Topology, models: Mapping[str, Model]) -> dict[str, dict[int
             continue
         if isinstance(step, ModelStep) and step.batching.latency_budget is not None:
             try:
-                costs[step.name] = warm_up(models[step.name], ladder(step.batching.max_batch_size), repeats=3)
+                sizes = rungs_of(models[step.name]) or ladder(step.batching.max_batch_size)
+                longest = max(step.batching.lengths, default=1)
+                costs[step.name] = warm_up(models[step.name], sizes, repeats=3, length=longest)
             except StreamMLError as error:
                 _LOG.info("What a batch of %s takes is not known before the first ones: %s", step.name, error)
     return costs

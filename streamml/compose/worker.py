@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from socket import gethostname
 
 from streamml.adapters.kafka.source import KafkaSource
-from streamml.compose.assemble import Ports, assemble, kafka_sink_of
+from streamml.compose.assemble import Ports, assemble, kafka_sink_of, with_latest
 from streamml.compose.control import open_control
 from streamml.compose.identity import Identity, claim
 from streamml.compose.parts import Parts
@@ -79,7 +79,7 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         own_name = identity.name if static else f"{gethostname()}/{identity.name}"
         name = f"{group}/{own_name}"
         sink = kafka_sink_of(topology, settings, group, name, min(largest, largest_log), source.member, names.topic_ids)
-        ports = Ports(source, sink, parts.store, open_control(settings, group))
+        ports = Ports(source, with_latest(sink, topology, settings), parts.store, open_control(settings, group))
         made = assemble(
             topology,
             parts.models,

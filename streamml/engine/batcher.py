@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ class Flush(enum.Enum):
     """More was queued than can be done before the deadline of its oldest row; the batch is what can."""
     CATCH_UP = "catch_up"
     """The oldest row cannot make it, or only with a batch too small to keep up; the batch is one of best throughput."""
+    RUNG = "rung"
+    """All could be done in time, but only so many need little padding; the others are the next batch."""
     ASIDE = "aside"
     """There are rows in it that had been set aside, as what else waited left room."""
 
@@ -36,26 +39,28 @@ class BatchPolicy:
         max_rows: most rows of a batch.
         explodes: whether the stage makes many rows of one; then its first batch is small, as nobody knows how many.
         budget: how old rows may get; ``None``: as old as they do.
+        rungs: the only sizes that the model runs at, ascending; a batch is padded to the next. Empty: any size.
     """
 
     max_rows: int
     explodes: bool = False
     budget: LatencyBudget | None = None
+    rungs: tuple[int, ...] = ()
 
     def decide(
         self,
         queued_rows: int,
         growth: float = 1.0,
         cost: CostModel | None = None,
-        left_s: float = 0.0,
+        left_s: float = math.inf,
         rows_per_s: float = 0.0,
     ) -> tuple[int, Flush] | None:
         """Rows to dispatch now that the stage is free, and why; ``None`` while nothing waits.
 
         Args:
             growth: rows that the stage makes of one; a batch is so small that it makes ``max_rows`` of them (promise B2).
-            cost: what batches take; ``None``: there is no budget.
-            left_s: seconds until the earliest deadline of these rows.
+            cost: what batches take; ``None``: nothing depends on it.
+            left_s: seconds until the earliest deadline of these rows; infinite where there is no budget.
             rows_per_s: how fast rows arrive.
         """
         if not queued_rows:
@@ -70,10 +75,11 @@ class BatchPolicy:
 def _within(queued_rows: int, cost: CostModel, left_s: float, rows_per_s: float) -> tuple[int, Flush]:
     fit = int(cost.most_within(left_s))
     if fit >= queued_rows:
-        return queued_rows, Flush.FREE
+        rows = cost.least_padding(queued_rows)
+        return rows, Flush.FREE if rows == queued_rows else Flush.RUNG
     if fit >= cost.keeps_up(rows_per_s):
         return fit, Flush.BUDGET
-    return min(queued_rows, cost.knee), Flush.CATCH_UP
+    return cost.least_padding(min(queued_rows, cost.knee)), Flush.CATCH_UP
 
 
 class Batcher:
@@ -82,7 +88,11 @@ class Batcher:
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
         self._budget = policy.budget
-        self._cost = CostModel(policy.max_rows, policy.budget.measured) if policy.budget else None
+        self._cost = (
+            CostModel(policy.max_rows, policy.budget.measured if policy.budget else None, policy.rungs)
+            if policy.budget or policy.rungs
+            else None
+        )
         self._queue = RowQueue()
         self._aside = RowQueue()
         self._arrivals = ArrivalRate()
@@ -131,11 +141,8 @@ class Batcher:
             growth: as in `BatchPolicy.decide`.
         """
         before, most = self.rows, max(1, int(self._policy.max_rows / growth))
-        if self._budget is None or self._cost is None:
-            decision = self._policy.decide(self._queue.rows, growth)
-        else:
-            self._set_aside(now)
-            decision = self._decide(self._budget, self._cost, now, growth)
+        self._set_aside(now)
+        decision = self._decide(now, growth)
         rows, reason = decision or (0, Flush.ASIDE)
         late = max(0, min(self._aside.rows, self._room(now, most) - rows)) if self._aside.rows else 0
         if not rows + late:
@@ -152,10 +159,12 @@ class Batcher:
             queue.drop(slots)
         self._shrink(before)
 
-    def _decide(self, budget: LatencyBudget, cost: CostModel, now: float, growth: float) -> tuple[int, Flush] | None:
+    def _decide(self, now: float, growth: float) -> tuple[int, Flush] | None:
         rows = self._queue.rows
-        left_s = self._earliest_left(budget, now) if rows else 0.0
-        return self._policy.decide(rows, growth, cost, left_s, self._arrivals.per_second(now))
+        if self._cost is None or not rows:
+            return self._policy.decide(rows, growth)
+        left_s = math.inf if self._budget is None else self._earliest_left(self._budget, now)
+        return self._policy.decide(rows, growth, self._cost, left_s, self._arrivals.per_second(now))
 
     def _room(self, now: float, most: int) -> int:
         """Rows of the largest batch that keeps no row from making it, when it is filled up with rows set aside.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,8 @@ _STEP: Final = 0.02
 _SETTLING: Final = 20
 _NEARLY_BEST: Final = 0.98
 _SHORTEST_S: Final = 1e-6
+# What logarithms lose there and back.
+_NEARLY_THE_SAME: Final = 1.0 + 1e-9
 
 
 def ladder(max_rows: int) -> list[int]:
@@ -32,13 +34,17 @@ class CostModel:
     (isotonic regression by the pool-adjacent-violators algorithm).
     """
 
-    def __init__(self, max_rows: int, measured: Mapping[int, float] | None = None) -> None:
+    def __init__(
+        self, max_rows: int, measured: Mapping[int, float] | None = None, rungs: Sequence[int] | None = None
+    ) -> None:
         """
         Args:
             max_rows: most rows of a batch, at least 1.
             measured: seconds by rows from a warm-up; it gives the shape until real batches have run.
+            rungs: the only sizes that the model runs at, ascending; a batch costs what the next one above it does.
         """
-        self._sizes = np.array(ladder(max_rows), np.float64)
+        self._sizes = np.array(rungs or ladder(max_rows), np.float64)
+        self._padded = bool(rungs)
         self._logs = np.zeros(len(self._sizes))
         self._counts = np.zeros(len(self._sizes), np.int64)
         self._curve = np.zeros(len(self._sizes))
@@ -53,16 +59,28 @@ class CostModel:
 
     def seconds(self, rows: int) -> float:
         """What a batch of ``rows`` rows takes, as far as is known."""
-        return float(np.interp(rows, self._sizes, self._curve))
+        return float(np.interp(self._runs_as(rows), self._sizes, self._curve))
 
     def most_within(self, seconds: Floats | float) -> Floats:
         """The most rows that take at most so long, for each of ``seconds``; 0 where one row takes longer already."""
         if not self.known:
             return np.where(np.asarray(seconds) > 0, self._sizes[-1], 0.0)
+        if self._padded:
+            places = np.searchsorted(self._curve, np.asarray(seconds) * _NEARLY_THE_SAME, side="right")
+            fitting: Floats = np.concatenate([[0.0], self._sizes])[places]
+            return fitting
         found: Floats = np.interp(np.asarray(seconds), self._curve, self._sizes, left=0.0)
         # The tolerance is for what straight lines lose there and back.
         rows: Floats = np.floor(found + 1e-6)
         return rows
+
+    def least_padding(self, rows: int) -> int:
+        """``rows``, or the largest rung below where running that many and then the rest takes less time than padding them all."""
+        place = int(np.searchsorted(self._sizes, rows))
+        if not self._padded or not self.known or place in (0, len(self._sizes)) or self._sizes[place] == rows:
+            return rows
+        below = int(self._sizes[place - 1])
+        return below if self.seconds(below) + self.seconds(rows - below) < self.seconds(rows) else rows
 
     @property
     def knee(self) -> int:
@@ -80,12 +98,12 @@ class CostModel:
 
     def learn(self, rows: int, seconds: float) -> None:
         """A batch of ``rows`` rows took ``seconds``."""
-        seconds = max(seconds, _SHORTEST_S)
+        rows, seconds = self._runs_as(rows), max(seconds, _SHORTEST_S)
         if not self.known:
             # As if the number of rows did not matter: what is thought too cheap is tried and learned, what is thought too dear is not.
             self._begin(np.full(len(self._sizes), seconds))
         upper = min(int(np.searchsorted(self._sizes, rows)), len(self._sizes) - 1)
-        lower = max(0, upper - 1)
+        lower = upper if self._padded else max(0, upper - 1)
         width = self._sizes[upper] - self._sizes[lower]
         share = 1.0 if not width else (rows - self._sizes[lower]) / width
         expected = np.interp(rows, self._sizes, np.exp(self._logs))
@@ -98,6 +116,12 @@ class CostModel:
                 self._logs[size] += weight * moves[size] if self._counts[size] else 0.0
                 self._counts[size] += 1
         self._fit()
+
+    def _runs_as(self, rows: int) -> int:
+        """The rows that the model sees of a batch of ``rows``."""
+        if not self._padded:
+            return rows
+        return int(self._sizes[min(int(np.searchsorted(self._sizes, rows)), len(self._sizes) - 1)])
 
     def _begin(self, seconds: Floats) -> None:
         self._logs = np.log(np.maximum(seconds, _SHORTEST_S))

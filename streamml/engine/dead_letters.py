@@ -12,6 +12,8 @@ from streamml.ports.source import Headers, RawRecord, TopicPartition
 PREFIX: Final = "streamml.dlq."
 _NULL: Final = "null"
 _MOST_CHARACTERS: Final = 2000
+# Of partition, offset and attempts.
+_MOST: Final = (2**31 - 1, 2**63 - 1, 2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +105,11 @@ def read_letter(record: RawRecord) -> DeadLetter | None:
     if texts.get("version") != "1":
         return None
     try:
-        return _letter(record, record.headers[:start], own, texts)
+        letter = _letter(record, record.headers[:start], own, texts)
     except (KeyError, ValueError):
         return None
+    numbers = (letter.partition, letter.offset, letter.attempts)
+    return letter if all(0 <= one <= most for one, most in zip(numbers, _MOST, strict=True)) else None
 
 
 def _letter(

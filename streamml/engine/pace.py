@@ -8,7 +8,7 @@ _BURST_S: Final = 0.1
 
 
 class Pace:
-    """At most ``rate`` records a second, and never more at once than come in a tenth of one; none while it is held."""
+    """At most ``rate`` records a second, and never more at once than one and what comes in a tenth of a second; none while it is held."""
 
     def __init__(self, rate: float | None, now: float) -> None:
         """
@@ -16,7 +16,7 @@ class Pace:
             rate: records a second; ``None``: as many as there are.
         """
         self._rate = rate
-        self._most = max(1.0, (rate or 0.0) * _BURST_S)
+        self._most = 1.0 + (rate or 0.0) * _BURST_S
         self._there = self._most
         self._at = now
         self.held = ""

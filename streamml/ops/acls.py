@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.rights import LOADING, READING, least_rule
+from streamml.adapters.redis.rights import KEEPING, LOADING, READING, WRITING, least_rule
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import RIGHTS
 from streamml.ops.replay.registry import replays_topic
@@ -71,8 +71,12 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     control = control_topic(group)
     logs = [] if topology.feature_log is None else [topology.feature_log.topic]
     every = (*inputs, output, letters, *logs)
-    sets = list(dict.fromkeys(one.name for step in _lookups(topology) for one in step.sets))
-    database = Server(settings.redis.url, options=settings.redis.options).database if sets else 0
+    declared = [one for step in _lookups(topology) for one in step.sets]
+    sets = list(dict.fromkeys(one.name for one in declared))
+    database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.latest else 0
+    kept = None if topology.latest is None else topology.latest.name
+    commands = (*(READING if sets else ()), *(KEEPING if kept else ()))
+    rule = least_rule(name, sets, commands, database=database, latest=kept) if commands else None
     found = [
         Rights(
             "worker",
@@ -83,7 +87,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 *grant([output, letters, *logs], "WRITE", "DESCRIBE"),
                 Right(grant.principal, "READ", "group", group),
             ),
-            least_rule(name, sets, READING, database=database) if sets else None,
+            rule,
         ),
         Rights(
             "pause",
@@ -157,6 +161,9 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
         # A user of its own: the line begins with reset, and would take from the worker's user what that has.
         rule = least_rule(f"{name}-loader", sets, LOADING, database=database)
         found.append(Rights("features", False, "load, versions, show, rollback, prune.", (), rule))
+    if streaming := list(dict.fromkeys(one.name for one in declared if one.kind == "streaming")):
+        rule = least_rule(f"{name}-writer", streaming, WRITING, database=database)
+        found.append(Rights("feature writer", False, "writers of streaming sets (streamml.features).", (), rule))
     return found
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from streamml.adapters.redis import stored as entities
 from streamml.adapters.redis import versions as stored
 from streamml.adapters.redis.catalogue import Catalogue, Version
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, LoadReport, load
-from streamml.adapters.redis.versions import MIN_AGE_S, StoredEntity
+from streamml.adapters.redis.stored import StoredEntity
+from streamml.adapters.redis.versions import MIN_AGE_S
 from streamml.errors import ConfigError
 from streamml.ops.feature_files import FileColumns, open_feature_file
 from streamml.ports.feature_store import FeatureSchema
@@ -54,6 +56,11 @@ def load_file(
         ConfigError: the file does not fit the schema, or rows cannot be stored; every problem, rows up to 20.
         FeaturesUnavailable: Redis does not answer, or refuses to store.
     """
+    if schema.kind == "streaming":
+        raise ConfigError(
+            f"Feature set {schema.name!r} is streaming: its values are written in place by a streamml.features.FeatureWriter, and "
+            'not loaded as versions. Write them by one, or declare the set without kind="streaming".'
+        )
     server = Server(url, TIMEOUT_S, options)
     wanted = FileColumns(schema, key, event_time)
     with open_feature_file(Path(path), wanted) as source:
@@ -72,7 +79,7 @@ def versions(set_name: str, *, url: str, options: Options | None = None) -> Cata
 
 
 def show(set_name: str, entity: Sequence[str], *, url: str, options: Options | None = None) -> StoredEntity:
-    """What the current version holds for one entity; see `streamml.adapters.redis.versions.show`.
+    """What the version that is read holds for one entity; see `streamml.adapters.redis.stored.show`.
 
     Raises:
         ConfigError: there is no such set, or its entities have keys of another number of parts.
@@ -80,7 +87,7 @@ def show(set_name: str, entity: Sequence[str], *, url: str, options: Options | N
     """
     server = Server(url, TIMEOUT_S, options)
     _known(server, set_name)
-    return stored.show(server, set_name, entity)
+    return entities.show(server, set_name, entity)
 
 
 def rollback(set_name: str, version: str | None = None, *, url: str, options: Options | None = None) -> Version:
@@ -106,7 +113,7 @@ def _known(server: Server, set_name: str) -> Catalogue:
         loaded = stored.loaded_sets(server)
         names = f"loaded sets are: {', '.join(loaded)}" if loaded else "no set is"
         raise ConfigError(
-            f"Feature set {set_name!r} was never loaded into Redis at {server.where}; {names}. "
-            "Correct the name, or load it with `streamml features load`."
+            f"Feature set {set_name!r} was never loaded or written into Redis at {server.where}; {names}. "
+            "Correct the name, load it with `streamml features load`, or start the writer of a streaming set."
         )
     return catalogue

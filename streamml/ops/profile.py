@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan, TopicInfo
 from streamml.adapters.kafka.offsets import KafkaOffsets
+from streamml.adapters.models.torch_trace import check_trace, traced
 from streamml.compose.assemble import Assembled
 from streamml.compose.drain import (
     DrainFactory,
@@ -33,6 +35,7 @@ from streamml.errors import ConfigError, FatalError
 from streamml.ops.constraint import BASELINE, judged
 from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
 from streamml.settings.settings import Settings
+from streamml.stages.free import Ranged
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
 
@@ -50,11 +53,13 @@ class ProfileOptions:
         events: the latest so many records of the input topics are drained again and again.
         rounds: each variant is drained so often, in turn; medians count.
         baseline_only: drain with everything real and nothing else, for a profiler to look at.
+        torch_trace: also drain once with everything real under PyTorch's profiler, and write its trace here.
     """
 
     events: int = 100_000
     rounds: int = 3
     baseline_only: bool = False
+    torch_trace: Path | None = None
 
 
 @dataclass(slots=True)
@@ -97,6 +102,8 @@ def profile(located: Located[Topology], settings: Settings, options: ProfileOpti
         StreamMLError: a drain ended before its time.
     """
     topology = located.found
+    if options.torch_trace is not None:
+        check_trace(options.torch_trace)
     with gather(topology, located.repository, settings) as parts:
         topics = examine(topology, parts, settings).topics_if_sound()
         start, events = _range(topology, settings, options.events)
@@ -111,6 +118,9 @@ def profile(located: Located[Topology], settings: Settings, options: ProfileOpti
             runs = read_runs(ends.source(), events)
             factory = DrainFactory(scratched, parts, settings, ends, runs)
             rates = measure(factory, events, options, tell)
+            if options.torch_trace is not None:
+                tell("Drawing the trace")
+                _trace(factory, events, options.torch_trace)
     return {"events": events, "rounds": options.rounds, **judged(rates, topology)}
 
 
@@ -130,6 +140,12 @@ def measure(factory: DrainFactory, events: int, options: ProfileOptions, tell: T
             stopwatch = _Stopwatch()
             rates[variant].append(_drained(factory.drain(free, stopwatch), stopwatch, events))
     return rates
+
+
+def _trace(factory: DrainFactory, events: int, file: Path) -> None:
+    with traced(file) as ranges:
+        drain = factory.drain(None, stopwatch := _Stopwatch(), lambda operator: Ranged(operator, ranges))
+        _drained(drain, stopwatch, events)
 
 
 def _drained(drain: Assembled, stopwatch: _Stopwatch, events: int) -> float:

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from streamml.adapters.kafka.chunks import Stretch, read_chunks
 from streamml.adapters.kafka.redrive_sink import RedriveSink
 from streamml.adapters.kafka.tail import Located, read_topic
 from streamml.batch.column import object_array
@@ -88,7 +89,12 @@ def find_places(topology: Topology, settings: Settings, chosen: Chosen) -> _Plac
         key = one.record.key or b""
         found.pop(key, None)
         letter = read_letter(one.record)
-        if letter is not None and letter in chosen and letter.topic in topology.source.topics:
+        if (
+            letter is not None
+            and letter in chosen
+            and letter.topic in topology.source.topics
+            and _is_at_place(letter, key)
+        ):
             found[key] = (one.partition.partition, one.offset)
     unknown = chosen.ids - {key.decode(errors="replace") for key in found}
     if unknown:
@@ -96,6 +102,14 @@ def find_places(topology: Topology, settings: Settings, chosen: Chosen) -> _Plac
             [f"There is no dead letter {id!r} in {topology.dead_letters.topic} as asked for." for id in sorted(unknown)]
         )
     return found
+
+
+def _is_at_place(letter: DeadLetter, key: bytes) -> bool:
+    """Whether its key is the id that its record has. Of another, a copy's, no outcome would ever be heard."""
+    prefix, _, place = letter.id.rpartition("/")
+    offset, mark, child = place.partition("#")
+    numbered = offset == str(letter.offset) and child.isdecimal() == bool(mark)
+    return numbered and prefix.endswith(f"/{letter.partition}") and letter.id.encode() == key
 
 
 def redrive(
@@ -129,13 +143,36 @@ def redrive(
     # The feature log is in the order of offsets, and these come behind their time.
     logless = replace(topology, dead_letters=replace(topology.dead_letters, max_ratio=1.0), feature_log=None)
     scoring = without_budgets(logless)
-    pace, done = Pace(rate, SystemClock().now()), Redriven()
-    for letters in _rounds(topology, settings, places, rate):
+    pace, done, left = Pace(rate, SystemClock().now()), Redriven(), _Left(topology, settings, places)
+    for letters in _rounds(topology, settings, left.places, rate):
         if stop.asked.is_set():
             break
-        done += _round(scoring, parts, settings, letters, pace, rate, stop)
+        done += _round(scoring, parts, settings, letters, left, pace, rate, stop)
         told(done)
     return done
+
+
+class _Left:
+    """Letters that are still as they were found: another redrive, or a purge, may have come first."""
+
+    def __init__(self, topology: Topology, settings: Settings, places: _Places) -> None:
+        self.places = dict(places)
+        self._client = settings.client()
+        self._topic = topology.dead_letters.topic
+        self._starts: dict[int, int] = {}
+        for partition, offset in places.values():
+            self._starts[partition] = min(offset, self._starts.get(partition, offset))
+
+    def among(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Those of them that are left, after a look at what was written since the last one."""
+        for chunk in read_chunks(self._client, self._topic, Stretch(self._starts)):
+            rows = zip(chunk.keys(), chunk.partitions().tolist(), chunk.offsets().tolist(), strict=True)
+            for key, partition, offset in rows:
+                self._starts[partition] = offset + 1
+                known = self.places.get(key or b"")
+                if known is not None and known[0] == partition and known[1] < offset:
+                    del self.places[key or b""]
+        return [one for one in letters if one.id.encode() in self.places]
 
 
 def _rounds(topology: Topology, settings: Settings, places: _Places, rate: float | None) -> Iterator[list[DeadLetter]]:
@@ -169,7 +206,8 @@ def _round(
     topology: Topology,
     parts: Parts,
     settings: Settings,
-    letters: Sequence[DeadLetter],
+    found: Sequence[DeadLetter],
+    left: _Left,
     pace: Pace,
     rate: float | None,
     stop: StopSignal,
@@ -178,18 +216,14 @@ def _round(
     client = dict(settings.producer())
     if settings.worker.processing_guarantee == "exactly_once":
         client |= {"transactional.id": f"{group}/redrive", "transaction.timeout.ms": _TRANSACTION_MS}
-    attempts = {letter.id.encode(): letter.attempts for letter in letters}
+    attempts: dict[bytes, int] = {}
     sink = RedriveSink(client, topology.dead_letters.topic, attempts)
-    ids = frozenset(letter.id for letter in letters)
-    runs = _runs(letters, _RUN_ROWS if rate is None else max(1, min(_RUN_ROWS, int(rate * _BURST_S))))
-    records = sum(map(len, runs))
-    topic_ids = {letter.topic: _topic_id(letter) for letter in letters}
-    made = compose_redrive(topology, parts, settings, runs, ids, topic_ids, sink, f"redrive by {who()}", pace)
+    # Whoever does the same has ended his round behind this, or lost it.
+    sink.open()
     try:
-        made.worker.run(
-            until=lambda engine: stop.asked.is_set() or (engine.statistics.polled >= records and engine.idle)
-        )
-        if made.engine.statistics.polled < records or not made.engine.idle:
+        letters = left.among(found)
+        attempts.update((letter.id.encode(), letter.attempts) for letter in letters)
+        if not letters or not _scored(topology, parts, settings, letters, sink, pace, rate, stop):
             sink.abort()
             return Redriven()  # Stopped in the middle: what is not taken out is tried again the next time.
         gone = sink.finish(int(SystemClock().now() * 1000))
@@ -197,6 +231,26 @@ def _round(
         sink.abort()
         raise
     return Redriven(gone, len(attempts) - gone)
+
+
+def _scored(
+    topology: Topology,
+    parts: Parts,
+    settings: Settings,
+    letters: Sequence[DeadLetter],
+    sink: RedriveSink,
+    pace: Pace,
+    rate: float | None,
+    stop: StopSignal,
+) -> bool:
+    """Whether all of them were, before anybody asked to stop."""
+    ids = frozenset(letter.id for letter in letters)
+    runs = _runs(letters, _RUN_ROWS if rate is None else max(1, min(_RUN_ROWS, int(rate * _BURST_S))))
+    records = sum(map(len, runs))
+    topic_ids = {letter.topic: _topic_id(letter) for letter in letters}
+    made = compose_redrive(topology, parts, settings, runs, ids, topic_ids, sink, f"redrive by {who()}", pace)
+    made.worker.run(until=lambda engine: stop.asked.is_set() or (engine.statistics.polled >= records and engine.idle))
+    return made.engine.statistics.polled >= records and made.engine.idle
 
 
 def _topic_id(letter: DeadLetter) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from streamml.batch.column import Array, ColumnType
 from streamml.batch.microbatch import Int, Mask
@@ -12,10 +12,15 @@ from streamml.batch.microbatch import Int, Mask
 
 @dataclass(frozen=True, slots=True)
 class FeatureSchema:
-    """What is stored per entity: the set's name and its columns in stored order, each with a fixed size."""
+    """What is stored per entity: the set's name and its columns in stored order, each with a fixed size.
+
+    Args:
+        kind: ``"loaded"`` as versions, each a whole, or ``"streaming"``: each entity is written in place.
+    """
 
     name: str
     columns: tuple[tuple[str, ColumnType], ...]
+    kind: Literal["loaded", "streaming"] = "loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class FeatureReply:
     """Values for the entities of one request, in its order.
 
     Args:
-        version: version of the set that all values are of.
+        version: version of the set that all values are of; ``live…`` of a streaming set, another one for each schema.
         present: bool ``[n]``; whether the entity has a whole value of the right schema.
         event_time: int64 ``[n]``; time that the value describes, µs since 1970 UTC; 0 where not present.
         columns: one array ``[n, *shape]`` per column; zeros where not present.
@@ -51,7 +56,8 @@ class FeatureStore(Protocol):
 
         Raises:
             FeatureStoreDown: the store does not answer in time.
-            FeaturesUnavailable: a set was never loaded, or its current version has another schema than the request.
+            FeaturesUnavailable: a set was never loaded, or its current version has another schema than the request; a
+                streaming set was never written with the schema of the request.
         """
         ...
 

@@ -76,6 +76,10 @@ class ModelSettings(_Section):
     )
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of one operator.")
     device: int = Field(default=0, ge=0, description="Number of the GPU.")
+    cuda_graphs: bool = Field(
+        default=True,
+        description="Whether a PyTorch model on a GPU replays a batch as one graph, captured before the worker joins.",
+    )
 
 
 class WorkerSettings(_Section):

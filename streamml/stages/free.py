@@ -1,7 +1,9 @@
-"""A step that costs nothing, to find out what it costs otherwise."""
+"""Steps for those who measure: one that costs nothing, and one that shows in a trace."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,3 +70,23 @@ class Free:
         made = known.outcome.take(index)
         outcome = Outcomes(made.kind, batch.origin, made.values, made.keys, made.headers, made.model)
         return batch.take(slice(0, 0)), [outcome]
+
+
+class Ranged:
+    """Runs an operator inside a range of its name, for those who look at a trace."""
+
+    def __init__(self, operator: Operator, ranges: Callable[[str], AbstractContextManager[object]]) -> None:
+        self._operator = operator
+        self._ranges = ranges
+        self.name = operator.name
+        self.outside = operator.outside
+
+    @property
+    def too_large(self) -> int:
+        """See `Operator.too_large`."""
+        return self._operator.too_large
+
+    def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
+        """See `Operator.apply`."""
+        with self._ranges(self.name):
+            return self._operator.apply(batch, now)

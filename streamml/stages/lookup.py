@@ -13,7 +13,7 @@ from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int, Mask, MicroBatch
 from streamml.batch.outcome import Failure, Outcomes, dead_letters
 from streamml.errors import FatalError, FeatureStoreDown, FeaturesUnavailable
-from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema, FeatureStore
+from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureStore
 from streamml.stages.freshness import Defaults, DefaultsMeter, State, states
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
@@ -178,7 +178,7 @@ class _Set:
 
     def __init__(self, declared: FeatureSet) -> None:
         self.declared = declared
-        self._schema = FeatureSchema(declared.name, tuple(declared.columns.items()))
+        self._schema = declared.schema
         self._ttl_us = None if declared.ttl is None else int(seconds(declared.ttl) * 1e6)
         self._meter = DefaultsMeter(declared.max_default_ratio)
         self._columns = [(name, f"{declared.name}.{name}", column) for name, column in declared.columns.items()]
@@ -225,9 +225,14 @@ class _Set:
             raise FeaturesUnavailable(
                 f"{share:.0%} of the latest entities or rows have no usable value in version {version} of feature set "
                 f"{self.declared.name}, more than max_default_ratio allows ({self.declared.max_default_ratio:.0%}). "
-                "Load the set anew or roll it back (`streamml features`); the worker waits and loses nothing."
+                f"{self._remedy()}; the worker waits and loses nothing."
             )
         return defaults
+
+    def _remedy(self) -> str:
+        if self.declared.kind == "streaming":
+            return "See that its writer runs and keeps up (`streamml features show`)"
+        return "Load the set anew or roll it back (`streamml features`)"
 
     def remember(self, defaults: Defaults | None) -> None:
         """All sets have let the batch pass."""
@@ -240,7 +245,10 @@ class _Set:
         if self.declared.if_missing == "default":
             defaulted |= found == State.MISSING
         if self.declared.if_stale == "default":
-            defaulted |= (found == State.STALE) | (found == State.FROM_FUTURE)
+            defaulted |= found == State.STALE
+            # A writer that goes on after an outage has newer values than the rows that waited for it: they would wait for ever.
+            if self.declared.kind == "loaded":
+                defaulted |= found == State.FROM_FUTURE
         return defaulted
 
     def columns(self, asked: _Entities, reply: FeatureReply | None, state: Array | None) -> dict[str, Array]:

@@ -79,8 +79,11 @@ class RunModel:
         return batch.take(~bad), dead_letters(batch.origin.take(bad), failures)
 
     def _input(self, name: str, column: Array) -> Array:
-        """A column ``[n]`` as ``[n, 1]`` where the model wants that."""
-        wanted = 1 + len(self._model.signature.inputs[name].shape)
+        """A column ``[n]`` as ``[n, 1]`` where the model wants that; one of an array per row stays as it is."""
+        tensor = self._model.signature.inputs[name]
+        wanted = 1 + len(tensor.shape)
+        if column.dtype == object and tensor.dtype != "text":
+            return column
         return column[:, np.newaxis] if column.ndim + 1 == wanted else column
 
     def _explain(self, error: Exception) -> Failure:

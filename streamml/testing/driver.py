@@ -24,7 +24,6 @@ from streamml.engine.dead_letters import DeadLetter, read_letter
 from streamml.engine.engine import Engine, EngineStatistics
 from streamml.engine.identity import prediction_id
 from streamml.ports.control import RUNNING, GroupState
-from streamml.ports.feature_store import FeatureSchema
 from streamml.ports.model import Model
 from streamml.ports.source import Headers, TopicPartition
 from streamml.settings.settings import WorkerSettings
@@ -126,14 +125,17 @@ class TopologyDriver:
         *,
         event_time: datetime | None = None,
     ) -> str:
-        """Load a new version of a feature set, in place of the one before; returns its name.
+        """Give a feature set values: a loaded one gets a new version in place of the one before; in a streaming one these
+        entities are written, never an older event time over a newer. Returns the version.
 
         Args:
             rows: values of all columns by entity; an entity is a tuple of key parts, or one key part.
             event_time: the time that the values describe; ``None``: now.
         """
-        schema = FeatureSchema(feature_set.name, tuple(feature_set.columns.items()))
-        return self.store.load(schema, rows, event_time or datetime.fromtimestamp(self.clock.now(), UTC))
+        at = event_time or datetime.fromtimestamp(self.clock.now(), UTC)
+        if feature_set.kind == "streaming":
+            return self.store.write(feature_set.schema, rows, at)
+        return self.store.load(feature_set.schema, rows, at)
 
     # -- time
 

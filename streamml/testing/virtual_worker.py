@@ -6,7 +6,6 @@ import heapq
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from streamml.clock import ManualClock
 from streamml.engine.engine import Engine
@@ -193,7 +192,7 @@ class VirtualWorker:
         now = self._clock.now()
         answer: Event
         try:
-            result = self._stages[job.stage].run(job.batch, now, job.attempt)
+            result = self._stages[job.stage].run(job.batch, now, job.attempt, self._seconds)
         except StreamMLError as error:
             if isinstance(error, TransientError):
                 self.last_failure = error
@@ -201,9 +200,8 @@ class VirtualWorker:
         else:
             for timing in result.timings:
                 self.batch_rows[timing.step].append(timing.rows)
-            timings = [replace(timing, seconds=self._seconds(timing.step, timing.rows)) for timing in result.timings]
-            answer = StageDone(job.job, replace(result, timings=timings))
-            took = sum(timing.seconds for timing in timings)
+            answer = StageDone(job.job, result)
+            took = sum(timing.seconds for timing in result.timings)
         heapq.heappush(self._answers, (now + took, job.job, answer))
 
     def _seconds(self, step: str, rows: int) -> float:

@@ -26,6 +26,7 @@ PROVENANCE_FIELDS: Final[Mapping[str, str]] = {
     "flags": "text",
 }
 _OURS: Final = "streamml"
+_LATEST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _KEY_KINDS: Final = ("text", "bytes", "i4", "i8")
 # What may be written into a field without changing a value.
@@ -40,7 +41,11 @@ def problems(topology: Topology, signatures: Signatures | None = None) -> list[s
         signatures: of the models by name, as far as they are known.
     """
     found = [*_name_problems(topology), *_source_problems(topology.source)]
-    found += [*_dead_letter_problems(topology.dead_letters), *_feature_log_problems(topology)]
+    found += [
+        *_dead_letter_problems(topology.dead_letters),
+        *_feature_log_problems(topology),
+        *_latest_problems(topology),
+    ]
     found += shared_name_problems(topology.steps)
     flow, wrong = columns_after(topology, len(topology.steps), signatures)
     return [*found, *wrong, *_sink_problems(topology, flow)]
@@ -153,6 +158,19 @@ def _dead_letter_problems(letters: DeadLetterQueue) -> Iterator[str]:
         yield f"The dead-letter min_sample is {letters.min_sample}; it has to be at least 1."
 
 
+def _latest_problems(topology: Topology) -> Iterator[str]:
+    latest = topology.latest
+    if latest is None:
+        return
+    if _LATEST_NAME.fullmatch(latest.name) is None:
+        yield f"The RedisSink's name {latest.name!r} is none; write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
+    yield from duration_problems(f"The ttl of the RedisSink {latest.name!r}", latest.ttl)
+    if topology.sink.key is None:
+        yield f"The RedisSink {latest.name!r} keeps predictions by the sink's key, and there is none; name a column in Sink(key=)."
+    if topology.sink.provenance != "header":
+        yield f'The RedisSink {latest.name!r} takes a prediction\'s id from its header; set Sink(provenance="header").'
+
+
 def _feature_log_problems(topology: Topology) -> Iterator[str]:
     if topology.feature_log is None:
         return
@@ -197,6 +215,9 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     if not 0 <= one.max_default_ratio <= 1:
         yield f"{where} has max_default_ratio {one.max_default_ratio}; it has to be from 0 to 1."
     yield from duration_problems(f"{where}: ttl", one.ttl)
+    yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
+    if one.kind == "streaming" and one.ttl is None:
+        yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
     defaults = "default" in (one.if_missing, one.if_stale, one.if_unavailable)
     for name, declared in one.columns.items():
         if not declared.numeric and declared.kind != "timestamp":

@@ -55,14 +55,15 @@ def shared_name_problems(steps: Sequence[Step]) -> Iterator[str]:
 
 def _loaded(step: ModelStep) -> tuple[object, ...]:
     """What makes the model that a step runs."""
+    shapes = step.batching.ladder, step.batching.lengths
     match step:
         case Python():
             made = (step.factory, step.inputs, step.outputs, step.calls, step.isolation)
-            return (Python, step.version, *made)
+            return (Python, step.version, *made, *shapes)
         case Torch():
-            return (Torch, step.version, step.factory, step.precision, step.tolerance, step.compile)
+            return (Torch, step.version, step.factory, step.precision, step.tolerance, step.compile, *shapes)
         case Onnx():
-            return (Onnx, step.version)
+            return (Onnx, step.version, *shapes)
 
 
 def own_problems(step: Python, where: str | None = None) -> Iterator[str]:
@@ -82,6 +83,8 @@ def own_problems(step: Python, where: str | None = None) -> Iterator[str]:
     if step.isolation == "process" and "<" in getattr(step.factory, "__qualname__", "<"):
         yield f"{where} runs in a process of its own, which finds its factory by name: write it as a function at the top of a file."
     yield from _call_problems(where, step.calls, step.batching.max_batch_size)
+    if step.batching.ladder and step.calls.cost:
+        yield f"{where} has a ladder and calls with a cost, so rows that only pad a batch would be paid; leave one of them out."
 
 
 def _call_problems(where: str, calls: Calls, batch: int) -> Iterator[str]:
@@ -110,8 +113,17 @@ def _batching_problems(where: str, batching: Batching) -> Iterator[str]:
     yield from choice_problems(f"{where}: budget_from", batching.budget_from, ("record", "event"))
     yield from duration_problems(f"{where}: latency_budget", batching.latency_budget)
     yield from choice_problems(f"{where}: on_late", batching.on_late, ("score", "last", "dead_letter"))
+    yield from _rung_problems(where, batching)
     if batching.on_late != "score" and batching.latency_budget is None:
         yield f"{where} has on_late {batching.on_late!r} and no latency_budget, so nothing is late; set one."
+
+
+def _rung_problems(where: str, batching: Batching) -> Iterator[str]:
+    for name, sizes in (("ladder", batching.ladder or ()), ("lengths", batching.lengths)):
+        if not all(isinstance(size, int) and size >= 1 for size in sizes) or list(sizes) != sorted(set(sizes)):
+            yield f"{where} has {name} {sizes}; give whole numbers from 1 on, each larger than the one before."
+        elif name == "ladder" and max(sizes, default=0) > batching.max_batch_size:
+            yield f"{where} has a ladder up to {max(sizes)} and batches of at most {batching.max_batch_size} rows; make max_batch_size larger, or leave rungs out."
 
 
 def _signature_problems(where: str, step: ModelStep, flow: Flow, signature: Signature) -> Iterator[str]:

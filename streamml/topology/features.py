@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.batch.column import ColumnType
+from streamml.ports.feature_store import FeatureSchema
 
 
 @dataclass(frozen=True, init=False)
 class FeatureSet:
-    """Values precomputed per entity, loaded as versions.
+    """Values precomputed per entity.
 
     Args:
         name: also the prefix of its columns: set ``route`` with column ``mean_delay`` adds ``route.mean_delay``.
@@ -22,6 +23,10 @@ class FeatureSet:
         if_missing: for an entity without a value: its defaults, a dead letter, or stop the worker.
         if_stale: the same for a value that is too old, or from the row's future.
         if_unavailable: while the store does not answer, or has another schema: wait, or use the defaults.
+        kind: ``"loaded"`` from files or by a job, as versions of which one is read; or ``"streaming"``: each entity's value is
+            replaced in place by a `streamml.features.FeatureWriter`, never an older one over a newer, and ``ttl`` is needed,
+            as a writer that died is told by the age of its values. A row that is older than its value gets defaults, as with a
+            loaded set, but does not count for ``max_default_ratio``: the writer is alive, the row is late.
         max_default_ratio: share of the latest rows that may get defaults for want of a value; above it the worker waits and
             says so, as an empty load or a wrong key must not be scored in silence (promise F3). A worker that has just started,
             and a new load, are judged by their first entities: by some 20 at 0.5 where none has a value.
@@ -35,6 +40,7 @@ class FeatureSet:
     if_stale: Literal["default", "dead_letter", "fail"]
     if_unavailable: Literal["wait", "default"]
     max_default_ratio: float
+    kind: Literal["loaded", "streaming"]
 
     def __init__(
         self,
@@ -47,11 +53,17 @@ class FeatureSet:
         if_stale: Literal["default", "dead_letter", "fail"] = "default",
         if_unavailable: Literal["wait", "default"] = "wait",
         max_default_ratio: float = 0.5,
+        kind: Literal["loaded", "streaming"] = "loaded",
     ) -> None:
         key = (key,) if isinstance(key, str) else tuple(key)
         for field, value in locals().items():
             if field != "self":
                 object.__setattr__(self, field, value)
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """What is stored of it."""
+        return FeatureSchema(self.name, tuple(self.columns.items()), self.kind)
 
     @property
     def outputs(self) -> dict[str, ColumnType]:

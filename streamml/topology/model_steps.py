@@ -21,12 +21,19 @@ class Batching:
         budget_from: whether the budget counts from the record's timestamp or from the event's time.
         on_late: what happens to a row that cannot make it: ``"score"`` it in its turn; ``"last"``, score it when no other
             row waits, which needs ``Sink(order="none")``; or write a ``"dead_letter"`` with the error ``DeadlineExceeded``.
+        ladder: the only numbers of rows that the model is to see, 1 and ``max_batch_size`` among them in any case; a batch
+            is padded to the next, and what the added rows give never leaves. ``None``: powers of two where the model is
+            compiled or captured for a shape (on a GPU, as settings say), and else any number.
+        lengths: for inputs of any length, whose column holds an array per row: rows of similar length are run together, each
+            padded with zeros to the next of these; a longer one becomes a dead letter. Empty: to the longest of its batch.
     """
 
     max_batch_size: int = 4096
     latency_budget: str | None = None
     budget_from: Literal["record", "event"] = "record"
     on_late: Literal["score", "last", "dead_letter"] = "score"
+    ladder: tuple[int, ...] | None = None
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,23 @@ class Sink:
 
 
 @dataclass(frozen=True)
+class RedisSink:
+    """Keeps the latest prediction of each key in Redis, beside the topic: for apps that look one up and read no topic.
+
+    A row is settled when the topic and Redis have it. An older prediction never replaces a newer one (by time of the event's
+    record, then its place, then revision), so that replays and what is sent again do no harm. Exactly once holds
+    for the topic; in Redis a prediction may be there before its transaction is committed. `streamml.latest` reads it.
+
+    Args:
+        name: in the keys of Redis.
+        ttl: how long a prediction is kept after it was written; ``None``: for ever.
+    """
+
+    name: str
+    ttl: str | None = None
+
+
+@dataclass(frozen=True)
 class DeadLetterQueue:
     """Where records go that cannot be scored.
 
@@ -121,6 +138,7 @@ class Topology:
     Args:
         name: also the consumer group, unless settings say otherwise.
         feature_log: ``None``: what was looked up is forgotten.
+        latest: the latest predictions by the sink's key in Redis; ``None``: in the topic only.
     """
 
     name: str
@@ -129,6 +147,7 @@ class Topology:
     sink: Sink
     dead_letters: DeadLetterQueue
     feature_log: FeatureLog | None
+    latest: RedisSink | None
 
     def __init__(
         self,
@@ -139,6 +158,7 @@ class Topology:
         sink: Sink,
         dead_letters: DeadLetterQueue,
         feature_log: FeatureLog | None = None,
+        latest: RedisSink | None = None,
     ) -> None:
         for field, value in locals().items():
             if field != "self":

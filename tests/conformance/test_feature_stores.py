@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from streamml.adapters.redis.store import RedisFeatureStore
 from streamml.adapters.redis.versions import rollback
 from streamml.batch.column import f4, i8, object_array
 from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.features import FeatureWriter
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema, FeatureStore
+from streamml.topology.features import FeatureSet
 
 Values = Mapping[tuple[str, ...], Mapping[str, Any]]
 
@@ -33,7 +35,11 @@ class Subject:
     store: FeatureStore
     load: Callable[[FeatureSchema, Values, int], str]
     rollback: Callable[[str], str]
+    write: Callable[[FeatureSchema, Values, int], object]
     name: str
+
+    def streaming(self, *columns: tuple[str, Any]) -> FeatureSchema:
+        return replace(self.schema(*columns), kind="streaming")
 
     def schema(self, *columns: tuple[str, Any]) -> FeatureSchema:
         return FeatureSchema(self.name, columns or (("mean", f4), ("last", i8), ("vector", f4[3])))
@@ -49,6 +55,7 @@ def memory(name: str) -> Subject:
         store,
         lambda schema, rows, at: store.load(schema, dict[Any, Any](rows), at),
         store.rollback,
+        lambda schema, rows, at: store.write(schema, dict[Any, Any](rows), at),
         name,
     )
 
@@ -59,7 +66,12 @@ def real(name: str, url: str) -> Subject:
     def load_rows(schema: FeatureSchema, rows: Values, at: int) -> str:
         return load(server, LoadPlan(schema, ("a", "b")), [batch(schema, rows, at)]).version
 
-    return Subject(RedisFeatureStore(url), load_rows, lambda one: rollback(server, one).version, name)
+    def write_rows(schema: FeatureSchema, rows: Values, at: int) -> None:
+        declared = FeatureSet(schema.name, key=("a", "b"), columns=dict(schema.columns), kind="streaming", ttl="1h")
+        with FeatureWriter(declared, url=url) as writer:
+            writer.write(batch(schema, rows, at))
+
+    return Subject(RedisFeatureStore(url), load_rows, lambda one: rollback(server, one).version, write_rows, name)
 
 
 def batch(schema: FeatureSchema, rows: Values, at: int) -> dict[str, Any]:
@@ -140,6 +152,52 @@ def test_several_sets_in_one_lookup(subject: Subject) -> None:
     replies = subject.store.lookup([FeatureRequest(subject.schema(), keys), FeatureRequest(other, keys)])
     assert [reply.columns["mean"].tolist() for reply in replies] == [[1.5], [9.0]]
     assert replies[1].event_time.tolist() == [5]
+
+
+def test_f6_a_streaming_value_is_replaced_in_place_and_never_by_an_older_one(subject: Subject) -> None:
+    """F6.1, F6.2."""
+    schema = subject.streaming()
+    subject.write(schema, {("a", "b"): ROW, ("c", "d"): ROW}, 1_000)
+    subject.write(schema, {("a", "b"): {**ROW, "mean": 2.5}}, 2_000)
+    subject.write(schema, {("a", "b"): {**ROW, "mean": 9.0}}, 1_999)
+    subject.write(schema, {("c", "d"): {**ROW, "mean": 3.5}}, 1_000)
+    reply = subject.ask(("a", "b"), ("c", "d"), ("e", "f"), schema=schema)
+    assert reply.version.startswith("live")
+    assert reply.present.tolist() == [True, True, False]
+    assert reply.columns["mean"].tolist() == [2.5, 3.5, 0.0]
+    assert reply.columns["vector"].tolist() == [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]
+    assert reply.event_time.tolist() == [2_000, 1_000, 0]
+
+
+@pytest.mark.parametrize("times", [(-5, -4), (-(2**62), -1), (-1, 0), (2**32 - 1, 2**32), (2**53, 2**53 + 1)])
+def test_f6_every_two_event_times_are_told_apart(subject: Subject, times: tuple[int, int]) -> None:
+    """F6.2."""
+    schema = subject.streaming()
+    for at, mean in ((times[1], 2.0), (times[0], 1.0)):
+        subject.write(schema, {("a", "b"): {**ROW, "mean": mean}}, at)
+    assert subject.ask(("a", "b"), schema=schema).event_time.tolist() == [times[1]]
+
+
+def test_f6_each_schema_of_a_streaming_set_has_values_of_its_own(subject: Subject) -> None:
+    """F6.3."""
+    before, after = subject.streaming(), subject.streaming(("mean", f4))
+    with pytest.raises(FeaturesUnavailable, match="never written"):
+        subject.ask(schema=before)
+    subject.write(before, {("a", "b"): ROW}, 5)
+    with pytest.raises(FeaturesUnavailable, match="never written"):
+        subject.ask(("a", "b"), schema=after)
+    subject.write(after, {("a", "b"): {"mean": 7.0}}, 1)
+    assert subject.ask(("a", "b"), schema=before).columns["mean"].tolist() == [1.5]
+    assert subject.ask(("a", "b"), schema=after).columns["mean"].tolist() == [7.0]
+
+
+def test_f6_a_loaded_and_a_streaming_set_are_read_together_also_of_one_name(subject: Subject) -> None:
+    """F6.4."""
+    subject.load(subject.schema(), {("a", "b"): ROW}, 0)
+    subject.write(subject.streaming(), {("a", "b"): {**ROW, "mean": 4.0}}, 0)
+    keys = [(b"a", b"b")]
+    both = [FeatureRequest(subject.schema(), keys), FeatureRequest(subject.streaming(), keys)]
+    assert [reply.columns["mean"].tolist() for reply in subject.store.lookup(both)] == [[1.5], [4.0]]
 
 
 def test_memory_can_be_unavailable_on_purpose() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
 from streamml.adapters.models.torch import TorchModel, TorchSettings, translated  # noqa: E402
+from streamml.adapters.models.torch_trace import check_trace, traced  # noqa: E402
 
 
 class Net(torch.nn.Module):  # type: ignore[misc,name-defined,unused-ignore]
@@ -72,20 +74,20 @@ def step(name: str, **changes: Any) -> Torch:
 def load(root: Path, name: str, **changes: Any) -> TorchModel:
     signature = SIGNATURES[name]
     label = name.replace("_", "-")
-    sample = changes.pop("sample", None)
+    sample, settings = changes.pop("sample", None), changes.pop("settings", None)
     store(root, label, signature, sample=sample)
-    return TorchModel.load(step(label, factory=lambda: Net(FUNCTIONS[name]), **changes), root)
+    return TorchModel.load(step(label, factory=lambda: Net(FUNCTIONS[name]), **changes), root, settings)
 
 
 class _Models(dict[str, Model]):
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: TorchSettings | None = None) -> None:
         super().__init__()
-        self._root = root
+        self._root, self._settings = root, settings
 
     def __missing__(self, name: str) -> Model:
         if name not in FUNCTIONS:
             pytest.skip("PyTorch has no text")
-        self[name] = load(self._root, name)
+        self[name] = load(self._root, name, settings=self._settings)
         return self[name]
 
 
@@ -100,6 +102,28 @@ class TestTorchModel(ModelBehaviours):
             models["picky"].run({"i": np.array([secret])})
         assert str(secret) not in str(rejected.value)
         assert rejected.value.__context__ is None
+
+
+class TestTorchModelWithRing(ModelBehaviours):
+    """Behaves as without, whatever the device."""
+
+    @pytest.fixture(params=["cpu", "cuda"])
+    def models(self, tmp_path: Path, request: pytest.FixtureRequest) -> Mapping[str, Model]:
+        if request.param == "cuda" and not torch.cuda.is_available():
+            pytest.skip("there is no CUDA device")
+        device = "cuda:0" if request.param == "cuda" else "cpu"
+        return _Models(tmp_path, TorchSettings(device, slots=2, captured=(1, 2, 4, 32, 64)))
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_a_ring_answers_as_a_plain_call_and_keeps_no_answer(tmp_path: Path, slots: int) -> None:
+    """Batches of one shape share their memory, and what was answered before stays as it was."""
+    model = load(tmp_path, "scores", settings=TorchSettings(slots=slots))
+    random = np.random.default_rng(slots)
+    asked = [random.normal(size=(rows, 3)).astype(np.float32) for rows in (1, 200, 199, 200, 64, 65, 200, 3)]
+    answers = [model.run({"x": x})["y"] for x in asked]
+    for x, answer in zip(asked, answers, strict=True):
+        np.testing.assert_allclose(answer, x @ WEIGHTS, rtol=1e-4, atol=1e-5)
 
 
 class Sigmoid(torch.nn.Module):  # type: ignore[misc,name-defined,unused-ignore]
@@ -411,3 +435,23 @@ def test_topology_runs_it(tmp_path: Path) -> None:
     (prediction,) = driver.predictions()
     assert prediction.model == "net@1"
     assert prediction.value["y"] == pytest.approx(module(torch.full((1, 3), 0.5)).item(), rel=1e-6)
+
+
+def test_a_trace_has_a_range_for_each_step_also_of_other_threads(tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    check_trace(file)
+    with traced(file) as ranges:
+
+        def step() -> None:
+            with ranges("decode"):
+                torch.ones(8, 8) @ torch.ones(8, 8)
+
+        with ranges("fraud"):
+            torch.ones(3).sum()
+        thread = threading.Thread(target=step, daemon=True)
+        thread.start()
+        thread.join()
+    names = {event.get("name") for event in json.loads(file.read_text())["traceEvents"]}
+    assert {"decode", "fraud", "aten::mm", "aten::sum"} <= names
+    with pytest.raises(ConfigError, match="is no folder"):
+        check_trace(tmp_path / "nowhere" / "trace.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import uuid
@@ -14,8 +15,10 @@ from pydantic import BaseModel
 
 import streamml as sm
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
+from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.kafka.tail import Located, read_topic
 from streamml.engine.identity import HEADER, read_header
+from streamml.errors import StreamMLError
 from streamml.ops.replay.registry import record, replays_plan
 from streamml.ops.replay.replay import Replay, Span
 from streamml.settings.settings import Settings, WorkerSettings
@@ -172,7 +175,18 @@ class Shop:
             record(self.settings, self.name, found)
         letters = NewTopicPlan(found.letters, 1, 1, {"cleanup.policy": "compact"})
         self.admin.create([NewTopicPlan(found.into, self.partitions, 1), letters])
+        self._led([found.into, found.letters], self.partitions + 1)
         return found
+
+    def _led(self, topics: Sequence[str], partitions: int) -> None:
+        # A broker knows a partition of a topic that has just been made before it leads it.
+        offsets = KafkaOffsets(self.client)
+        for _ in range(100):
+            with contextlib.suppress(StreamMLError):
+                if len(offsets.bounds(offsets.partitions(topics))) == partitions:
+                    return
+            threading.Event().wait(0.1)
+        raise AssertionError(topics)
 
     def remake(self, topic: str) -> None:
         """Make an output topic again."""

@@ -79,6 +79,7 @@ class Job:
     max_ratio: float = 0.9
     max_in_flight_rows: int = 50_000
     feature_log: bool = False
+    latest: sm.RedisSink | None = None
     guarantee: Any = "at_least_once"
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
@@ -108,6 +109,7 @@ class Job:
             sink=sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
             dead_letters=sm.DeadLetterQueue(f"{self.name}.dlq", max_ratio=self.max_ratio),
             feature_log=sm.FeatureLog(f"{self.name}.features") if self.feature_log else None,
+            latest=self.latest,
         )
 
     @property

@@ -132,8 +132,8 @@ def load_features(shell: Shell) -> str:
 
 def test_the_way_of_a_new_topology_by_the_commands(shell: Shell) -> None:
     created = shell.type("topics", "create", "payments.py", "--partitions", "3", "--json")
-    assert created["created"] == [f"{shell.name}.{part}" for part in ("in", "out", "dlq", "control")]
-    assert len(shell.type("topics", "create", "payments.py", "--json")["existing"]) == 4
+    assert created["created"] == [f"{shell.name}.{part}" for part in ("in", "out", "dlq", "control", "replays")]
+    assert len(shell.type("topics", "create", "payments.py", "--json")["existing"]) == 5
     version = load_features(shell)
     assert shell.type("features", "versions", shell.name, "--json")["current"] == version
     assert shell.type("features", "show", shell.name, "a3", "--json")["columns"] == {"mean": 0.5}

@@ -23,9 +23,9 @@ def test_an_incident_ends_with_the_predictions_of_a_run_without_one(
 ) -> None:
     """Wrong features go live and back, what was scored meanwhile is replayed, published and exported; nothing wrong is left,
     nothing lost."""
-    options = DemoOptions(events=10_000, rate=100.0, brokers=kafka.bootstrap_servers, redis_url=redis_server.url)
+    options = DemoOptions(events=2_000, rate=25.0, brokers=kafka.bootstrap_servers, redis_url=redis_server.url)
     with Show(options, lambda text: None, page=tmp_path / "page.html") as show:
-        told = rehearse(show, lambda text: None, seconds=1.0, out=tmp_path / "corrected")
+        told = rehearse(show, lambda text: None, seconds=0.5, out=tmp_path / "corrected")
     compared, referee, exported = told["compared"], told["referee"], told["exported"]
     assert told["passed"]
     assert compared["changed"] > 0

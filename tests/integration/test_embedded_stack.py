@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis as client
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from streamml.errors import ConfigError
@@ -34,8 +36,7 @@ def test_up_survives_a_hard_kill_with_its_data_and_down_ends_it(stack: Stack) ->
     first = stack.up()
     created = AdminClient({"bootstrap.servers": first.brokers})
     created.create_topics([NewTopic("kept", 1, 1)])["kept"].result(10)
-    kept = ConfigResource(ResourceType.TOPIC, "kept")
-    assert created.describe_configs([kept])[kept].result(10)["retention.ms"].value == "-1"
+    assert _retention_ms(created, "kept") == "-1"
     with client.Redis(port=first.redis.port) as store:
         store.set("kept", "yes")
     for part in (first.kafka, first.redis):
@@ -53,6 +54,18 @@ def test_up_survives_a_hard_kill_with_its_data_and_down_ends_it(stack: Stack) ->
     assert stack.up() == second
     assert sorted(stack.down()) == ["kafka", "redis"]
     assert stack.down() == []
+
+
+def _retention_ms(admin: AdminClient, topic: str) -> str:
+    """Asked until the broker, which has only just made the topic, knows it."""
+    place = ConfigResource(ResourceType.TOPIC, topic)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return str(admin.describe_configs([place])[place].result(10)["retention.ms"].value)
+        except KafkaException:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_down_leaves_a_process_alone_that_only_has_the_number_of_ours(tmp_path: Path) -> None:

@@ -56,10 +56,9 @@ def write(job: Job, topic: str, records: list[tuple[str, Any, int]], **options: 
     assert producer.flush(30) == 0
 
 
-@pytest.fixture
-def job(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path) -> Job:
+def scored(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, folder: Path) -> Job:
     """Sixty payments, an hour apart; the last two of them are no events."""
-    made = Job(kafka.bootstrap_servers, redis_server.url, tmp_path, feature_log=True)
+    made = Job(kafka.bootstrap_servers, redis_server.url, folder, feature_log=True)
     made.create()
     made.features({"a1": 0.5})
     accounts = ("a1", "unknown")
@@ -68,6 +67,12 @@ def job(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path) -> Jo
         write(made, f"{made.name}.in", [*payments, ("bad", b"broken", T0 + 58 * HOUR)], partition=part)
     made.run()
     return made
+
+
+@pytest.fixture(scope="module")
+def job(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """For tests that only read."""
+    return scored(kafka, redis_server, tmp_path_factory.mktemp("job"))
 
 
 def test_events_features_and_predictions_lie_side_by_side(job: Job, tmp_path: Path) -> None:
@@ -110,12 +115,16 @@ def test_the_last_label_within_the_window_counts(job: Job, tmp_path: Path) -> No
             ("p2", {"fraud": True}, at[2] - 1),
             ("p3", {"fraud": None, 'odd"name\\': "ü'"}, at[3] + 6 * HOUR),
             ("p4", b"no JSON", at[4]),
+            # What JSON has no word for, or another spelling, or names of fields that no column can have.
+            *(("p4", value, at[4]) for value in (b'{"fraud": NaN}', '{"fraud": true}'.encode("utf-16"), b"[" * 10_000)),
+            ("p5", b'{"": 1, "with\\u0000": 2, "a/~.b": 3}', at[5]),
         ],
     )
 
     done = exported(job, tmp_path / "out", 30, labels=labels, label_key="id", within="6h")
 
     rows = rows_of(tmp_path / "out")
+    assert rows["p5"]["label.a/~.b"] == 3
     names = ("label.fraud", "label.loss", "label.why", 'label.odd"name\\')
     assert {id: tuple(rows[id][name] for name in names) for id in ("p0", "p1", "p2", "p3", "p4")} == {
         "p0": (False, 2.5, None, None),
@@ -125,20 +134,25 @@ def test_the_last_label_within_the_window_counts(job: Job, tmp_path: Path) -> No
         "p4": (None, None, None, None),
     }
     assert rows["p2"]["label_time"] is None
-    assert (len(rows), done.labels) == (58, 6)
+    assert (len(rows), done.labels) == (58, 7)
 
 
-@pytest.mark.parametrize(("which", "score"), [("highest", 7.0), ("live", 1.5)])
-def test_the_highest_revision_counts_or_the_live_one(job: Job, tmp_path: Path, which: Any, score: float) -> None:
+def test_the_highest_revision_counts_or_the_live_one(
+    kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    job = scored(kafka, redis_server, tmp_path)
     id = job.predictions()["p0"][1].id
     for revision, value in ((3, 7.0), (2, 5.0), (3, 8.0)):
         mark = f"1;{id};adder@1;{revision};flags".encode()
         write(job, f"{job.name}.out", [("p0", {"id": "p0", "score": value}, T0)], headers=[(HEADER, mark)])
+    for place in (f"{id};m;{10**30};", f"{id};m;-1;", f"{id}#{10**30};m;0;", f"{id}#-7;m;0;"):
+        forged = [(HEADER, f"1;{place}".encode())]
+        write(job, f"{job.name}.out", [("p0", {"id": "p0", "score": 99}, T0)], headers=forged)
 
-    exported(job, tmp_path / "out", 30, predictions=which)
-
-    rows = rows_of(tmp_path / "out")
-    assert (rows["p0"]["prediction.score"], len(rows)) == (score, 58)
+    for which, score in (("highest", 7.0), ("live", 1.5)):
+        exported(job, tmp_path / which, 30, predictions=which)
+        rows = rows_of(tmp_path / which)
+        assert (rows["p0"]["prediction.score"], len(rows)) == (score, 58)
 
 
 _CHILD = """
@@ -152,7 +166,7 @@ def tell(kind, done, total):
     if f"{kind} {done}" == sys.argv[5]:
         os.kill(os.getpid(), signal.SIGKILL)
 job = Job(sys.argv[1], sys.argv[2], Path(sys.argv[3]), feature_log=True, name=sys.argv[4])
-exported(job, Path(sys.argv[3]) / "out", 30, tell)
+exported(job, Path(sys.argv[6]), 30, tell)
 """
 
 
@@ -163,7 +177,8 @@ def test_who_was_killed_goes_on_and_the_result_is_the_same(
     monkeypatch.setattr(exporting, "_EVENTS", 16)
     monkeypatch.setattr(exporting, "_OTHERS", 16)
     for moment in ("events 2", "rows 2"):
-        command = [sys.executable, "-c", _CHILD, job.brokers, job.redis_url, str(tmp_path), job.name, moment]
+        command = [sys.executable, "-c", _CHILD, job.brokers, job.redis_url, str(job.folder), job.name, moment]
+        command.append(str(tmp_path / "out"))
         ended = subprocess.run(command, timeout=60, check=False, env={**os.environ, "PYTHONPATH": os.getcwd()})
         assert ended.returncode == -signal.SIGKILL
     before = sorted((tmp_path / "out").rglob("*.parquet"))
@@ -186,6 +201,8 @@ def test_what_cannot_be_exported_is_told_before_anything_is_written(job: Job, tm
     with pytest.raises(ConfigError) as raised:
         exported(job, tmp_path / "out", 30, label_key="nobody", within="soon")
     assert len(raised.value.problems) == 3
+    with pytest.raises(ConfigError, match="longer than a hundred years"):
+        exported(job, tmp_path / "out", 30, labels="any", label_key="id", within="9999999999d")
     with pytest.raises(ConfigError, match="There is no topic"):
         exported(job, tmp_path / "none", 30, labels="nothing-here", label_key="id", within="1h")
     (tmp_path / "full").mkdir()

@@ -18,7 +18,8 @@ from streamml.adapters.redis import loader
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, LoadReport, load
 from streamml.adapters.redis.store import RedisFeatureStore
-from streamml.adapters.redis.versions import prune, rollback, show, versions
+from streamml.adapters.redis.stored import show
+from streamml.adapters.redis.versions import prune, rollback, versions
 from streamml.batch.column import f4, i8, object_array
 from streamml.clock import ManualClock
 from streamml.errors import ConfigError

@@ -123,6 +123,24 @@ def test_a_correction_never_stands_behind_a_newer_prediction_of_its_key(strict: 
     assert corrections(strict, run) == sorted(strict.id(number) for number in (2, 4, 5, 7))
 
 
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_an_earlier_run_never_takes_back_what_a_later_one_has_corrected(plain: Shop, meanwhile: bool) -> None:
+    """Of a key's record 3, the later run's correction stays the last."""
+    earlier = some_run(plain)
+    later = plain.replay(recorded=True)
+    plain.predict(later.into, 3, 0.7, time=3, revision=later.number)
+    plain.flush()
+    options = PublishOptions(only_latest_per_key=True)
+    if not meanwhile:
+        published(plain, later)
+    with Publisher.open(plain.topology, plain.settings, earlier, options) as publisher:
+        if meanwhile:
+            published(plain, later)
+        done = publisher.write()
+    assert (done.written, done.overtaken) == (5, 1 if meanwhile else 0)
+    assert corrections(plain, earlier) == sorted(plain.id(number) for number in (0, 1, 2, 4, 5))
+
+
 def test_what_comes_while_it_is_published_overtakes_it(plain: Shop) -> None:
     run = some_run(plain)
     options = PublishOptions(only_latest_per_key=True)
@@ -289,7 +307,9 @@ def test_publishing_by_hand_needs_a_yes(plain: Shop, tmp_path: Path, capsys: pyt
     assert (
         exit_code_of(["replay", "diff", *common, "--page", str(tmp_path / "page.html"), "--threshold", "risk=0.5"]) == 0
     )
-    assert "crossed a threshold" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "crossed a threshold" in told
+    assert "No key has more than one row that differs" in told
     assert "<svg" in (tmp_path / "page.html").read_text()
     assert exit_code_of(["replay", "diff", *common, "--fail-if", "changed > 10%", "--json"]) == 1
     assert '"failed": ["changed > 10%: there are 3 of 6 rows, 50.00 %"]' in capsys.readouterr().out

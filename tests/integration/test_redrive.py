@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 
 import streamml as sm
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.kafka.redrive_sink import RedriveSink
 from streamml.adapters.kafka.tail import read_topic
+from streamml.cli.main import exit_code_of
 from streamml.compose.parts import gather
 from streamml.engine.dead_letters import DeadLetter
 from streamml.engine.identity import read_header
@@ -136,6 +141,64 @@ def test_e5_interrupted_before_letters_are_taken_out_it_is_done_again_under_the_
     marks = [dict(one.record.headers)["streamml"] or b"" for one in job.read("out")]
     times = Counter(read_header(mark).id for mark in marks)
     assert {times[before[name].id] for name in ("p2", "p4", "p6", "p8")} == {1 if guarantee == "exactly_once" else 2}
+    assert set(letters(job)) == {"nonsense"}
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_e5_what_somebody_else_has_redriven_meanwhile_is_not_scored_again(job: Job, guarantee: str) -> None:
+    """E5.4."""
+    job.features({"a1": 10.0, "a2": 20.0, "a3": 30.0})
+    settings, topology = settings_of(job, guarantee), job.topology
+    found_before = ops.find_places(topology, settings, EVERY)
+    assert redrive(job, guarantee=guarantee) == Redriven(gone=4, failed=1)
+    with gather(topology, job.located.repository, settings) as parts:
+        assert ops.redrive(topology, parts, settings, found_before, StopSignal()) == Redriven()
+    assert len(job.read("out")) == 10
+    assert {name: one.attempts for name, one in letters(job).items()} == {"nonsense": 2}
+
+
+def test_e5_a_copy_under_another_key_is_never_taken_out_as_if_it_had_been_scored(job: Job) -> None:
+    """E5.4."""
+    (first, *_) = read_topic(job.settings.client(), f"{job.name}.dlq")
+    id = (first.record.key or b"").decode()
+    copies = ["copied", f"{id}#", f"{id}0", f"{id[:-2]}/7"]
+    producer = Producer({"bootstrap.servers": job.brokers})
+    for key in copies:
+        headers: Any = first.record.headers
+        producer.produce(f"{job.name}.dlq", first.record.value, key, headers=headers)
+    assert producer.flush(30) == 0
+    job.features({"a1": 10.0, "a2": 20.0, "a3": 30.0})
+    assert redrive(job) == Redriven(gone=4, failed=1)
+    left = {one.id for one in read_dead_letters(job.topology, job.settings)}
+    assert left.issuperset(copies)
+    assert len(left) == len(copies) + 1
+
+
+def test_e5_the_command_says_what_became_of_them(job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """E5.4."""
+    file = tmp_path / "job.py"
+    file.write_text(
+        f"""
+from pathlib import Path
+from tests.integration.scoring import Job
+topology = Job("", "", Path("."), name="{job.name}").topology
+"""
+    )
+    servers = ["--brokers", job.brokers, "--redis-url", job.redis_url]
+    assert exit_code_of(["dlq", "redrive", str(file), *servers]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    command = [sys.executable, "-m", "streamml", "dlq", "redrive", str(file), *servers]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    # What was missing has a default there.
+    done = subprocess.run(
+        [*command, "--yes", "--json", "--since", "2020-01-01T00:00:00Z"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"chosen": 5, "gone": 4, "failed": 1, "left": 0}
     assert set(letters(job)) == {"nonsense"}
 
 

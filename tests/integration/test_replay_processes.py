@@ -74,8 +74,13 @@ class Shell:
 
     def type(self, command: str, *rest: str) -> int:
         """Run a command in this process; its exit code."""
+        handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
         servers = ["--brokers", self.job.brokers, "--redis-url", self.job.redis_url]
-        return exit_code_of(["replay", command, str(self.folder / "job.py"), *rest, *servers])
+        try:
+            return exit_code_of(["replay", command, str(self.folder / "job.py"), *rest, *servers])
+        finally:
+            for one, handler in handlers.items():
+                signal.signal(one, handler)
 
     def running(self, rate: int) -> tuple[subprocess.Popen[bytes], Replay]:
         """A replay of everything, when it has done something."""
@@ -115,7 +120,7 @@ def shell(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path) -> 
         process.communicate()
 
 
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 100.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -139,12 +144,13 @@ def test_kill_9_in_the_middle_and_a_resume_loses_nothing_and_writes_nothing_twic
         Replaying(shell.job).resume(replay.number)
 
 
+@pytest.mark.timeout(240)  # Five processes one after the other, on whatever machine.
 def test_ctrl_c_interrupts_a_replay_and_a_cancellation_from_elsewhere_ends_it_for_good(
     shell: Shell, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running, replay = shell.running(20)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=100)
     number = str(replay.number)
     assert (running.returncode, f"replay resume job.py {number}" in err.decode()) == (130, True)
     assert shell.state(replay.number) == "interrupted"
@@ -158,7 +164,7 @@ def test_ctrl_c_interrupts_a_replay_and_a_cancellation_from_elsewhere_ends_it_fo
     assert (listed["state"], listed["number"]) == ("running", replay.number)
     assert listed["running_at"][0].startswith(listed["by"])
     assert shell.type("cancel", number) == 0
-    out, err = resumed.communicate(timeout=60)
+    out, err = resumed.communicate(timeout=100)
     assert (resumed.returncode, json.loads(out)["state"]) == (130, "cancelled"), err.decode()
     ended = find(shell.job.settings, shell.job.name, replay.number)
     assert (ended.state, ended.counts["predictions"]) == ("cancelled", Replaying(shell.job).ids(replay).total())
@@ -176,3 +182,19 @@ def test_who_cannot_be_asked_has_to_say_yes_and_nothing_is_written(
     assert shell.type("start", "--from", "0", "--to", "10") == 2
     assert "add --yes" in capsys.readouterr().err
     assert shell.only() is None
+
+
+def test_a_backtest_is_one_command_with_an_exit_code(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is live here, so every row is only in the run."""
+    page = shell.folder / "page.html"
+    some = ("--from", "0", "--to", "10", "--yes")
+    assert shell.type("start", *some, "--json", "--fail-if", "extra > 10%", "--page", str(page)) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["comparison"]["counts"]["extra"]) == ("done", 20)
+    assert told["comparison"]["failed"] == ["extra > 10%: there are 20 of 20 rows, 100.00 %"]
+    assert "<svg" in page.read_text()
+    assert shell.type("start", *some, "--fail-if", "changed > 0") == 0
+    capsys.readouterr()
+    assert shell.type("start", *some, "--threshold", "nothing=1") == 2
+    assert "no field 'nothing'" in capsys.readouterr().err
+    assert len(replays(shell.job.settings, shell.job.name)) == 2

@@ -173,7 +173,7 @@ def test_topics_are_created_with_the_rights_that_are_printed(secured: Secured, t
         create_topics(job.topology, login(job, secured), 2, -1)
     secured.grant(printed(job, "topics create"))
     made, _ = create_topics(job.topology, login(job, secured), 2, -1)
-    assert len(made) == 4
+    assert len(made) == 5
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def _chosen(events: Sequence[tuple[bytes, int]], live: Sequence[int], run: Seque
         connection.register("arrivals", arrivals)
         connection.register("pairs", pairs)
         connection.execute(CHOOSE)
-        return [at for _, at in connection.execute("SELECT * FROM newest_places ORDER BY at_offset").fetchall()]
+        return [
+            at for _, at in connection.execute("SELECT id, at_offset FROM newest_places ORDER BY at_offset").fetchall()
+        ]
 
 
 def test_the_id_of_a_prediction_is_in_its_header_or_its_value() -> None:

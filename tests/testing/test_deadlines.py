@@ -117,3 +117,12 @@ def test_m2_a_row_is_late_by_the_time_of_its_event_also_where_nothing_comes_befo
 def test_a_budget_from_a_time_that_no_event_has_is_told() -> None:
     (sentence,) = problems(hurried(None))
     assert "the source names no event_time" in sentence
+
+
+@pytest.mark.parametrize(("model_s", "late"), [(0.040, False), (0.060, True)])
+def test_m2_a_prediction_whose_time_ended_in_its_own_model_is_flagged(model_s: float, late: bool) -> None:
+    """M2.1."""
+    run = driver(service_time={"fraud": lambda rows: model_s})
+    run.send(payment(1))
+    run.settle()
+    assert ["late" in one.flags for one in run.predictions()] == [late]

@@ -135,7 +135,7 @@ def test_m1_a_slow_model_makes_larger_batches_and_none_waits_for_a_timer() -> No
 
 def test_m2_rows_that_wait_past_the_budget_are_flagged_late() -> None:
     """M2.1."""
-    run = driver(service_time={"fraud": lambda rows: 0.060})
+    run = driver(service_time={"fraud": lambda rows: 0.040})
     run.send(payment(0))
     run.advance("1ms")
     run.send(payment(1))

@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, Kaf
 from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.client import Trouble, error_of, headers_of, list_topics, opened, translated
-from streamml.adapters.kafka.tail import OUTSIDE_OF_GROUPS
+from streamml.adapters.kafka.tail import OUTSIDE_OF_GROUPS, may_not_read
 from streamml.batch.microbatch import Int
 from streamml.errors import FatalError, SourceUnavailable, TopologyError
 from streamml.ports.source import Headers
@@ -167,7 +167,7 @@ def _assign(consumer: Any, trouble: Trouble, topic: str, stretch: Stretch) -> di
     """Assign what is to be read; returns the end of each partition that has something."""
     found = list_topics(consumer, trouble, _TIMEOUT_S, topic).topics[topic]
     if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise _may_not_read(topic)
+        raise may_not_read(topic)
     if found.error is not None:
         raise TopologyError(f"The broker has no topic {topic!r}; it was deleted, or --brokers names another cluster.")
     firsts = _first_of_time(consumer, topic, found.partitions, stretch.since_ms)
@@ -200,7 +200,7 @@ def _end_or_raise(message: Any, topic: str, ends: dict[int, int]) -> None:
     if error.code() == KafkaError._PARTITION_EOF:
         ends.pop(message.partition(), None)
     elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise _may_not_read(topic)
+        raise may_not_read(topic)
     elif error.code() == KafkaError._AUTO_OFFSET_RESET:
         raise FatalError(
             f"Partition {message.partition()} of {topic} lost records to retention while it was read; try again."
@@ -208,10 +208,3 @@ def _end_or_raise(message: Any, topic: str, ends: dict[int, int]) -> None:
     elif message.topic() is not None:
         raise error_of(error)
     # The rest is about the client, although its partition reads 0; if it stays, nothing comes any more.
-
-
-def _may_not_read(topic: str) -> FatalError:
-    return FatalError(
-        f"The broker does not let this client see or read the topic {topic!r}; grant it the rights DESCRIBE and READ, as "
-        "`streamml acls` prints them."
-    )

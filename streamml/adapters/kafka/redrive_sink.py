@@ -39,11 +39,18 @@ class RedriveSink(KafkaSink):
         self._transactional = "transactional.id" in client
         self._letters = letters
         self._attempts = attempts
+        self._is_open = False
         self.failed: set[bytes] = set()
         """Keys of letters that were written."""
 
     def open(self) -> None:
-        """See `Sink.open`."""
+        """See `Sink.open`; again is once. In a transaction, what an earlier process has not ended never counts from now on."""
+        if self._is_open:
+            return
+        self._open()
+        self._is_open = True
+
+    def _open(self) -> None:
         if not self._transactional:
             super().open()
             return

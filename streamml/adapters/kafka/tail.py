@@ -71,7 +71,7 @@ def _assign(consumer: Any, trouble: Trouble, topic: str, last: int | None) -> di
     """Assign what is to be read; returns the end of each partition that has something."""
     found = list_topics(consumer, trouble, _TIMEOUT_S, topic).topics[topic]
     if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise _may_not_read(topic)
+        raise may_not_read(topic)
     if found.error is not None:
         raise TopologyError(f"The broker has no topic {topic!r}; `streamml topics create` makes those of a topology.")
     ends: dict[int, int] = {}
@@ -91,14 +91,15 @@ def _end_or_raise(message: Any, open_partitions: dict[int, int]) -> None:
     if error.code() == KafkaError._PARTITION_EOF:
         open_partitions.pop(message.partition(), None)
     elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise _may_not_read(topic=message.topic())
+        raise may_not_read(topic=message.topic())
     elif message.topic() is not None:
         raise error_of(error)
     # The rest is about the client, although its partition reads 0: that it may not use the group, which nothing here does,
     # or a connection that is lost; if it stays lost, nothing comes any more.
 
 
-def _may_not_read(topic: str) -> FatalError:
+def may_not_read(topic: str) -> FatalError:
+    """The error of a client that lacks the right."""
     return FatalError(
         f"The broker does not let this client see or read the topic {topic!r}; grant it the rights DESCRIBE and READ, as "
         "`streamml acls` prints them."

@@ -20,7 +20,8 @@ import numpy as np
 from streamml.adapters.models.model_toml import PT2, SAFETENSORS, SAMPLE
 from streamml.adapters.models.pt2_archive import without_code
 from streamml.adapters.models.repository import ModelFiles, find
-from streamml.adapters.models.tensors import NUMPY, check_inputs, check_outputs
+from streamml.adapters.models.tensors import check_inputs, check_outputs
+from streamml.adapters.models.torch_ring import Ring
 from streamml.batch.column import Array
 from streamml.errors import ConfigError, ModelFault, ModelOutOfMemory, ModelRejected, StreamMLError
 from streamml.ports.model import Signature, Tensor
@@ -38,17 +39,33 @@ class TorchSettings:
     Args:
         device: as PyTorch spells it: ``cpu``, ``cuda:0``.
         threads: threads of one operator on the CPU, for all models of the process.
+        captured: numbers of rows that a GPU runs as one graph each.
+        slots: parts of a batch that are copied and computed at a time (`torch_ring`); 0: batches are not cut, and their
+            memory is not kept. ``None``: 2 on a GPU, 0 on a CPU.
     """
 
     device: str = "cpu"
     threads: int = 1
+    captured: tuple[int, ...] = ()
+    slots: int | None = None
+
+    @property
+    def ring(self) -> int:
+        """The number of slots."""
+        return (0 if self.device == "cpu" else 2) if self.slots is None else self.slots
 
 
 class TorchModel:
     """The port `Model` over a function from tensors to tensors on a device."""
 
     def __init__(
-        self, name: str, version: str, signature: Signature, function: Callable[..., Any], device: str, precision: str
+        self,
+        name: str,
+        version: str,
+        signature: Signature,
+        function: Callable[..., Any],
+        settings: TorchSettings,
+        precision: str = "float32",
     ) -> None:
         """
         Args:
@@ -61,8 +78,13 @@ class TorchModel:
         self._label = f"{name}@{version}"
         self.signature: Final = signature
         self._function: Callable[..., Any] | None = function
-        self._device = device
+        self._device = settings.device
         self._precision = precision
+        self._ring = (
+            Ring(self._computed, settings.device, self._label, slots=settings.ring, captured=settings.captured)
+            if settings.ring
+            else None
+        )
 
     @classmethod
     def load(cls, step: Torch, root: Path, settings: TorchSettings | None = None) -> TorchModel:
@@ -84,9 +106,9 @@ class TorchModel:
         module = _exported(torch, files) if step.factory is None else _built(files, step.factory)
         module = module.to(settings.device).requires_grad_(False)
         function = torch.compile(module, dynamic=True) if step.compile else module
-        model = cls(files.name, files.version, files.signature, function, settings.device, step.precision)
+        model = cls(files.name, files.version, files.signature, function, settings, step.precision)
         if step.precision != "float32":
-            exact = cls(files.name, files.version, files.signature, module, settings.device, "float32")
+            exact = cls(files.name, files.version, files.signature, module, TorchSettings(settings.device))
             _hold_to(step, model, exact, files)
         return model
 
@@ -107,22 +129,35 @@ class TorchModel:
         raise failure
 
     def close(self) -> None:
-        self._function = None
+        self._function = self._ring = None
 
     def _scored(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         import torch
 
+        columns = [inputs[name] for name in self.signature.inputs]
+        with torch.inference_mode():
+            if self._ring is not None:
+                answers = self._ring.run(columns)
+            else:
+                tensors = [self._to_device(torch, column) for column in columns]
+                answers = [answer.cpu().numpy() for answer in self._computed(*tensors)]
+        return dict(zip(self.signature.outputs, answers, strict=True))
+
+    def _computed(self, *tensors: Any) -> list[Any]:
+        """The outputs in the signature's order, on the device; floating ones are of the declared type where the precision is reduced."""
+        import torch
+
         assert self._function is not None
-        with torch.inference_mode(), self._arithmetic(torch):
-            answer = self._function(*(self._to_device(torch, inputs[name]) for name in self.signature.inputs))
-            named = _named(self._label, answer, self.signature)
-            return {name: self._to_host(value, self.signature.outputs.get(name)) for name, value in named.items()}
+        with self._arithmetic(torch):
+            named = _named(self._label, self._function(*tensors), self.signature)
+        return [self._as_declared(torch, named[name], tensor) for name, tensor in self.signature.outputs.items()]
 
     def _arithmetic(self, torch: Any) -> AbstractContextManager[object]:
         if self._precision == "float32":
             return nullcontext()
+        # A cache of cast weights would be freed under a captured graph.
         context: AbstractContextManager[object] = torch.autocast(
-            self._device.partition(":")[0], dtype=getattr(torch, self._precision)
+            self._device.partition(":")[0], dtype=getattr(torch, self._precision), cache_enabled=not self._ring
         )
         return context
 
@@ -131,16 +166,18 @@ class TorchModel:
         tensor = torch.from_numpy(np.array(column, order="C"))
         return tensor if self._device == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
 
-    def _to_host(self, value: Any, wanted: Tensor | None) -> Array:
-        if self._precision != "float32" and wanted is not None and value.dtype.is_floating_point:
-            value = value.float()
-            return np.asarray(value.cpu().numpy(), NUMPY[wanted.dtype])
-        array: Array = value.cpu().numpy()
-        return array
+    def _as_declared(self, torch: Any, value: Any, wanted: Tensor) -> Any:
+        if self._precision == "float32" or not value.dtype.is_floating_point:
+            return value
+        return value.to(getattr(torch, wanted.dtype))
 
 
 def _named(label: str, answer: Any, signature: Signature) -> Mapping[str, Any]:
     if isinstance(answer, Mapping):
+        if answer.keys() != signature.outputs.keys():
+            raise ModelFault(
+                f"Model {label} declares the outputs {', '.join(signature.outputs)}, but answered {', '.join(answer)}."
+            )
         return answer
     values: Sequence[Any] = answer if isinstance(answer, Sequence) else [answer]
     if len(values) != len(signature.outputs):

@@ -15,7 +15,12 @@ from streamml.ports.model import Model, Tensor
 
 
 def warm_up(
-    model: Model, sizes: Iterable[int], *, sample: Mapping[str, Array] | None = None, repeats: int = 5
+    model: Model,
+    sizes: Iterable[int],
+    *,
+    sample: Mapping[str, Array] | None = None,
+    repeats: int = 5,
+    length: int = 1,
 ) -> dict[int, float]:
     """Median seconds that one batch takes, by number of rows, for each of ``sizes`` that fits into memory.
 
@@ -24,9 +29,9 @@ def warm_up(
 
     Args:
         sizes: numbers of rows, each at least 1.
-        sample: input arrays of any number of rows ≥ 1, repeated up to each size; ``None``: zeros and empty text, with
-            one element where a dimension has any length, which makes a model of sequences look cheaper than it is.
+        sample: input arrays of any number of rows ≥ 1, repeated up to each size; ``None``: zeros and empty text.
         repeats: measured runs per size.
+        length: elements of zeros where a dimension has any length; few make a model of sequences look cheaper than it is.
 
     Raises:
         ModelOutOfMemory: not even the smallest size fits.
@@ -35,7 +40,7 @@ def warm_up(
     """
     seconds: dict[int, float] = {}
     for size in sorted(set(sizes)):
-        inputs = _inputs(model, size, sample)
+        inputs = _inputs(model, size, sample, length)
         try:
             model.run(inputs)
             seconds[size] = median(_seconds(model, inputs) for _ in range(repeats))
@@ -52,12 +57,12 @@ def _seconds(model: Model, inputs: Mapping[str, Array]) -> float:
     return time.perf_counter() - start
 
 
-def _inputs(model: Model, rows: int, sample: Mapping[str, Array] | None) -> dict[str, Array]:
+def _inputs(model: Model, rows: int, sample: Mapping[str, Array] | None, length: int) -> dict[str, Array]:
     if sample is None:
-        return {name: _blank(tensor, rows) for name, tensor in model.signature.inputs.items()}
+        return {name: _blank(tensor, rows, length) for name, tensor in model.signature.inputs.items()}
     return {name: column[np.arange(rows) % len(column)] for name, column in sample.items()}
 
 
-def _blank(tensor: Tensor, rows: int) -> Array:
-    shape = (rows, *(1 if size is None else size for size in tensor.shape))
+def _blank(tensor: Tensor, rows: int, length: int) -> Array:
+    shape = (rows, *(length if size is None else size for size in tensor.shape))
     return np.full(shape, "" if tensor.dtype == "text" else 0, dtype=NUMPY[tensor.dtype])

@@ -5,6 +5,8 @@ States of a version::
     (none) --claim--> loading --complete--> complete --prune--> pruning --> (none)
                          `-------abandon / prune------------------^
 
+A version of a streaming set is ``live`` as soon as it is written, and pruned when another one took its place.
+
 Only a complete version can be current. Every change is a transaction on the pointer and the catalogue, tried again when
 another writer was faster, so that no change is based on something that is no longer so.
 """
@@ -21,7 +23,7 @@ from streamml.adapters.redis.connection import Session
 from streamml.adapters.redis.layout import catalogue_key, pointer_key
 from streamml.errors import ConfigError, FeaturesUnavailable
 
-State = Literal["loading", "complete", "pruning"]
+State = Literal["loading", "complete", "live", "pruning"]
 Command = tuple[bytes | str, ...]
 _Record = TypeVar("_Record", "Pointer", "Version")
 _ATTEMPTS: Final = 20
@@ -57,8 +59,8 @@ class Version:
         columns: ``name:type`` of its columns in stored order.
         rows: rows read so far, or in all.
         entities: entities with a value, once complete.
-        loaded_at: when the load began.
-        updated_at: when the load last said that it is alive, or was completed.
+        loaded_at: when the load began, or the first value of a streaming set was written.
+        updated_at: when the load or a writer last said that it is alive, or the load was completed.
         event_time_min: earliest event time, µs; ``None`` where nothing is known yet.
         event_time_max: latest.
         source: where the rows came from.
@@ -99,6 +101,12 @@ class Catalogue:
     def complete(self) -> list[Version]:
         """The versions that can be read, oldest load first."""
         return [known for known in self.versions if known.state == "complete"]
+
+    def live(self) -> Version | None:
+        """The version of a streaming set that was written last."""
+        return max(
+            (known for known in self.versions if known.state == "live"), key=lambda one: one.updated_at, default=None
+        )
 
     def before_current(self) -> Version | None:
         """The newest complete version that was loaded before the current one."""
@@ -217,6 +225,11 @@ def to_roll_back_to(catalogue: Catalogue, version: str | None) -> Version:
     Raises:
         ConfigError: there is none.
     """
+    if catalogue.current is None and catalogue.live() is not None:
+        raise ConfigError(
+            f"Feature set {catalogue.set_name!r} is streaming: its values are written in place, and there is no earlier version "
+            "to go back to. Let its writer write the right values, with event times as new as those that are there."
+        )
     if version is None:
         found = catalogue.before_current()
         why = "has no complete version older than the current one"
@@ -235,6 +248,8 @@ def to_prune(catalogue: Catalogue, keep: int, older_than_s: float, now: float) -
     kept = {known.version for known in catalogue.complete()[-keep:]} if keep else set()
     before = catalogue.before_current()
     kept |= {before.version} if before else set()
+    live = catalogue.live()
+    kept |= {live.version} if live else set()
     if catalogue.current is not None:
         kept |= {catalogue.current.version, catalogue.current.previous or ""}
     return [

@@ -6,20 +6,25 @@ Keys, all of them Redis strings but for the catalogue::
 
     streamml:{set}:current                     pointer: which version is read
     streamml:{set}:versions                    catalogue: a hash, version -> JSON about it
+    streamml:{set}:writers                     who writes into a streaming set: a hash, number -> JSON
+    streamml:{set}:live-{schema hash}          pointer of a streaming set: there is one for each schema ever written
     streamml:{set}:{version}:{len}:{part}...   one entity: each key part as decimal byte length, ":", bytes
 
-``{set}`` and ``{version}`` are 1 to 64 of ``A-Z a-z 0-9 . _ -``, the first a letter or digit; a version is neither
-``current`` nor ``versions``. Key parts are UTF-8 text: integers in decimal, dates as ``2013-01-31``. Route
+``{set}`` and ``{version}`` are 1 to 64 of ``A-Z a-z 0-9 . _ -``, the first a letter or digit; a version of a loaded set
+is none of ``current``, ``versions``, ``writers`` and ``live-`` with eight hexadecimal digits. A streaming set has one
+version for each schema, called ``live-{schema hash}``, the hash as eight hexadecimal digits in lower case. Key parts are UTF-8 text: integers in decimal, dates as ``2013-01-31``. Route
 ``("JFK", "LAX")`` of set ``route`` in version ``v7`` is ``streamml:route:v7:3:JFK3:LAX``.
 
-A value, little-endian throughout::
+A value, little-endian throughout; of a loaded set, and of a streaming one::
 
-    offset  size  what
-    0       4     the bytes 53 4D 4C 31, "SML1": format and its version
-    4       4     schema hash, unsigned
-    8       8     event time: the time that the values describe; signed, microseconds since 1970-01-01 UTC
-    16      8     write time: when the value was written; the same unit
-    24      ...   the columns in declared order
+    loaded  streaming  size  what
+    0       0          4     the bytes 53 4D 4C 31, "SML1", or 53 4D 4C 32, "SML2": format and its version
+    4       4          4     schema hash, unsigned
+    8       8          8     event time: the time that the values describe; signed, microseconds since 1970-01-01 UTC
+    16      16         8     write time: when the value was written; the same unit
+            24         4     writer: number of who wrote it, the CRC-32 of its name in UTF-8, unsigned
+            28         4     zero
+    24      32         ...   the columns in declared order
 
 A column begins at the next offset that its item size divides and takes item size x items; zero bytes fill the gaps and
 the end, to a multiple of 8. Items: bool 1 byte (0 or 1), i4 and i8 signed, f4 and f8 IEEE 754, timestamp as event
@@ -35,7 +40,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 
@@ -44,12 +49,13 @@ from streamml.batch.microbatch import Int, Mask
 from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureSchema
 
-MAGIC: Final = b"SML1"
-HEADER_BYTES: Final = 24
+_MAGIC: Final = {"loaded": b"SML1", "streaming": b"SML2"}
+_HEADER_BYTES: Final = {"loaded": 24, "streaming": 32}
 _ALIGNMENT: Final = 8
-_RESERVED: Final = ("current", "versions")
+_RESERVED: Final = re.compile(r"current|versions|writers|live-[0-9a-f]{8}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _POINTER: Final = re.compile(rb"streamml:([A-Za-z0-9][A-Za-z0-9._-]{0,63}):current")
+_HEADER: Final = (("stamp", "<u8", 0), ("event_time", "<i8", 8), ("write_time", "<i8", 16))
 _KINDS: Final = ("bool", "i4", "i8", "f4", "f8", "timestamp")
 
 
@@ -67,7 +73,7 @@ def name_problem(what: str, name: str) -> str | None:
     """Why ``name`` cannot be the name of a set or version (``what``), or ``None``."""
     if _NAME.fullmatch(name) is None:
         return f"{what} {name!r} is no valid name: write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
-    if name in _RESERVED:
+    if _RESERVED.fullmatch(name):
         return f"{what} {name!r} is a reserved name; choose another."
     return None
 
@@ -80,6 +86,16 @@ def pointer_key(set_name: str) -> bytes:
 def catalogue_key(set_name: str) -> bytes:
     """Key of the hash of all versions of a set."""
     return f"streamml:{set_name}:versions".encode()
+
+
+def writers_key(set_name: str) -> bytes:
+    """Key of the hash of all writers of a streaming set."""
+    return f"streamml:{set_name}:writers".encode()
+
+
+def writer_number(name: str) -> int:
+    """What stands in a value for the name of its writer."""
+    return zlib.crc32(name.encode())
 
 
 def entity_prefix(set_name: str, version: str) -> bytes:
@@ -127,14 +143,16 @@ def schema_lines(schema: FeatureSchema) -> list[str]:
     return [f"{name}:{_stored_type(declared)}" for name, declared in schema.columns]
 
 
-def schema_from_lines(set_name: str, lines: Sequence[str]) -> FeatureSchema:
+def schema_from_lines(
+    set_name: str, lines: Sequence[str], kind: Literal["loaded", "streaming"] = "loaded"
+) -> FeatureSchema:
     """The schema that `schema_lines` wrote.
 
     Raises:
         ValueError: a line names no column type.
     """
     split = [line.rpartition(":") for line in lines]
-    return FeatureSchema(set_name, tuple((name, ColumnType.parse(spelling)) for name, _, spelling in split))
+    return FeatureSchema(set_name, tuple((name, ColumnType.parse(spelling)) for name, _, spelling in split), kind)
 
 
 def _stored_type(declared: ColumnType) -> str:
@@ -186,24 +204,25 @@ class Layout:
             raise ConfigError(problems)
         fields: list[tuple[str, np.dtype[Any]]] = []
         offsets: list[int] = []
-        end = HEADER_BYTES
+        end = _HEADER_BYTES[schema.kind]
         for index, (_, declared) in enumerate(schema.columns):
             item = declared.dtype
             begin = _rounded_up(end, item.itemsize)
             end = begin + item.itemsize * int(np.prod(declared.shape, dtype=np.int64))
             fields.append((f"c{index}", np.dtype((item, declared.shape))))
             offsets.append(begin)
+        header = _HEADER if schema.kind == "loaded" else (*_HEADER, ("writer", "<u4", 24))
         dtype = np.dtype(
             {
-                "names": ["stamp", "event_time", "write_time", *(name for name, _ in fields)],
-                "formats": ["<u8", "<i8", "<i8", *(item for _, item in fields)],
-                "offsets": [0, 8, 16, *offsets],
+                "names": [*(name for name, _, _ in header), *(name for name, _ in fields)],
+                "formats": [*(item for _, item, _ in header), *(item for _, item in fields)],
+                "offsets": [*(offset for _, _, offset in header), *offsets],
                 "itemsize": _rounded_up(end, _ALIGNMENT),
             }
         )
         places = tuple((name, place) for (name, _), (place, _) in zip(schema.columns, fields, strict=True))
         schema_hash = zlib.crc32("\n".join(schema_lines(schema)).encode())
-        stamp = int.from_bytes(MAGIC + schema_hash.to_bytes(4, "little"), "little")
+        stamp = int.from_bytes(_MAGIC[schema.kind] + schema_hash.to_bytes(4, "little"), "little")
         return Layout(schema, dtype, places, schema_hash, stamp)
 
     @property
@@ -211,10 +230,28 @@ class Layout:
         """Bytes of one value."""
         return self.dtype.itemsize
 
-    def encode(self, columns: Mapping[str, Array], event_time: Int, write_time: int) -> list[bytes]:
-        """One value per row. The columns have the declared types and as many rows as ``event_time``."""
+    @property
+    def live_version(self) -> str:
+        """The version of a streaming set that has this schema."""
+        return f"live-{self.schema_hash:08x}"
+
+    @property
+    def pointer(self) -> bytes:
+        """Key of the record that says which version is read; of a streaming set, that it was ever written."""
+        if self.schema.kind == "streaming":
+            return entity_prefix(self.schema.name, self.live_version)[:-1]
+        return pointer_key(self.schema.name)
+
+    def encode(self, columns: Mapping[str, Array], event_time: Int, write_time: int, writer: int = 0) -> list[bytes]:
+        """One value per row. The columns have the declared types and as many rows as ``event_time``.
+
+        Args:
+            writer: number of the writer; of a loaded set nobody's is stored.
+        """
         rows = np.zeros(len(event_time), self.dtype)
         rows["stamp"], rows["event_time"], rows["write_time"] = self.stamp, event_time, write_time
+        if self.schema.kind == "streaming":
+            rows["writer"] = writer
         for name, place in self.places:
             rows[place] = columns[name]
         return cast("list[bytes]", rows.view(f"V{self.size}").tolist())
@@ -234,6 +271,10 @@ class Layout:
             rows.setflags(write=False)
         columns = {name: rows[place] for name, place in self.places}
         return Decoded(present, rows["event_time"], rows["write_time"], columns, corrupt)
+
+    def writer_of(self, value: bytes) -> int | None:
+        """Number of the writer of a value that `decode` finds present; ``None`` of a loaded set."""
+        return int(np.frombuffer(value, self.dtype)["writer"][0]) if self.schema.kind == "streaming" else None
 
     def _rows(self, values: Sequence[bytes | None], absent: int) -> Array:
         """The values as one structured array; zeros for one that is absent or of another length."""

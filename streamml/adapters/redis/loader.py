@@ -121,6 +121,8 @@ def _checked(plan: LoadPlan) -> Layout:
         layout = Layout.of(plan.schema)
     except ConfigError as error:
         raise ConfigError([*error.problems, *problems]) from None
+    if plan.schema.kind != "loaded":
+        problems.append(f"Feature set {plan.schema.name!r} is streaming, and not loaded as versions.")
     if problems:
         raise ConfigError(problems)
     return layout

@@ -19,6 +19,7 @@ LOADING: Final = (
     "mset",
     "msetnx",
     "multi",
+    "pttl",
     "scan",
     "set",
     "unlink",
@@ -27,15 +28,27 @@ LOADING: Final = (
 """What `streamml features` sends: loading, listing, showing, rolling back and pruning versions."""
 
 
-def least_rule(user: str, sets: Iterable[str], commands: Sequence[str], *, database: int = 0) -> str:
+WRITING: Final = ("evalsha", "exec", "get", "hset", "hvals", "multi", "script|load", "set", "watch")
+"""What a `streamml.features.FeatureWriter` sends, and its script."""
+
+
+KEEPING: Final = ("evalsha", "ping", "script|load", "set")
+"""What a worker sends, and its script, that keeps latest predictions: `streamml.adapters.redis.latest_writer`."""
+
+
+def least_rule(
+    user: str, sets: Iterable[str], commands: Sequence[str], *, database: int = 0, latest: str | None = None
+) -> str:
     """The line for ``redis-cli`` that lets ``user`` send ``commands`` for the keys of these sets, and nothing else.
 
     It is understood from Redis 6 on. Writing ``%R~`` instead of ``~`` (Redis 7) adds nothing where all commands only read.
 
     Args:
         database: number in the URL; another than 0 has to be chosen by a command.
+        latest: name of the latest predictions that it may write.
     """
     # Names of sets have no characters that a pattern would take otherwise (`streamml.adapters.redis.layout`).
     keys = [f"~streamml:{name}:*" for name in sets]
-    allowed = [f"+{command}" for command in (*commands, *(("select",) if database else ()))]
+    keys += [f"~streamml.latest:{latest}:*"] if latest else []
+    allowed = [f"+{command}" for command in (*dict.fromkeys(commands), *(("select",) if database else ()))]
     return " ".join(["ACL SETUSER", user, "reset on >PASSWORD", *keys, *allowed])

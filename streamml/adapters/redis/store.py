@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from streamml.adapters.redis.catalogue import Pointer, unpack_pointer
 from streamml.adapters.redis.connection import Pool, Server
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, pointer_key, schema_lines
-from streamml.adapters.redis.versions import never_loaded
+from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, schema_lines
+from streamml.adapters.redis.versions import never_loaded, never_written
 from streamml.errors import FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 
@@ -37,7 +37,8 @@ class RedisFeatureStore:
 
     Pointers and values come in one MGET, which the server answers at one moment: a reply is of the version that was
     current at that moment. If a pointer has moved since the last lookup, the MGET is repeated with the new version's
-    keys. Threads share the store; each call has a connection to itself, and after an error the next call connects
+    keys. A streaming set has a
+    pointer and keys for each schema, so that each reader finds values of its own schema only. Threads share the store; each call has a connection to itself, and after an error the next call connects
     anew. Values that are there but truncated, or of another format or schema, are not present; they are counted in
     `corrupt_values` and logged at most once a minute.
 
@@ -54,7 +55,7 @@ class RedisFeatureStore:
         self._server = Server(url, timeout_s, options)
         self._pool = Pool(self._server)
         self._layouts: dict[str, Layout] = {}
-        self._current: dict[str, _Current] = {}
+        self._current: dict[bytes, _Current] = {}
         self._corrupt = _CorruptValues()
 
     @property
@@ -73,21 +74,22 @@ class RedisFeatureStore:
         if not requests:
             return []
         layouts = [self._layout(request.schema) for request in requests]
-        sets = list(dict.fromkeys(request.schema.name for request in requests))
-        pointer_keys = list(map(pointer_key, sets))
-        known = [self._current.get(name) for name in sets]
+        pointers = {layout.pointer: layout for layout in layouts}
+        known = [self._current.get(key) for key in pointers]
         raw = [current.raw for current in known if current is not None]
-        if len(raw) < len(sets):
-            raw = self._mget(pointer_keys)
+        if len(raw) < len(pointers):
+            raw = self._mget([*pointers])
         for _ in range(_ATTEMPTS):
-            current = self._learn(sets, raw)
+            current = self._learn(pointers, raw)
             self._check_schemas(layouts, current)
-            keys = [entity_keys(current[request.schema.name].prefix, request.entities) for request in requests]
-            values = self._mget([*pointer_keys, *chain.from_iterable(keys)])
-            asked, raw = raw, values[: len(sets)]
+            asked_for = zip(requests, layouts, strict=True)
+            keys = [entity_keys(current[layout.pointer].prefix, request.entities) for request, layout in asked_for]
+            values = self._mget([*pointers, *chain.from_iterable(keys)])
+            asked, raw = raw, values[: len(pointers)]
             if raw == asked:
-                return self._replies(requests, layouts, current, values[len(sets) :])
-        raise FeaturesUnavailable(f"The current version of one of {', '.join(sets)} changes all the time; try again.")
+                return self._replies(requests, layouts, current, values[len(pointers) :])
+        names = ", ".join(layout.schema.name for layout in pointers.values())
+        raise FeaturesUnavailable(f"The current version of one of {names} changes all the time; try again.")
 
     def ping(self) -> None:
         """Whether the server answers.
@@ -113,37 +115,37 @@ class RedisFeatureStore:
             values: list[Any] = session.call("MGET", *keys)
             return values
 
-    def _learn(self, sets: list[str], raw: Sequence[bytes | None]) -> dict[str, _Current]:
+    def _learn(self, pointers: Mapping[bytes, Layout], raw: Sequence[bytes | None]) -> dict[bytes, _Current]:
         """What is current according to these pointers; remembered for the next lookup."""
         current = {}
-        for name, packed in zip(sets, raw, strict=True):
-            known = self._current.get(name)
+        for (key, layout), packed in zip(pointers.items(), raw, strict=True):
+            known = self._current.get(key)
             if known is None or known.raw != packed:
-                self._current.pop(name, None)
-                known = self._current[name] = _read_pointer(name, packed)
-            current[name] = known
+                self._current.pop(key, None)
+                known = self._current[key] = _read_pointer(layout, packed)
+            current[key] = known
         return current
 
-    def _check_schemas(self, layouts: list[Layout], current: Mapping[str, _Current]) -> None:
+    def _check_schemas(self, layouts: list[Layout], current: Mapping[bytes, _Current]) -> None:
         for layout in layouts:
-            pointer = current[layout.schema.name].pointer
+            pointer = current[layout.pointer].pointer
             if layout.schema_hash != pointer.schema_hash:
                 # Forgotten, so that the next lookup asks which version is current before it asks for values.
-                self._current.pop(layout.schema.name, None)
+                self._current.pop(layout.pointer, None)
                 raise FeaturesUnavailable(_other_schema(layout, pointer))
 
     def _replies(
         self,
         requests: Sequence[FeatureRequest],
         layouts: list[Layout],
-        current: Mapping[str, _Current],
+        current: Mapping[bytes, _Current],
         values: list[bytes | None],
     ) -> list[FeatureReply]:
         replies, start = [], 0
         for request, layout in zip(requests, layouts, strict=True):
             end = start + len(request.entities)
             decoded = layout.decode(values[start:end] if len(requests) > 1 else values)
-            version = current[layout.schema.name].pointer.version
+            version = current[layout.pointer].pointer.version
             if decoded.corrupt:
                 self._corrupt.count(decoded.corrupt, layout.schema.name, version)
             replies.append(FeatureReply(version, decoded.present, decoded.event_time, decoded.columns))
@@ -151,9 +153,10 @@ class RedisFeatureStore:
         return replies
 
 
-def _read_pointer(set_name: str, raw: bytes | None) -> _Current:
+def _read_pointer(layout: Layout, raw: bytes | None) -> _Current:
+    set_name = layout.schema.name
     if raw is None:
-        raise never_loaded(set_name)
+        raise never_written(layout) if layout.schema.kind == "streaming" else never_loaded(set_name)
     try:
         pointer = unpack_pointer(raw)
     except ValueError as error:
@@ -189,7 +192,7 @@ class _CorruptValues:
             unsaid, self._unsaid, self._last_said = self._unsaid, 0, now
         _log.warning(
             "%d values are truncated or of another layout and count as missing, the last in version %s of feature set %s;"
-            " look with streamml features show, and load the set again.",
+            " look with streamml features show, and have the set written again.",
             unsaid,
             version,
             set_name,

@@ -30,7 +30,6 @@ from streamml.ops.features import load_file
 from streamml.ops.summaries import merged
 from streamml.ops.supervise import supervise
 from streamml.ops.topics import create_topics
-from streamml.ports.feature_store import FeatureSchema
 from streamml.settings.settings import RedisSettings, Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
@@ -319,8 +318,7 @@ class Show:
         sets = {one.name: one for step in topology.steps if isinstance(step, FeatureLookup) for one in step.sets}
         for name, path in self._stream.write_features(self._folder):
             self._progress(f"Loading features: {name}, {len(self._stream.tables[name]):,} rows")
-            schema = FeatureSchema(name, tuple(sets[name].columns.items()))
-            load_file(path, schema, sets[name].key, url=self._settings.redis.url)
+            load_file(path, sets[name].schema, sets[name].key, url=self._settings.redis.url)
 
     def _wait_for_the_group(self) -> None:
         """Until the workers have partitions, so that the first events do not wait for them."""

@@ -28,6 +28,7 @@ from streamml.topology.topology import Topology
 
 _EVENTS: Final = 50_000
 _OTHERS: Final = 200_000
+_MOST_WITHIN_S: Final = 100 * 365 * 86_400
 Tell = Callable[[str, int, int], None]
 """Hears of progress: what is done, how many pieces of it, of how many."""
 
@@ -87,6 +88,8 @@ def export(topology: Topology, settings: Settings, request: Request, folder: Pat
         FatalError: the disk is full, or this client may not read a topic; the same call goes on.
     """
     _require_libraries()
+    import duckdb
+
     _check(topology, request)
     asked = {**asdict(request), "topology": topology.name, "columns": _columns(topology)}
     # As a manifest gives it back.
@@ -97,10 +100,9 @@ def export(topology: Topology, settings: Settings, request: Request, folder: Pat
         work = _Export(topology, settings, request, manifest, tell)
         try:
             return work.run()
-        except OSError as error:
-            raise FatalError(
-                f"{folder} could not be written: {error.strerror or error}. The same command goes on."
-            ) from error
+        except (OSError, duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise FatalError(f"{folder} could not be written: {why}. Make room; the same command goes on.") from error
 
 
 class _Export:
@@ -283,8 +285,8 @@ def _check(topology: Topology, request: Request) -> None:
             f"--label-key {request.label_key!r} is no field of an event or a prediction; there are {', '.join(sorted(fields))}."
         )
     try:
-        if request.within is not None:
-            seconds(request.within)
+        if request.within is not None and seconds(request.within) > _MOST_WITHIN_S:
+            problems.append(f"--within {request.within} is longer than a hundred years.")
     except ValueError as error:
         problems.append(f"--within: {error}")
     if problems:

@@ -120,8 +120,8 @@ def _files(work: Path, kind: str) -> list[str]:
 
 
 def _field(name: str, kind: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("'", "''")
-    path = f"'$.\"{escaped}\"'"
+    # A JSON pointer: it can name any field.
+    path = "'/" + name.replace("~", "~0").replace("/", "~1").replace("'", "''") + "'"
     return f"TRY_CAST(json_extract_string(label_value, {path}) AS {_KINDS[kind]}) AS {_name(f'label.{name}')}"
 
 

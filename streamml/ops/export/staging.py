@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy as np
 
 from streamml.adapters.codecs.json import json_decoder
@@ -147,6 +148,8 @@ class Staging:
                 read = [(one, document) for one in due if (document := _object(one)) is not None]
                 for _, document in read:
                     for name, value in document.items():
+                        if not (name and name.isprintable()):
+                            continue  # No column can have it.
                         kinds[name] = wider(kinds.get(name), kind_of(value))
                 kept = [one for one, _ in read]
                 keys = [one.key().decode(errors="replace") for one in kept]
@@ -225,10 +228,10 @@ def _placed(
             return None
         offset, _, child = place.partition("#")
         number, start, end = spans[prefix]
-        if not start <= int(offset) < end:
+        if not (start <= int(offset) < end and 0 <= made.revision < _INT64 and -1 <= int(child or -1) < _INT64):
             return None
         return message, made, (number, int(offset), int(child or -1))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, msgspec.ValidationError):
         return None  # Somebody else wrote it.
 
 
@@ -236,12 +239,14 @@ def _provenance(message: Any, sink: Sink) -> Provenance:
     if sink.provenance == "header":
         return read_header(dict(headers_of(message))[HEADER] or b"")
     value = json.loads(message.value())
-    return Provenance(value["prediction_id"], value["model"], value["revision"], value["flags"])
+    said = [value[name] for name in ("prediction_id", "model", "revision", "flags")]
+    return msgspec.convert(said, Provenance)
 
 
 def _object(message: Any) -> dict[str, Any] | None:
     try:
-        found = json.loads(message.value() or b"")
+        # Stricter than Python's: what it takes, DuckDB can take apart.
+        found = msgspec.json.decode(message.value() or b"")
         return found if isinstance(found, dict) and message.key() is not None else None
     except (ValueError, RecursionError):
         return None

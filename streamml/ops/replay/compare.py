@@ -65,7 +65,7 @@ def compare(topology: Topology, settings: Settings, run: Replay, options: Compar
         SourceUnavailable: the broker does not answer.
     """
     began = time.monotonic()
-    _check(topology, run, options)
+    check_options(topology, run, options)
     with matched(topology, settings, run, options) as found:
         names = [run.topic_ids.get(name, name) for name in sorted({span.topic for span in run.spans})]
         measures = Measures(found.connection, found.fields, options.tolerance, names, keys_shown=keys_shown(topology))
@@ -148,7 +148,12 @@ def _remarks(connection: Any, run: Replay) -> list[str]:
     return found
 
 
-def _check(topology: Topology, run: Replay, options: CompareOptions) -> None:
+def check_options(topology: Topology, run: Replay, options: CompareOptions) -> None:
+    """What is told without the broker.
+
+    Raises:
+        ConfigError: what is asked for cannot be; with every problem.
+    """
     problems = [
         f"Run {one.number} is of the topology {one.topology}, and not of {topology.name}."
         for one in (run, options.against)

@@ -180,6 +180,11 @@ class Comparison:
     notes: tuple[str, ...]
     seconds: float
 
+    @property
+    def keys_tell(self) -> bool:
+        """Whether counting by key says anything: not where each key has one row that differs, as a key of its own per record."""
+        return len(self.keys) == 1 or any(one.changed + one.other > 1 for one in self.keys)
+
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
         whole = asdict(self)

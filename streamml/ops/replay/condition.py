@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -100,6 +101,11 @@ def condition(text: str, columns: Mapping[str, ColumnType]) -> Condition:
 
     if not reader.read_columns:
         raise ConfigError(f"The condition {text!r} reads no column of the event; there are {', '.join(columns)}.")
+    try:
+        # What fails without a row, as 1 / 0, would fail with each.
+        function({name: np.empty(0, columns[name].dtype) for name in reader.read_columns})
+    except (ArithmeticError, RecursionError) as error:
+        raise ConfigError(f"The condition {text!r} cannot be computed: {error}.") from error
     return Condition(text, tuple(sorted(reader.read_columns)), function)
 
 
@@ -139,7 +145,7 @@ class _Reader:
     def _joined(self, node: ast.BoolOp) -> _Part:
         parts = [self._of("truth", one) for one in node.values]
         join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-        return _Part("truth", lambda values: join.reduce([np.asarray(one.made(values), bool) for one in parts]))
+        return _Part("truth", lambda values: reduce(join, [np.asarray(one.made(values), bool) for one in parts]))
 
     def _computed(self, node: ast.BinOp) -> _Part:
         compute = _COMPUTED.get(type(node.op))
@@ -156,7 +162,7 @@ class _Reader:
     def _compared(self, node: ast.Compare) -> _Part:
         sides = [node.left, *node.comparators]
         pairs = [self._pair(op, sides[n], sides[n + 1]) for n, op in enumerate(node.ops)]
-        return _Part("truth", lambda values: np.logical_and.reduce([made(values) for made in pairs]))
+        return _Part("truth", lambda values: reduce(np.logical_and, [made(values) for made in pairs]))
 
     def _pair(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> _Made:
         if isinstance(op, (ast.Is, ast.IsNot)):
@@ -164,8 +170,15 @@ class _Reader:
         if isinstance(op, (ast.In, ast.NotIn)):
             return self._among(op, left, right)
         compare = _COMPARED[type(op)]
-        one, other = _alike(self.read(left), self.read(right), ast.unparse(left), ast.unparse(right))
+        one, other = _alike(self._side(left), self._side(right), left, right)
         return lambda values: _where_there(compare, one.made(values), other.made(values))
+
+    def _side(self, node: ast.expr) -> _Part:
+        """A side of a comparison. It is computed for each neighbour, so comparisons in it would double the work at each depth."""
+        match node:
+            case ast.Compare() | ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
+                raise ValueError("what is true or false is joined by and, or, not, and not compared again")
+        return self.read(node)
 
     def _is_none(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> _Made:
         if not (isinstance(right, ast.Constant) and right.value is None and isinstance(left, ast.Name)):
@@ -176,12 +189,12 @@ class _Reader:
     def _among(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> _Made:
         if not isinstance(right, (ast.Tuple, ast.List, ast.Set)) or not right.elts:
             raise ValueError("behind `in` stands a list, as in carrier in ('UA', 'DL')")
-        one = self.read(left)
+        one = self._side(left)
         equal = [self._pair(ast.Eq(), left, item) for item in right.elts]
         if isinstance(op, ast.In):
-            return lambda values: np.logical_or.reduce([made(values) for made in equal])
+            return lambda values: reduce(np.logical_or, [made(values) for made in equal])
         there: _Made = lambda values: ~np.ma.getmaskarray(one.made(values))  # noqa: E731  as its neighbours
-        return lambda values: there(values) & ~np.logical_or.reduce([made(values) for made in equal])
+        return lambda values: there(values) & ~reduce(np.logical_or, [made(values) for made in equal])
 
     def _column(self, name: str) -> _Part:
         if name not in self._columns:
@@ -202,12 +215,12 @@ def _constant(value: object) -> _Part:
     return _Part(kind, lambda values: value, literal=value)
 
 
-def _alike(one: _Part, other: _Part, left: str, right: str) -> tuple[_Part, _Part]:
+def _alike(one: _Part, other: _Part, left: ast.expr, right: ast.expr) -> tuple[_Part, _Part]:
     """Both of one kind; a text beside a time is read as one."""
     if {one.kind, other.kind} == {"time", "text"}:
         return (_timed(one), _timed(other))
     if one.kind != other.kind:
-        raise ValueError(f"{left} is a {one.kind} and {right} a {other.kind}")
+        raise ValueError(f"{ast.unparse(left)} is a {one.kind} and {ast.unparse(right)} a {other.kind}")
     return one, other
 
 

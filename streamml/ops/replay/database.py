@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from streamml.errors import ConfigError
+from streamml.errors import ConfigError, FatalError
 
 _PREFIX: Final = "streamml-compare-"
 _LOCK: Final = "lock"
@@ -27,6 +27,7 @@ def scratch_database(memory_mb: int = MEMORY_MB) -> Iterator[Any]:
 
     Raises:
         ConfigError: DuckDB is not installed.
+        FatalError: there is no room on the disk, or in ``memory_mb``.
     """
     try:
         import duckdb
@@ -50,6 +51,11 @@ def scratch_database(memory_mb: int = MEMORY_MB) -> Iterator[Any]:
             connection = duckdb.connect(str(folder / "rows.duckdb"), config=options)
             try:
                 yield connection
+            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+                raise FatalError(
+                    f"The comparison could not be kept in {root}: {error}. It needs room for both sides; name another folder by "
+                    "TMPDIR, or make room, and do it again."
+                ) from error
             finally:
                 connection.close()
         finally:

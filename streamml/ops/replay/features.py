@@ -8,7 +8,7 @@ from typing import Final
 from streamml.compose.parts import Parts
 from streamml.errors import ConfigError, FatalError, FeaturesUnavailable
 from streamml.ops.replay.replay import RECORDED
-from streamml.ports.feature_store import FeatureRequest, FeatureSchema
+from streamml.ports.feature_store import FeatureRequest
 from streamml.topology.features import FeatureSet
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
@@ -51,7 +51,7 @@ def check_versions(topology: Topology, parts: Parts, pinned: dict[str, str]) -> 
     for one in _sets(topology):
         if one.name in pinned and parts.store is not None:
             try:
-                parts.store.lookup([FeatureRequest(FeatureSchema(one.name, tuple(one.columns.items())), [])])
+                parts.store.lookup([FeatureRequest(one.schema, [])])
             except (FatalError, FeaturesUnavailable) as error:
                 problems.append(str(error))
     if problems:

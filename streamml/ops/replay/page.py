@@ -170,7 +170,7 @@ def _movers(field: FieldChange) -> str:
 
 
 def _keys(found: Comparison) -> Iterable[str]:
-    if found.keys:
+    if found.keys_tell:
         yield f"<h2>By {escape(found.key)}: most rows that are not the same</h2>"
         rows = [(_shown(one.key), one.rows, one.changed, one.other) for one in found.keys]
         yield _table((escape(found.key), "rows", "changed", "missing, extra, dead letter"), rows, texts=1)

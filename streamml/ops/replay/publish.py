@@ -189,7 +189,7 @@ class Publisher:
         if self._options.changed_only:
             where.append("status <> 'same'")
         if self._options.only_latest_per_key:
-            self._newest = Newest(connection, self._settings.client(), self.plan.topic, self._reader)
+            self._newest = Newest(connection, self._settings.client(), self.plan.topic, self._reader, self._run.number)
             self._newest.choose(first_time(connection))
             where.append("(at_partition, at_offset) IN (SELECT (at_partition, at_offset) FROM newest_places)")
         condition = " AND ".join(where)
@@ -317,4 +317,4 @@ class _Pace:
         if self._rate is not None:
             ahead = self._rows / self._rate - (time.monotonic() - self._began)
             if ahead > 0:
-                threading.Event().wait(ahead)
+                threading.Event().wait(min(ahead, threading.TIMEOUT_MAX))

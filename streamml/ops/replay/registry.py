@@ -7,21 +7,22 @@ number: no two hosts get the same. Then it keeps one record, by number, of how i
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, replace
-from typing import Any, Final
+from dataclasses import asdict, replace
+from typing import Final
+
+import msgspec
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
 from streamml.adapters.kafka.append import append
 from streamml.adapters.kafka.tail import read_topic
 from streamml.compose.group_topics import ensure, plan_of, topic_of
 from streamml.errors import ConfigError
-from streamml.ops.replay.replay import Replay, Span
+from streamml.ops.replay.replay import Replay
 from streamml.settings.settings import Settings
 
 _KIND: Final = "replays"
 _CLAIM: Final = b"claim"
 _VERSION: Final = 1
-_OWN: Final = frozenset(one.name for one in fields(Replay))
 
 
 def replays_topic(group: str) -> str:
@@ -102,13 +103,11 @@ def find(settings: Settings, group: str, number: int) -> Replay:
 def read_replay(value: bytes | None) -> Replay | None:
     """A replay as it was recorded; ``None`` for what is no replay: a claim, another program's record, a later version's."""
     try:
-        told: dict[str, Any] = json.loads(value or b"")
-        if told.pop("version") != _VERSION:
+        told = msgspec.json.decode(value or b"")
+        if told["version"] != _VERSION:
             return None
-        # What a later streamml may have added.
-        known = {name: one for name, one in told.items() if name in _OWN}
-        spans = tuple(Span(**one) for one in known.pop("spans"))
-        within = known.pop("within_us", None)
-        return Replay(**known, spans=spans, within_us=None if within is None else (int(within[0]), int(within[1])))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # What a later streamml may have added is passed over.
+        found = msgspec.convert(told, Replay)
+    except (msgspec.MsgspecError, KeyError, TypeError, UnicodeError, RecursionError):
         return None
+    return found if found.number > 0 else None

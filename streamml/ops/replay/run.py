@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.holder import SESSION_S, KafkaHolder
+from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.adapters.kafka.probe import GroupProbe
 from streamml.clock import SystemClock
 from streamml.compose.parts import Parts
@@ -23,7 +24,7 @@ from streamml.ops.pause import who
 from streamml.ops.replay.guard import held_back
 from streamml.ops.replay.registry import claim, find, read_replay, record, replays, replays_topic
 from streamml.ops.replay.replay import RECORDED, Replay
-from streamml.ops.replay.standing import holders, name_of, positions_of
+from streamml.ops.replay.standing import holders, name_of, offsets_done, positions_of
 from streamml.ops.replay.target import check_target, make_target
 from streamml.ops.replay.topology import replayed
 from streamml.ops.run import Composable, Goal, RunOptions, StopSignal, work
@@ -64,6 +65,7 @@ def begin(topology: Topology, settings: Settings, draft: Replay) -> Replay:
     group = settings.group or topology.name
     replay = claim(settings, group, draft)
     try:
+        _check_number(settings, replay)
         # Whoever claimed first may have it; both see both claims.
         earlier = [one for one in replays(settings, group) if one.number < replay.number]
         check_target(topology, settings, replay, earlier)
@@ -74,11 +76,22 @@ def begin(topology: Topology, settings: Settings, draft: Replay) -> Replay:
     return replay
 
 
+def _check_number(settings: Settings, replay: Replay) -> None:
+    """Numbers begin again where the topic of replays was made anew; positions of before would pass over what is to be read."""
+    group = settings.group or replay.topology
+    places = positions_of(replay.spans)
+    if KafkaOffsets(settings.client()).committed(name_of(group, replay.number), places):
+        raise ConfigError(
+            f"There was a replay {replay.number} of group {group} before, whose record is gone: the topic "
+            f"{replays_topic(group)} was deleted or made anew. Start it again: it gets the next number."
+        )
+
+
 def resumable(topology: Topology, settings: Settings, number: int) -> Replay:
     """A replay that was begun and is not over.
 
     Raises:
-        ConfigError: there is none, it is over, or its topic was made anew.
+        ConfigError: there is none, it is over, or one of its topics was deleted or made anew.
         SourceUnavailable: the broker does not answer.
     """
     group = settings.group or topology.name
@@ -94,7 +107,23 @@ def resumable(topology: Topology, settings: Settings, number: int) -> Replay:
             f"The topic {', '.join(anew)} was deleted or made anew since replay {number} began: its offsets are of another "
             "topic. Start a replay of what is there now."
         )
+    _check_or_make_target(topology, settings, group, replay)
     return replay
+
+
+def _check_or_make_target(topology: Topology, settings: Settings, group: str, replay: Replay) -> None:
+    """Who was killed between recording a replay and making its topics has written nothing yet; what is missing later is lost."""
+    found = KafkaAdmin(settings.client()).topics([replay.into, replay.letters])
+    gone = [name for name in (replay.into, replay.letters) if name not in found]
+    if not gone:
+        return
+    with closing(GroupProbe(settings.consumer(), name_of(group, replay.number))) as probe:
+        if offsets_done(probe, replay):
+            raise ConfigError(
+                f"The topic {', '.join(gone)} was deleted since replay {replay.number} began, with what was written there. "
+                "Cancel the replay, and start another one."
+            )
+    make_target(topology, settings, replay)
 
 
 def score(
@@ -192,7 +221,7 @@ def cancel(topology: Topology, settings: Settings, number: int) -> Replay:
     """
     group = settings.group or topology.name
     replay = find(settings, group, number)
-    if replay.state != "running":
+    if replay.state in ("done", "cancelled"):
         raise ConfigError(f"Replay {number} is {replay.state} already.")
     ended = _ended(replay, "cancelled", f"cancelled by {who()}")
     record(settings, group, ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from streamml.topology.duration import seconds
 from streamml.topology.topology import Source
 
 _LOCAL: Final = "local"
+_DIGITS: Final = 19
+_MOST_MS: Final = 253_402_300_799_999
 _ZONES: Final = (
     "Say which time that is: 2026-01-31T12:00:00Z for UTC, 2026-01-31T12:00:00+01:00, or '2026-01-31T12:00:00 local' for "
     "this machine's"
@@ -160,19 +163,22 @@ def time_ms(text: str) -> int:
 def _point(name: str, text: str, problems: list[str]) -> tuple[int, bool]:
     """An offset, or ms since 1970 UTC; and whether it is a time."""
     text = text.strip()
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < _DIGITS:
         return int(text), False
     bare = text.removesuffix(_LOCAL).strip()
     try:
         time = datetime.fromisoformat(bare)
-    except ValueError:
+        found = math.floor(time.timestamp() * 1000)
+    except (ValueError, OverflowError):
         problems.append(f"{name} {text!r} is neither an offset nor a time like 2026-01-31T12:00:00Z.")
         return 0, False
     if time.tzinfo is None and bare == text:
         problems.append(f"{name} {text!r} has no zone. {_ZONES}.")
     elif time.tzinfo is not None and bare != text:
         problems.append(f"{name} {text!r} has a zone, and is said to be local, too. {_ZONES}.")
-    return round(time.timestamp() * 1000), True
+    if found < 0:
+        problems.append(f"{name} {text!r} is before 1970, and so is no record's time.")
+    return found, True
 
 
 def _slack(source: Source, asked: Asked, problems: list[str]) -> int:
@@ -189,7 +195,7 @@ def _slack(source: Source, asked: Asked, problems: list[str]) -> int:
         )
         return 0
     try:
-        return round(seconds(asked.slack) * 1000)
+        return min(round(seconds(asked.slack) * 1000), _MOST_MS)
     except ValueError as error:
         problems.append(f"--slack: {error}")
         return 0
@@ -206,7 +212,7 @@ _Bounds = Mapping[TopicPartition, tuple[int, int]]
 def _starts(offsets: KafkaOffsets, bounds: _Bounds, times: _Times, slack_ms: int) -> dict[TopicPartition, _Start]:
     if not times.start_is_time:
         return {where: _Start(times.start, 0) for where in bounds}
-    first = offsets.first_at(bounds, times.start - slack_ms)
+    first = offsets.first_at(bounds, max(0, times.start - slack_ms))
     return {
         where: _Start(*first[where]) if first[where][0] >= 0 else _Start(high, 0) for where, (_, high) in bounds.items()
     }

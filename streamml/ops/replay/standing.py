@@ -59,7 +59,9 @@ def _standing(settings: Settings, group: str, replay: Replay) -> Standing:
     by = tuple(holders(settings, group, replay.number)) if replay.state == "running" else ()
     total = sum(span.end - span.start for span in replay.spans)
     state = "interrupted" if replay.state == "running" and not by else replay.state
-    return Standing(replay, state, by, _done(settings, group, replay), total)
+    # A broker forgets a group's positions in time.
+    done = total if state == "done" else _done(settings, group, replay)
+    return Standing(replay, state, by, done, total)
 
 
 def _done(settings: Settings, group: str, replay: Replay) -> int:

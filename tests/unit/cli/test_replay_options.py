@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
+from streamml.cli.options import FiniteRange
 from streamml.cli.replay_diff import parsed_thresholds
 from streamml.cli.replay_publish import parsed_rate
 
@@ -28,3 +29,10 @@ def test_thresholds_are_read() -> None:
 def test_what_is_no_threshold_is_refused(text: str) -> None:
     with pytest.raises(click.UsageError, match="FIELD=NUMBER"):
         parsed_thresholds((text,))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+def test_what_is_on_neither_side_of_a_bound_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        FiniteRange(0).convert(text, None, None)
+    assert FiniteRange(0).convert("0.5", None, None) == 0.5

@@ -8,10 +8,10 @@ import sys
 
 CODE = """
 import os, signal, threading
-from streamml.cli.run import _on_signals
+from streamml.cli.signals import on_signals
 
 stop = threading.Event()
-_on_signals(stop.set)
+on_signals(stop.set)
 os.kill(os.getpid(), signal.SIGTERM)
 AGAIN
 stop.wait()

@@ -191,3 +191,54 @@ def test_every_row_leaves_once_in_whatever_order(steps: list[tuple[list[int], in
     assert waiting.take(now) is None
     if on_late == "score":
         assert seen == list(range(count))
+
+
+def stepped(on_late: OnLate | None) -> Batcher:
+    measured = {1: 0.001, 8: 0.002, 64: 0.004, 256: 0.010}
+    budget = None if on_late is None else LatencyBudget(0.020, on_late=on_late, measured=measured)
+    return Batcher(BatchPolicy(256, budget=budget, rungs=tuple(measured)))
+
+
+def test_m6_a_batch_is_cut_where_two_with_little_padding_are_sooner() -> None:
+    """M4.1, M6.4."""
+    waiting = stepped("score")
+    waiting.put(rows([0] * 65))
+    first, second = waiting.take(NOW), waiting.take(NOW)
+    assert first is not None
+    assert second is not None
+    assert [(len(first[0]), first[1]), (len(second[0]), second[1])] == [(64, Flush.RUNG), (1, Flush.FREE)]
+
+
+def test_m6_a_ladder_without_a_budget_learns_from_batches_where_to_cut() -> None:
+    """M6.4."""
+    waiting = stepped(None)
+    for size, seconds in ((1, 0.001), (8, 0.002), (64, 0.004), (256, 0.010)) * 30:
+        waiting.learn(size, seconds)
+    waiting.put(rows([60_000] * 65))
+    taken = waiting.take(NOW)
+    assert taken is not None
+    assert (len(taken[0]), taken[1]) == (64, Flush.RUNG)
+
+
+def test_m6_a_batch_that_meets_a_deadline_is_a_whole_rung() -> None:
+    """M1.3, M6.1: 9 ms are left, in which 64 rows can be done and 65 cannot."""
+    waiting = stepped("score")
+    waiting.put(rows([11] * 200))
+    taken = waiting.take(NOW)
+    assert taken is not None
+    assert (len(taken[0]), taken[1]) == (64, Flush.BUDGET)
+
+
+@given(counts=st.lists(st.integers(0, 400), max_size=20), on_late=st.sampled_from([None, "score"]))
+def test_m6_every_row_leaves_once_and_in_order_with_a_ladder(counts: list[int], on_late: OnLate | None) -> None:
+    """M6.2."""
+    waiting, seen, count = stepped(on_late), [], 0
+    for more in counts:
+        waiting.put(rows([0] * more, first=count))
+        count += more
+        if taken := waiting.take(NOW):
+            waiting.learn(len(taken[0]), 0.001 * len(taken[0]))
+            seen += numbers(taken[0])
+    while taken := waiting.take(NOW):
+        seen += numbers(taken[0])
+    assert seen == list(range(count))

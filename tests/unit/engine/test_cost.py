@@ -99,3 +99,31 @@ def test_more_rows_never_cost_less_and_what_fits_does(most: int, runs: list[tupl
         fits = int(cost.most_within(seconds))
         assert 0 <= fits <= most
         assert not fits or cost.seconds(fits) <= seconds * (1 + 1e-6) + 1e-9
+
+
+RUNGS = (1, 8, 64, 256)
+
+
+def test_m6_a_batch_costs_what_the_next_rung_does() -> None:
+    """M6.1."""
+    cost = CostModel(256, {1: 0.001, 8: 0.002, 64: 0.004, 256: 0.010}, RUNGS)
+    assert [cost.seconds(rows) for rows in (1, 2, 8, 9, 65, 256)] == pytest.approx(
+        [0.001, 0.002, 0.002, 0.004, 0.01, 0.01]
+    )
+    assert cost.most_within(np.array([0.0009, 0.001, 0.0035, 0.0099, 1.0, np.inf])).tolist() == [0, 1, 8, 64, 256, 256]
+
+
+def test_m6_what_a_padded_batch_takes_is_learned_for_its_rung() -> None:
+    """M6.1."""
+    cost = CostModel(256, None, RUNGS)
+    for _ in range(30):
+        for rows, seconds in ((3, 0.001), (50, 0.002), (70, 0.010)):
+            cost.learn(rows, seconds)
+    assert [cost.seconds(rows) for rows in (8, 64, 256)] == pytest.approx([0.001, 0.002, 0.010], rel=0.05)
+
+
+@pytest.mark.parametrize(("rows", "taken"), [(1, 1), (8, 8), (9, 8), (64, 64), (65, 64), (200, 200), (300, 300)])
+def test_m6_a_batch_just_above_a_rung_is_cut_to_it(rows: int, taken: int) -> None:
+    """M6.4: 64 rows and then 136, run as 256, take longer than 256 at once."""
+    cost = CostModel(256, {1: 0.001, 8: 0.002, 64: 0.004, 256: 0.010}, RUNGS)
+    assert cost.least_padding(rows) == taken

@@ -54,3 +54,14 @@ def test_what_is_no_letter_is_none() -> None:
     """E5.3."""
     assert read_letter(RawRecord(b"k", None, [], 7)) is None
     assert read_letter(RawRecord(b"k", b"x", [("streamml.dlq.version", b"2")], 7)) is None
+
+
+@pytest.mark.parametrize(
+    "told", [{"offset": b"-5"}, {"offset": b"9" * 25}, {"partition": b"9" * 12}, {"attempts": b"-1"}, {"offset": b"x"}]
+)
+def test_a_letter_of_a_place_that_no_record_can_have_is_none(told: dict[str, bytes]) -> None:
+    """E5.3."""
+    letter = written(b"v", [])
+    headers: Headers = [(name, told.get(name.rpartition(".")[2], value)) for name, value in letter.headers]
+    assert read_letter(RawRecord(letter.key, letter.value, letter.headers, 7)) is not None
+    assert read_letter(RawRecord(letter.key, letter.value, headers, 7)) is None

@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +22,11 @@ from streamml.adapters.memory.source import MemorySource
 from streamml.batch.column import Columns
 from streamml.compose.assemble import Assembled
 from streamml.compose.drain import DrainFactory, Ends, written_to
+from streamml.compose.locate import Located
 from streamml.compose.parts import Parts
+from streamml.errors import ConfigError
 from streamml.ops.constraint import BASELINE, judged
-from streamml.ops.profile import ProfileOptions, measure, read_runs
+from streamml.ops.profile import ProfileOptions, measure, profile, read_runs
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 from streamml.ports.sink import OutboundRecords
 from streamml.ports.source import RecordRun
@@ -276,3 +280,11 @@ def test_steps_of_one_name_are_made_free_one_by_one(broker: MemoryBroker) -> Non
         assert drained(factory, free).engine.statistics.predictions == ROWS, free
     found = judged({BASELINE: [100.0], "<lambda> (2)": [300.0]}, doubled)
     assert "The function of the step <lambda> (2) is the constraint" in found["advice"]
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="PyTorch is installed")
+def test_a_trace_without_pytorch_is_refused_before_anything_is_drained(tmp_path: Path) -> None:
+    options = ProfileOptions(torch_trace=tmp_path / "trace.json")
+    located = Located(planted("nowhere")[0], tmp_path)
+    with pytest.raises(ConfigError, match=r"pip install streamml\[torch\]"):
+        profile(located, Settings(), options, lambda text: None)

@@ -14,7 +14,7 @@ from streamml.ops.replay.database import scratch_database
 
 _CHILD = """
 import sys, time
-from streamml.cli.replay_diff import ended_by_signals
+from streamml.cli.signals import ended_by_signals
 from streamml.ops.replay.database import scratch_database
 with ended_by_signals(), scratch_database(256) as connection:
     connection.execute("CREATE TABLE rows AS SELECT range AS number FROM range(1000)")
@@ -72,3 +72,23 @@ def test_what_a_process_that_was_ended_left_is_deleted_by_the_next_and_not_what_
     assert len(left(folder)) == (number == signal.SIGKILL)
     with scratch_database():
         assert len(left(folder)) == 1
+
+
+_LIMITED = """
+import resource
+from streamml.errors import FatalError
+from streamml.ops.replay.database import scratch_database
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    with scratch_database(64) as connection:
+        connection.execute("CREATE TABLE rows AS SELECT hash(range)::VARCHAR FROM range(1000000)")
+except FatalError as error:
+    print(error)
+"""
+
+
+def test_a_disk_without_room_is_told_with_what_to_do(folder: Path) -> None:
+    told = subprocess.run([sys.executable, "-c", _LIMITED], check=True, capture_output=True, text=True).stdout
+    assert f"could not be kept in {folder}" in told
+    assert "TMPDIR" in told
+    assert left(folder) == []

@@ -54,7 +54,7 @@ FOUND = Comparison(
     (Flip("risk", 0.5, 1, 2),),
     3,
     "key",
-    (KeyChange(EVIL, 3, 1, 0), KeyChange(None, 1, 1, 0)),
+    (KeyChange(EVIL, 3, 2, 0), KeyChange(None, 1, 1, 0)),
     (Hour(0, 1, 1, 0, {"risk": (0.5, None)}), Hour(10**17, 1, 0, 0, {"risk": (None, 0.5)})),
     (EVIL,),
     1.0,

@@ -163,6 +163,12 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("nullable column", lambda: with_model(inputs={"x": "note"})),
     ("fed by no column", lambda: {"sink": sm.Sink("scores", schema=Unfed, key="id")}),
     ("OnlyText.score is text", lambda: {"sink": sm.Sink("scores", schema=OnlyText, key="id")}),
+    ("The RedisSink's name", lambda: {"latest": sm.RedisSink("a b")}),
+    ("ttl of the RedisSink", lambda: {"latest": sm.RedisSink("scores", ttl="soon")}),
+    (
+        "keeps predictions by the sink's key",
+        lambda: {"latest": sm.RedisSink("scores"), "sink": sm.Sink("scores", schema=Prediction)},
+    ),
     ("The sink's key", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="nobody")}),
     ("passes on the header 'streamml'", lambda: with_headers("trace", "streamml")),
     ("passes on the header 'streamml.dlq.key'", lambda: with_headers("streamml.dlq.key")),

@@ -71,6 +71,11 @@ def test_good_step_has_no_problem(isolation: str) -> None:
         ({"calls": sm.Calls(cost=-1)}, "cost=-1"),
         ({"calls": sm.Calls(cost=1, cost_cap=0)}, "cost_cap=0"),
         ({"calls": sm.Calls(cost=0.5, cost_cap=100)}, "spends 2048.0 on a batch of 4096 rows"),
+        ({"calls": sm.Calls(cost=0.1), "batching": sm.Batching(ladder=(8,))}, "would be paid"),
+        ({"batching": sm.Batching(ladder=(64, 8))}, "ladder (64, 8); give whole numbers"),
+        ({"batching": sm.Batching(ladder=(0, 8))}, "ladder (0, 8); give whole numbers"),
+        ({"batching": sm.Batching(64, ladder=(8, 128))}, "a ladder up to 128 and batches of at most 64 rows"),
+        ({"batching": sm.Batching(lengths=(0, 8))}, "lengths (0, 8); give whole numbers"),
     ],
 )
 def test_problem_is_a_sentence(changes: dict[str, Any], said: str) -> None:
@@ -79,7 +84,11 @@ def test_problem_is_a_sentence(changes: dict[str, Any], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"version": "2"}, {"calls": sm.Calls(concurrency=2)}, {"isolation": "process"}]
+    "changes",
+    [
+        *({}, {"version": "2"}, {"calls": sm.Calls(concurrency=2)}, {"isolation": "process"}),
+        {"batching": sm.Batching(ladder=(8, 64))},
+    ],
 )
 def test_two_models_of_one_name_are_told(changes: dict[str, Any]) -> None:
     other = {"outputs": {"other": "f8"}, **changes}

@@ -1,0 +1,17 @@
+"""The job on topics and for a group that the environment names, for ``streamml run``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import streamml as sm
+from loadtests.baseline import topology as baseline
+
+topology = sm.Topology(
+    os.environ.get("SCALED_GROUP", "scaled"),
+    source=sm.Source(os.environ.get("SCALED_IN", "baseline.events"), schema=baseline.Event, start="earliest"),
+    steps=baseline.topology.steps,
+    sink=replace(baseline.topology.sink, topic=os.environ.get("SCALED_OUT", "baseline.predictions")),
+    dead_letters=baseline.topology.dead_letters,
+)

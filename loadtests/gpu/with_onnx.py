@@ -1,0 +1,56 @@
+"""ONNX Runtime: the network of `loadtests.baseline` by each provider that this build has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from loadtests.gpu.drains import BASELINE_MODELS, drained, latencies
+from loadtests.gpu.jobs import dense_job
+from streamml.adapters.models.onnx import OnnxModel
+from streamml.adapters.models.onnx_session import OnnxSettings
+from streamml.adapters.models.repository import find
+from streamml.errors import ConfigError
+
+_MOST: Final = 2048
+_EVENTS: Final = 200_000
+
+
+def measured(seconds: float, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Figures by provider; a sentence for one that this build has not."""
+    found: dict[str, Any] = {}
+    for providers in (("cpu",), ("cuda", "cpu"), ("tensorrt", "cuda", "cpu")):
+        tell(f"ONNX Runtime: {providers[0]}")
+        try:
+            found[providers[0]] = _of_provider(providers, seconds)
+        except ConfigError as error:
+            found[providers[0]] = {"failed": " ".join(error.problems)}
+    return found
+
+
+def _of_provider(providers: tuple[str, ...], seconds: float) -> dict[str, Any]:
+    model = OnnxModel.load(find(BASELINE_MODELS, "mlp", None), OnnxSettings(providers))
+    (given,) = model.signature.inputs.values()
+    job = replace(dense_job("mlp", tuple(size or 1 for size in given.shape), _MOST), signature=model.signature)
+    batch = {job.input: job.inputs(np.arange(_MOST))}
+    model.run(batch)
+    began, passes = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds / 3:
+        model.run(batch)
+        passes += 1
+    raw = passes * _MOST / (time.perf_counter() - began)
+    run = drained(job, model, _EVENTS)
+    late = latencies(job, model, min(run.rows_per_s / 2, 20_000.0), seconds) * 1e3
+    model.close()
+    return {
+        "raw_rows_per_s": round(raw),
+        "rows_per_s": round(run.rows_per_s),
+        "of_raw": round(run.rows_per_s / raw, 3),
+        "in_model": round(run.in_model, 3),
+        "ms_p50": round(float(np.percentile(late, 50)), 3),
+        "ms_p99": round(float(np.percentile(late, 99)), 3),
+    }

@@ -1,0 +1,248 @@
+"""Writes streaming feature sets (``FeatureSet(kind="streaming")``) from any process: a stream processor, a job, a notebook.
+
+::
+
+    from streamml.features import FeatureWriter
+
+    with FeatureWriter(airports, url="redis://127.0.0.1:6379", writer="arrivals-app") as writer:
+        writer.write({"airport": codes, "event_time": times, "mean_delay": delays, "landings": counts})
+
+Workers see a value at their next lookup. docs/guide/features.md shows it from other systems.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from socket import gethostname
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.layout import Layout
+from streamml.adapters.redis.rows import Rows, checked_rows
+from streamml.adapters.redis.streaming import Stream, StreamWriter
+from streamml.batch.column import Array, object_array
+from streamml.errors import ConfigError
+from streamml.topology.duration import seconds
+from streamml.topology.features import FeatureSet
+
+__all__ = ["AsyncFeatureWriter", "FeatureWriter", "Written"]
+
+Columns = Mapping[str, npt.NDArray[Any] | Sequence[Any]]
+EVENT_TIME: Final = "event_time"
+PROBLEMS_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one call.
+
+    Args:
+        rows: rows of the call.
+        older: of these, rows that were left out, as Redis had a value of a later event time for their entity.
+    """
+
+    rows: int
+    older: int
+
+
+class FeatureWriter:
+    """Writes values of one streaming set. What a call returned for, Redis has.
+
+    An entity's value is replaced by one of the same or a later event time only; Redis decides that, so that several
+    writers, retries and late data do no harm. Many rows in one call are fast (a round trip holds hundreds of rows, eight of them are under
+    way); rows of one call may be of the same entity. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        feature_set: FeatureSet,
+        *,
+        url: str = "redis://127.0.0.1:6379",
+        writer: str | None = None,
+        keep: str | None = None,
+        retry_for: str = "30s",
+        timeout: str = "5s",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            feature_set: as the topology declares it.
+            url: Redis, as a worker's.
+            writer: who writes, as `streamml features show` tells it; ``None``: this machine's name.
+            keep: how long Redis keeps a value after it was written last; ``None``: twice the set's ttl, so that what is too
+                old is told as stale before it is missing.
+            retry_for: how long a call tries again while Redis does not answer; then it raises.
+            timeout: how long to wait for a connection, or for any reply.
+            options: further arguments of a redis-py connection (``username``, ``password``, ``ssl_ca_certs`` …).
+
+        Raises:
+            ConfigError: the set is not streaming or cannot be stored, or a duration or the URL is not valid; every problem.
+        """
+        problems, durations = _declaration_problems(feature_set), dict[str, float]()
+        for name, spelling in {"keep": keep, "retry_for": retry_for, "timeout": timeout}.items():
+            try:
+                durations[name] = 0.0 if spelling is None else seconds(spelling)
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+        if problems:
+            raise ConfigError(problems)
+        kept = durations["keep"] if keep is not None else 2 * seconds(feature_set.ttl or 0.0)
+        layout = Layout.of(feature_set.schema)
+        stream = Stream(layout, writer or gethostname(), int(kept * 1000), durations["retry_for"])
+        self._declared = feature_set
+        self._writer = StreamWriter(Server(url, durations["timeout"], options), stream)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def write(self, columns: Columns, *, event_time: datetime | None = None) -> Written:
+        """Write one value per row.
+
+        Args:
+            columns: the set's key columns (text, bytes, integers or dates) and its feature columns, numpy arrays or sequences of one
+                length; and ``event_time`` (datetime64, UTC, or datetimes), unless it is one for all.
+            event_time: the time that all values describe; one without a zone is UTC.
+
+        Raises:
+            ConfigError: rows that cannot be stored, up to 20 named, or a column that is missing, unknown or of another type.
+                Nothing was written.
+            FeaturesUnavailable: Redis did not answer for ``retry_for``; rows that were not acknowledged may be stored or not,
+                and are safe to write again.
+        """
+        rows = self._checked(columns, event_time)
+        return Written(len(rows.event_time), self._writer.write(rows))
+
+    def write_rows(self, rows: Iterable[Mapping[str, Any]], *, event_time: datetime | None = None) -> Written:
+        """The same from a mapping per row.
+
+        Raises:
+            ConfigError, FeaturesUnavailable: as `write`.
+        """
+        listed = list(rows)
+        names = list(dict.fromkeys(name for row in listed for name in row))
+        if lacking := [name for name in names if any(name not in row for row in listed)]:
+            raise ConfigError([f"Column {name!r} is not in every row; give each row all columns." for name in lacking])
+        return self.write({name: [row[name] for row in listed] for name in names}, event_time=event_time)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
+    def _checked(self, columns: Columns, event_time: datetime | None) -> Rows:
+        declared = self._declared
+        batch = {name: _column(values, name in declared.key) for name, values in columns.items()}
+        known = {*declared.key, *declared.columns, EVENT_TIME}
+        if unknown := [name for name in batch if name not in known]:
+            there = ", ".join([*declared.key, *declared.columns, EVENT_TIME])
+            raise ConfigError(
+                [f"Feature set {declared.name!r} has no column {name!r}; it has {there}." for name in unknown]
+            )
+        if event_time is not None:
+            rows = len(next(iter(batch.values()), ()))
+            batch[EVENT_TIME] = np.full(rows, _utc(event_time), "M8[us]")
+        rows_or_problems = checked_rows(batch, declared.schema, declared.key, EVENT_TIME, 1, PROBLEMS_SHOWN)
+        if isinstance(rows_or_problems, list):
+            raise ConfigError([f"Feature set {declared.name!r}: {problem}" for problem in rows_or_problems])
+        if not len(rows_or_problems.event_time):
+            raise ConfigError(f"There are no rows to write into feature set {declared.name!r}.")
+        return rows_or_problems
+
+
+class AsyncFeatureWriter:
+    """`FeatureWriter` for asyncio: the same calls, awaited. A thread of its own does the work, one call after another.
+
+    Args:
+        waiting: calls that may be under way; more wait in their ``await``, so that nothing piles up.
+    """
+
+    def __init__(self, feature_set: FeatureSet, *, waiting: int = 16, **settings: Any) -> None:
+        """
+        Args:
+            settings: as `FeatureWriter` takes them.
+
+        Raises:
+            ConfigError: as `FeatureWriter`, or ``waiting`` is below 1.
+        """
+        if waiting < 1:
+            raise ConfigError(f"waiting is {waiting}; it has to be 1 or more.")
+        self._writer = FeatureWriter(feature_set, **settings)
+        self._thread = ThreadPoolExecutor(1, f"streamml-features-{feature_set.name}")
+        self._room = asyncio.Semaphore(waiting)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def write(self, columns: Columns, *, event_time: datetime | None = None) -> Written:
+        """See `FeatureWriter.write`. Cancelled while it runs, it may have written or not."""
+        async with self._room:
+            call = partial(self._writer.write, columns, event_time=event_time)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def write_rows(self, rows: Iterable[Mapping[str, Any]], *, event_time: datetime | None = None) -> Written:
+        """See `FeatureWriter.write_rows`."""
+        async with self._room:
+            call = partial(self._writer.write_rows, list(rows), event_time=event_time)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def close(self) -> None:
+        """Finish the calls that are under way and close the connection."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._writer.close()
+
+
+def _declaration_problems(declared: FeatureSet) -> list[str]:
+    problems = []
+    if declared.kind != "streaming":
+        problems.append(
+            f"Feature set {declared.name!r} is loaded as versions: write it with `streamml features load`, or declare it with "
+            'kind="streaming".'
+        )
+    try:
+        seconds(declared.ttl or 0.0)
+    except ValueError as error:
+        problems.append(f"Feature set {declared.name!r} has a ttl that is none: {error}")
+    if not declared.key:
+        problems.append(f"Feature set {declared.name!r} has no key; name the columns that make up its entity.")
+    if EVENT_TIME in declared.columns or EVENT_TIME in declared.key:
+        problems.append(
+            f"Feature set {declared.name!r} has a column called {EVENT_TIME!r}; that is the time of each row."
+        )
+    try:
+        Layout.of(declared.schema)
+    except ConfigError as error:
+        problems += error.problems
+    return problems
+
+
+def _column(values: npt.NDArray[Any] | Sequence[Any], is_key: bool) -> Array:
+    if isinstance(values, np.ndarray):
+        return values.astype(object) if values.dtype.kind in "US" else values
+    listed = list(values)
+    if listed and isinstance(listed[0], datetime):
+        return np.array([None if one is None else _utc(one) for one in listed], "M8[us]")
+    if is_key and any(isinstance(one, (str, bytes)) for one in listed):
+        return object_array(listed, len(listed))
+    if not listed and is_key:
+        return object_array((), 0)
+    try:
+        return np.asarray(listed)
+    except ValueError:
+        return object_array(listed, len(listed))
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,69 @@
+"""Reads the latest predictions that a topology with ``latest=sm.RedisSink(…)`` keeps in Redis.
+
+::
+
+    from streamml.latest import LatestPredictions
+
+    with LatestPredictions("arrivals", url="redis://127.0.0.1:6379") as latest:
+        found = latest.get("UA1545")
+        if found is not None and found.value is not None:
+            prediction = json.loads(found.value)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from streamml.adapters.redis.connection import Pool, Server
+from streamml.adapters.redis.latest import Latest, latest_keys, unpacked
+
+__all__ = ["Latest", "LatestPredictions"]
+
+
+class LatestPredictions:
+    """Latest predictions by key. Threads may share it.
+
+    Args:
+        name: of the `RedisSink`.
+        url: Redis, as the workers'.
+        timeout_s: how long to wait for a connection, or for any reply.
+        options: further arguments of a redis-py connection.
+
+    Raises:
+        ConfigError: the URL or an option is not valid. Nothing is connected yet.
+    """
+
+    def __init__(
+        self, name: str, *, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._name = name
+        self._pool = Pool(Server(url, timeout_s, options))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.close()
+
+    def get(self, key: str | bytes) -> Latest | None:
+        """The latest prediction of a key; ``None``: there is none, or its ttl is over.
+
+        Raises:
+            FeatureStoreDown: Redis does not answer.
+            ValueError: what is there was not written by a worker.
+        """
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[str | bytes]) -> list[Latest | None]:
+        """The same for many keys, in one round trip and in their order.
+
+        Raises:
+            FeatureStoreDown, ValueError: as `get`.
+        """
+        if not keys:
+            return []
+        as_bytes = [key.encode() if isinstance(key, str) else key for key in keys]
+        with self._pool.session() as session:
+            stored: list[bytes | None] = session.call("MGET", *latest_keys(self._name, as_bytes))
+        return [None if one is None else unpacked(one) for one in stored]

@@ -1,0 +1,271 @@
+"""Latest predictions in Redis, beside the topic."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import streamml as sm
+from streamml.adapters.memory.broker import MemoryBroker
+from streamml.adapters.memory.sink import MemorySink
+from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.latest import entries, latest_prefix
+from streamml.adapters.redis.latest_sink import SinkAndLatest
+from streamml.adapters.redis.latest_writer import LatestWriter
+from streamml.adapters.redis.rights import KEEPING, least_rule
+from streamml.clock import ManualClock
+from streamml.errors import FeatureStoreDown
+from streamml.latest import Latest, LatestPredictions
+from streamml.ops.embedded.kafka import EmbeddedKafka
+from streamml.ops.embedded.redis import EmbeddedRedis
+from streamml.ports.sink import Delivered, OutboundRecords
+from tests.integration.scoring import Job, payment
+
+pytestmark = pytest.mark.integration
+
+
+def records(*rows: tuple[str, bytes | None, int, int | str, int], topic: str = "out") -> OutboundRecords:
+    """Of key, value, time in ms, place and revision."""
+    return OutboundRecords(
+        topic,
+        [row[0].encode() for row in rows],
+        [row[1] for row in rows],
+        [
+            [("streamml", f"1;{row[3] if isinstance(row[3], str) else f't/0/{row[3]}'};m@1;{row[4]};".encode())]
+            for row in rows
+        ],
+        [row[2] for row in rows],
+    )
+
+
+class Beside:
+    """A topic in memory and latest predictions in Redis."""
+
+    def __init__(self, url: str, keep_ms: int = 0) -> None:
+        self.name = f"latest-{uuid.uuid4().hex[:8]}"
+        broker = MemoryBroker(ManualClock())
+        broker.create_topic("out")
+        broker.create_topic("dlq")
+        self.broker = broker
+        self.sink = SinkAndLatest(MemorySink(broker), LatestWriter(Server(url), keep_ms), "out", self.name)
+        self.reader = LatestPredictions(self.name, url=url)
+        self.sink.open()
+
+    def delivered(self, count: int) -> list[int]:
+        found: list[int] = []
+        end = time.monotonic() + 30
+        while len(found) < count:
+            assert time.monotonic() < end
+            found += [one.token for one in self.sink.completions() if isinstance(one, Delivered)]
+            time.sleep(0.001)
+        return found
+
+
+def test_d3_the_latest_of_a_key_is_there_whatever_the_order(redis_server: EmbeddedRedis) -> None:
+    """D3.12: by time, then place, then revision."""
+    run = Beside(redis_server.url, keep_ms=60_000)
+    ordered: list[tuple[int, Any, int]] = [
+        (5, 9, 1),
+        (6, 1, 0),
+        (6, 2, 0),
+        (6, 2, 3),
+        (2**33, 0, 0),
+        (2**33, 2**33, 0),
+        (2**33, 2**33, 1),
+    ]
+    ordered += [
+        (2**34, place, revision) for place, revision in (("t/0/5", 7), ("t/1/5", 0), ("t/1/5#0", 0), ("t/1/5#2", 0))
+    ]
+    for number, (early, late) in enumerate(pairwise(ordered)):
+        rows = [(f"k{number}", b"late", *late), (f"k{number}", b"early", *early), (f"k{number}", b"late", *late)]
+        run.sink.send(number, [records(*rows), records(("k", b"letter", 0, 0, 0), topic="dlq")])
+    assert sorted(run.delivered(len(ordered) - 1)) == list(range(len(ordered) - 1))
+    found = run.reader.get_many([f"k{number}" for number in range(len(ordered) - 1)])
+    assert [one and one.value for one in found] == [b"late"] * (len(ordered) - 1)
+    assert run.reader.get("k") is None
+    run.sink.close(1)
+
+
+def test_a_prediction_has_what_its_header_says_and_a_tombstone_no_value(redis_server: EmbeddedRedis) -> None:
+    run = Beside(redis_server.url)
+    run.sink.send(1, [records(("a", b"{}", 5, 7, 2), ("ü", None, 6, 8, 0))])
+    run.delivered(1)
+    assert run.reader.get("a") == Latest(b"{}", "t/0/7", "m@1", 2, "", 5)
+    assert run.reader.get("ü") == Latest(None, "t/0/8", "m@1", 0, "", 6)
+    run.sink.close(1)
+
+
+def test_d1_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_back(tmp_path: Path) -> None:
+    """D1.8."""
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+    try:
+        run = Beside(server.url)
+        server.kill()
+        for token in range(50):
+            run.sink.send(token, [records(*((f"k{row}", b"%d" % token, token, token, 0) for row in range(20)))])
+        deadline = time.monotonic() + 20
+        while run.sink.trouble() is None:
+            assert run.sink.completions() == []
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert "Latest predictions are not taken" in (run.sink.trouble() or "")
+        server.start()
+        assert sorted(run.delivered(50)) == list(range(50))
+        assert run.sink.trouble() is None
+        found = run.reader.get_many([f"k{row}" for row in range(20)])
+        assert [one and one.value for one in found] == [b"49"] * 20
+        assert run.sink.close(5) == 0
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+def test_d1_d2_a_redis_that_is_away_for_a_while_has_the_predictions_of_the_topic_in_the_end(
+    kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, guarantee: Any
+) -> None:
+    """D1.8, D2.1: Redis stands still under the worker; the topic has each once, Redis the latest of each key."""
+    import redis as client
+
+    job = Job(kafka.bootstrap_servers, redis_server.url, tmp_path, guarantee=guarantee)
+    job.latest = sm.RedisSink(job.name, ttl="1h")
+    job.create()
+    job.features({"a1": 1.0})
+    job.produce([payment(number % 300, amount=float(number)) for number in range(900)])
+    stopped = threading.Event()
+
+    def pause() -> None:
+        with client.Redis(port=redis_server.port) as raw:
+            while not stopped.wait(0.2):
+                raw.execute_command("CLIENT", "PAUSE", 100)
+
+    thread = threading.Thread(target=pause, daemon=True)
+    thread.start()
+    try:
+        assert job.run()["predictions"] == 900
+    finally:
+        stopped.set()
+        thread.join()
+    last = {one.record.key: one.record for one in job.read("out")}
+    with LatestPredictions(job.name, url=redis_server.url) as reader:
+        found = reader.get_many([key for key in last if key is not None])
+    assert len(found) == 300
+    for one, record in zip(found, last.values(), strict=True):
+        assert one is not None
+        assert json.loads(one.value or b"") == json.loads(record.value or b"")
+        assert one.model == "adder@1"
+
+
+TOPOLOGY = """
+from pathlib import Path
+import streamml as sm
+from tests.integration.scoring import Job
+topology = Job("", "", Path("."), name={name!r}, latest=sm.RedisSink({name!r})).topology
+"""
+
+
+def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    """D1.8, D3.12."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    worker: subprocess.Popen[bytes] | None = None
+    try:
+        job = Job(kafka.bootstrap_servers, server.url, tmp_path)
+        job.create()
+        job.features({"a1": 1.0})
+        assert job.located
+        (tmp_path / "paying.py").write_text(TOPOLOGY.format(name=job.name))
+        command = [
+            sys.executable,
+            "-m",
+            "streamml",
+            "run",
+            "paying.py",
+            "--brokers",
+            job.brokers,
+            "--redis-url",
+            server.url,
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+
+        worker, rounds = start(), 2
+        for number in range(rounds):
+            job.produce([payment(key, amount=float(1000 * number + key)) for key in range(500)])
+            wait_until(partial(more_than, job, 500 * number))
+            worker.kill()
+            worker.wait()
+            server.kill()
+            worker = start()
+            server.start()
+        scored = {key: float(1000 * (rounds - 1) + key) + 1.0 for key in range(500)}
+        with LatestPredictions(job.name, url=server.url) as reader:
+            wait_until(lambda: latest_scores(reader) == scored)
+    finally:
+        if worker is not None:
+            worker.kill()
+            worker.wait()
+        server.stop()
+
+
+def in_trouble(writer: LatestWriter) -> bool:
+    return writer.trouble is not None
+
+
+def more_than(job: Job, count: int) -> bool:
+    return len(job.read("out")) > count
+
+
+def latest_scores(reader: LatestPredictions) -> dict[int, float]:
+    found = reader.get_many([f"p{key}" for key in range(500)])
+    return {key: json.loads(one.value or b"")["score"] for key, one in enumerate(found) if one is not None}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_latest_predictions_need_the_rights_that_are_printed_and_none_is_too_many(redis_server: EmbeddedRedis) -> None:
+    import redis as client
+
+    name = f"latest-{uuid.uuid4().hex[:8]}"
+    with client.Redis(port=redis_server.port) as raw:
+        for left_out in (None, *KEEPING):
+            user = f"u{uuid.uuid4().hex[:8]}"
+            rule = least_rule(user, [], [one for one in KEEPING if one != left_out], latest=name)
+            raw.execute_command(*rule.replace(">PASSWORD", ">hunter2").split())
+            writer = LatestWriter(Server(f"redis://{user}:hunter2@127.0.0.1:{redis_server.port}"), 0)
+            try:
+                keys, values = entries(records(("a", b"{}", 5, 7, 2)), latest_prefix(name))
+                if left_out == "ping":
+                    with pytest.raises(FeatureStoreDown, match="does not permit"):
+                        writer.ping()
+                    continue
+                writer.ping()
+                writer.put(1, keys, values)
+                if left_out is None:
+                    assert writer.wait(20) == 0
+                else:
+                    wait_until(partial(in_trouble, writer))
+            finally:
+                writer.close(0)
+                raw.execute_command("ACL", "DELUSER", user)
