@@ -83,7 +83,8 @@ def _figures(now: dict[str, Any]) -> Panel:
         f"predictions {referee['predicted']:,}",
         f"dead letters {referee['dead_letters']:,}",
         f"duplicated {referee['duplicated']:,}",
-        f"wrong {referee['wrong']:,}   out of order {referee['out_of_order']:,}   corrected {referee['corrected']:,}",
+        f"wrong {referee['wrong']:,}   corrected {referee['corrected']:,}",
+        f"out of order {referee['out_of_order']:,}",
     )
     judged = _lines(
         f"AUC   {quality['auc']:.4f}",
@@ -112,7 +113,7 @@ def _predictions(recent: list[Any]) -> Table:
 
 def _hint(now: dict[str, Any]) -> Text:
     told = Text(_LEAVING if now["leaving"] else _KEYS_TOLD, "dim")
-    told.append(_incident(now["incident"]), "magenta")
+    told.append(_incident(now["incident"]), "bright_magenta")
     if now["sent"] == now["events"]:
         told.append("every departure is on the topic   ", "yellow")
     if now["poisoning"]:
