@@ -9,12 +9,30 @@ from pathlib import Path
 import pytest
 
 from loadtests.rehearsal.__main__ import rehearse
+from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.errors import FatalError
 from streamml.ops.demo.show import DemoOptions, Show
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
+from topologies.flight_delay.topology import topology
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def _no_topics_of_an_earlier_demo(kafka: EmbeddedKafka) -> None:
+    """The demo's topics have one name each, and what another demo left there is wrong here."""
+    admin = KafkaAdmin({"bootstrap.servers": kafka.bootstrap_servers})
+    assert topology.feature_log is not None
+    names = (topology.sink.topic, topology.dead_letters.topic, topology.feature_log.topic, *topology.source.topics)
+    left = admin.topics(names)
+    if not left:
+        return
+    admin.delete_topics(list(left))
+    ends = time.monotonic() + 60.0
+    while admin.topics(list(left)):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
 
 
 @pytest.mark.timeout(240)
