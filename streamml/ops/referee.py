@@ -68,6 +68,7 @@ class Referee:
         self._revisions: dict[Place, int] = {}
         self._wrong: dict[Place, int] = {}
         self._predicted: set[tuple[Place, int]] = set()
+        self._answered: set[Place] = set()
         self._letters: set[Place] = set()
         self._latest: dict[tuple[int, int], int] = {}
         self._poison = self._duplicated = self._out_of_order = 0
@@ -82,6 +83,7 @@ class Referee:
     def predicted(self, id: str, out_partition: int, value: Value, revision: int = 0) -> bool:
         """A prediction arrived; whether it is the first of its record and revision."""
         place = place_of(id)
+        self._answered.add(place)
         if place in self._produced:
             self._judge(place, value, revision)
         else:
@@ -111,7 +113,7 @@ class Referee:
         return len(self._unended())
 
     def _unended(self) -> set[Place]:
-        return self._produced.keys() - self._revisions.keys() - self._letters
+        return self._produced.keys() - self._answered - self._letters
 
     def verdict(self, *, under_way: bool = False) -> Verdict:
         """Everything so far.
@@ -129,7 +131,7 @@ class Referee:
         return Verdict(
             produced=len(self._produced),
             poison=self._poison,
-            predicted=len({place for place, _ in self._predicted}),
+            predicted=len(self._answered),
             dead_letters=len(self._letters),
             lost=self.open,
             duplicated=self._duplicated,

@@ -123,3 +123,11 @@ def test_a_correction_that_comes_twice() -> None:
             referee.predicted("topic/0/4", 0, {"score": 4}, revision=1)
 
     assert run(mistake=twice).duplicated == 1
+
+
+def test_a_prediction_that_is_heard_of_before_its_record_leaves_nothing_open() -> None:
+    referee = Referee(lambda event, value: True)
+    referee.predicted("topic/0/0", 0, {})
+    referee.produced(Place(0, 0), 0)
+    assert referee.open == 0
+    assert referee.verdict() == Verdict(1, 0, 1, 0, 0, 0, 0, 0)
