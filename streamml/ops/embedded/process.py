@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,18 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from streamml.errors import ConfigError
+from streamml.errors import ConfigError, FatalError
 
 _PR_SET_PDEATHSIG: Final = 1
 _PATIENCE_S: Final = 15.0
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on loopback that nobody has now, and that the system gives to no connection before it is listened on.
+
+    Linux gives connections the ports from 32768 on, others those from 49152 on.
+
+    Raises:
+        FatalError: there is none.
+    """
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise FatalError("No port from 20000 to 32000 on loopback is free; end what has them, then start again.")
 
 
 def listening(port: int) -> bool:
