@@ -29,7 +29,7 @@ def free_port() -> int:
         FatalError: there is none.
     """
     for port in random.sample(range(20_000, 32_000), 1000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        with socket.socket() as probe, contextlib.suppress(OSError):  # Somebody has it: the next one may be free.
             probe.bind(("127.0.0.1", port))
             return port
     raise FatalError("No port from 20000 to 32000 on loopback is free; end what has them, then start again.")
