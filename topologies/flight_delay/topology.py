@@ -69,6 +69,29 @@ weather = sm.FeatureSet(
 )
 FEATURE_SETS: Final = (route, carrier, aircraft, weather)
 
+RECENT: Final = {"landings": sm.f4(default=0.0), "mean_delay": sm.f4(default=7.0), "late_share": sm.f4(default=0.24)}
+
+# Written by whoever follows the arrivals. Without them a prediction is a little worse, and says so; none waits.
+airport_recent = sm.FeatureSet(
+    "airport_recent",
+    key=("dest",),
+    ttl="3h",
+    kind="streaming",
+    if_unavailable="default",
+    max_default_ratio=1.0,
+    columns=RECENT,
+)
+carrier_recent = sm.FeatureSet(
+    "carrier_recent",
+    key=("carrier",),
+    ttl="3h",
+    kind="streaming",
+    if_unavailable="default",
+    max_default_ratio=1.0,
+    columns=RECENT,
+)
+RECENT_SETS: Final = (airport_recent, carrier_recent)
+
 _STORED: Final = tuple(name for one in FEATURE_SETS for name in one.outputs)
 _EVENT: Final = ("scheduled_at", "departed_at", "distance")
 INPUTS: Final = ("departure_delay", "distance", "hour_sin", "hour_cos", "weekday", *_STORED)
