@@ -14,10 +14,10 @@ from streamml.adapters.codecs.json import json_decoder
 from streamml.batch.column import object_array
 from streamml.schema.contract import Contract
 from streamml.topology.check import problems
-from topologies.flight_delay import features, quality, stream, train
+from topologies.flight_delay import arrivals, features, quality, stream, train
 from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records
 from topologies.flight_delay.localtime import utc_of_midnight
-from topologies.flight_delay.topology import FEATURE_SETS, Departure, model_inputs, topology
+from topologies.flight_delay.topology import FEATURE_SETS, RECENT_SETS, Departure, model_inputs, topology
 
 CUT = np.datetime64("2013-10-15", "D")
 MODEL = Path(train.FOLDER)
@@ -71,6 +71,44 @@ def test_a_flight_that_arrived_just_before_the_cut_counts(flights: Flights) -> N
     assert all(not same(before[name], changed[name]) for name in before)
 
 
+def test_recent_values_know_nothing_that_landed_after_the_departure(flights: Flights) -> None:
+    """What landed later may have been as late as it likes, or not have landed at all."""
+    moment = np.datetime64("2013-10-15T18:00", "us")
+    chosen = flights.take((flights.departed_at > moment - np.timedelta64(6, "h")) & (flights.departed_at <= moment))
+    later = flights.arrived_at > moment
+    with_future, changed, gone = (
+        train.joined(chosen, arrivals.recent_tables(arrivals.Arrivals.of(others)))
+        for others in (flights, delayed(flights, later), flights.take(~later))
+    )
+    for declared in RECENT_SETS:
+        for name in declared.outputs:
+            assert with_future[name].tobytes() == changed[name].tobytes() == gone[name].tobytes(), name
+        assert (with_future[f"{declared.name}.landings"] > 0).mean() > 0.5
+
+
+def test_a_flight_that_landed_at_the_moment_of_departure_counts_and_one_a_minute_later_does_not(
+    flights: Flights,
+) -> None:
+    landed = arrivals.Arrivals.of(flights)
+    place = len(landed) * 4 // 5
+    minute = np.timedelta64(1, "m")
+    at = landed.arrived_at[place] + np.array([-minute, np.timedelta64(0, "m")])
+    table = arrivals.recent_table(landed, "dest")
+    told = arrivals.as_of(table, landed.dest[[place, place]], at, arrivals.ttl_of(RECENT_SETS[0]))
+    assert table.event_time[told[1]] == landed.arrived_at[place]
+    assert told[0] < 0 or table.event_time[told[0]] < landed.arrived_at[place]
+
+
+def test_the_arrivals_of_the_stream_give_the_recent_values_that_all_arrivals_give(flights: Flights) -> None:
+    chosen = flights.in_months((10,)).take(np.arange(2000))
+    some, every = (
+        train.joined(chosen, arrivals.recent_tables(given))
+        for given in (stream.arrivals_for(chosen, flights), arrivals.Arrivals.of(flights))
+    )
+    for name in (name for declared in RECENT_SETS for name in declared.outputs):
+        assert some[name].tobytes() == every[name].tobytes()
+
+
 def test_the_weather_of_an_hour_is_what_was_observed_before_it() -> None:
     weather = load_weather()
     hour = np.datetime64("2013-10-15T15", "h")
@@ -87,6 +125,7 @@ def test_the_weather_of_an_hour_is_what_was_observed_before_it() -> None:
 def test_what_a_worker_decodes_and_joins_is_what_training_saw(flights: Flights) -> None:
     chosen = flights.in_months((10,)).take(np.arange(500))
     made = features.all_tables(features.days_of(chosen), flights, load_weather(), load_planes())
+    made |= arrivals.recent_tables(arrivals.Arrivals.of(flights))
     trained = model_inputs(train.joined(chosen, made))
     contract = Contract.of(Departure)
     values = [value for _, value in records((10,), chosen)]
@@ -109,6 +148,8 @@ def test_the_committed_figures_are_better_than_the_baseline_and_true_of_the_stre
     metrics = tomllib.loads((MODEL / "model.toml").read_text())["metrics"]
     assert metrics["auc"] > metrics["baseline_auc"]
     assert metrics["brier"] < metrics["baseline_brier"]
+    assert metrics["auc"] > metrics["without_recent_auc"] > metrics["baseline_auc"]
+    assert metrics["recent_defaulted_auc"] > metrics["baseline_auc"]
     assert (MODEL / "model.onnx").stat().st_size < 2_000_000
 
 

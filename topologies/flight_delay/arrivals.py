@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, Field
 
+from streamml.topology.duration import seconds
+from streamml.topology.features import FeatureSet
 from topologies.flight_delay.data import LATE_MINUTES, Flights, Instants, Text
 from topologies.flight_delay.features import Table
 
@@ -199,6 +201,11 @@ def recent_table(arrivals: Arrivals, part: Literal["dest", "carrier"]) -> Table:
 def recent_tables(arrivals: Arrivals) -> dict[str, Table]:
     """Both sets by name."""
     return {"airport_recent": recent_table(arrivals, "dest"), "carrier_recent": recent_table(arrivals, "carrier")}
+
+
+def ttl_of(declared: FeatureSet) -> timedelta:
+    """How long a value of this set is fresh."""
+    return timedelta(seconds=seconds(declared.ttl or 0.0))
 
 
 def as_of(table: Table, entity: Text, at: Instants, ttl: timedelta) -> NDArray[np.int64]:
