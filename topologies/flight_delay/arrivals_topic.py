@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,6 +18,9 @@ from streamml.settings.settings import Settings
 from topologies.flight_delay.arrivals import WINDOW, Arrival
 from topologies.flight_delay.recent_state import ALWAYS, NotAnArrival, RecentState, read_arrival
 
+ARRIVALS: Final = "arrivals"
+DEAD_LETTERS: Final = "arrivals.dlq"
+_SPREAD_S: Final = 10.0
 _FIRST_LOOK: Final = 2_000
 
 Record = tuple[int, RawRecord]
@@ -38,6 +42,11 @@ def check_topics(settings: Settings, arrivals: str, dead_letters: str, *, create
         letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
         admin.create([NewTopicPlan(arrivals, 1), NewTopicPlan(dead_letters, 1, config=letters)])
     there = admin.topics([arrivals, dead_letters])
+    ends = time.monotonic() + (_SPREAD_S if create else 0.0)
+    while len(there) < 2 and time.monotonic() < ends:
+        # Brokers hear of a new topic one after the other.
+        time.sleep(0.05)
+        there = admin.topics([arrivals, dead_letters])
     problems = [
         f"There is no topic {name!r}; start with --create-topics, or make it ({how})."
         for name, how in ((arrivals, "one partition"), (dead_letters, "compacted"))

@@ -30,15 +30,13 @@ from streamml.runtime.pulse import watched
 from streamml.settings.settings import Settings
 from streamml.settings.sources import read_settings
 from streamml.topology.duration import seconds
-from topologies.flight_delay.arrivals_topic import ArrivalsTopic, Record, check_topics
+from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS, ArrivalsTopic, Record, check_topics
 from topologies.flight_delay.faust_client import broker_urls, credentials
 from topologies.flight_delay.recent_follower import Follower
 from topologies.flight_delay.recent_state import SETS
 from topologies.flight_delay.recent_watch import Watch
 
 GROUP: Final = "flight-delay-features"
-ARRIVALS: Final = "arrivals"
-DEAD_LETTERS: Final = "arrivals.dlq"
 _LOG: Final = logging.getLogger("streamml.features_app")
 _AT_ONCE: Final = 4096
 _GATHERED_S: Final = 0.005
