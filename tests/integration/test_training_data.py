@@ -21,16 +21,18 @@ from streamml.features import FeatureWriter
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.export.export import Request, export
-from streamml.ops.export.read import read_export
+from streamml.ops.export.read import Rows, read_export
 from streamml.ops.features import load_file
 from streamml.ops.replay.span import Asked
 from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ops.topics import create_topics
+from streamml.ports.feature_log import LoggedRows
 from streamml.settings.settings import RedisSettings, Settings
 from topologies.flight_delay import stream, train
 from topologies.flight_delay.arrivals import Arrivals, recent_tables
 from topologies.flight_delay.data import load_flights
 from topologies.flight_delay.features import Table
+from topologies.flight_delay.recorded import Recorded
 from topologies.flight_delay.topology import FEATURE_SETS, model_inputs
 from topologies.flight_delay.topology import topology as flight_delay
 
@@ -104,6 +106,12 @@ def put(flights: stream.Stream, recent: dict[str, Table], folder: Path, url: str
             writer.write({**table.key, "event_time": table.event_time, **table.columns})
 
 
+def logged(part: Rows) -> LoggedRows:
+    """An export's rows as the feature log has them."""
+    texts, text = np.unique(part.table.column("feature_flags").to_pylist(), return_inverse=True)
+    return LoggedRows(np.arange(len(part)), None, text, tuple(texts.tolist()), dict(part.columns))
+
+
 def test_inputs_at_training_and_at_serving_are_equal(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, flights: stream.Stream
 ) -> None:
@@ -118,6 +126,7 @@ def test_inputs_at_training_and_at_serving_are_equal(
     recent = written_until(flights.arrivals, chosen.departed_at[FLIGHTS // 2])
     put(flights, recent, tmp_path, redis_server.url)
     expected = stream.expected_probabilities(chosen, {**flights.tables, **recent})
+    judge = Recorded(chosen, flights.tables, flights.arrivals)
     assert 0.1 < (expected != flights.expected).mean() < 0.9
     # Younger than what retention removes.
     start = int(time.time() * 1000) - 3 * HOUR_MS
@@ -148,6 +157,10 @@ def test_inputs_at_training_and_at_serving_are_equal(
     for place, id in enumerate(flights.flight_ids):
         assert predicted[id]["prediction.late_probability"] == pytest.approx(expected[place], abs=1e-4)
         assert predicted[id]["label.arrival_delay"] == flights.truth.get(id)
+
+    for part in parts:
+        rows = [flights.flight_ids.index(id) for id in part.columns["flight_id"]]
+        assert judge.expected(np.array(rows), logged(part)) == pytest.approx(expected[rows], abs=1e-4)
 
     x, delay = train.inputs_and_truth_of_export(tmp_path / "out")
     assert len(x) == len(flights.truth)
