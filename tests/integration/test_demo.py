@@ -94,14 +94,14 @@ def test_predictions_know_of_the_last_hours_and_none_is_wrong_through_kill_9_of_
     """Each prediction is what the model makes of the features that its log has, and those are what a batch job says of then, or flagged."""
     faults = ("kill", "app")
     options = DemoOptions(
-        events=900, rate=150.0, faults=faults, brokers=kafka.bootstrap_servers, redis_url=_emptied(redis_server)
+        events=450, rate=150.0, faults=faults, brokers=kafka.bootstrap_servers, redis_url=_emptied(redis_server)
     )
     with Show(options, lambda text: None) as show:
         show.start()
         until(show, lambda: show.over)
         told = show.finish()
     referee, fast = told["referee"], told["fast_features"]
-    assert (referee["lost"], referee["wrong"], referee["predicted"]) == (0, 0, 900)
+    assert (referee["lost"], referee["wrong"], referee["predicted"]) == (0, 0, 450)
     assert {one["fault"] for one in told["faults"]} == set(faults)
     assert fast.keys() == {"airport_recent", "carrier_recent"}
     for shares in fast.values():
