@@ -29,12 +29,12 @@ $(if $(UV),\
 endef
 
 $(DEMO_STAMP): constraints/demo.txt pyproject.toml
-	@echo "Setting up $(VENV): about 35 packages, 280 MB to download at most (a Java runtime is 104 MB of it), pinned with hashes in constraints/demo.txt" >&2
+	@echo "Setting up $(VENV): about 55 packages, 290 MB to download at most (a Java runtime is 104 MB of it), pinned with hashes in constraints/demo.txt" >&2
 	@$(call install,constraints/demo.txt)
 	@touch $@
 
 $(STAMP): constraints/dev.txt pyproject.toml
-	@echo "Setting up $(VENV): about 60 packages, 350 MB to download at most, pinned with hashes in constraints/dev.txt" >&2
+	@echo "Setting up $(VENV): about 80 packages, 360 MB to download at most, pinned with hashes in constraints/dev.txt" >&2
 	@$(call install,constraints/dev.txt)
 	@touch $@
 

@@ -17,7 +17,7 @@ from streamml.topology.check import problems
 from topologies.flight_delay import arrivals, features, quality, stream, train
 from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records
 from topologies.flight_delay.localtime import utc_of_midnight
-from topologies.flight_delay.topology import FEATURE_SETS, RECENT_SETS, Departure, model_inputs, topology
+from topologies.flight_delay.topology import FEATURE_SETS, RECENT, RECENT_SETS, Departure, model_inputs, topology
 
 CUT = np.datetime64("2013-10-15", "D")
 MODEL = Path(train.FOLDER)
@@ -201,3 +201,87 @@ def test_poison_is_no_departure_in_every_way(sample: stream.Stream) -> None:
     assert len(bad) == 9
     assert len(decoder.decode(object_array(bad, 9)).failed) == 9
     assert json.loads(sample.values[0])["flight_id"] == sample.flight_ids[0]
+
+
+@pytest.fixture(scope="module")
+def fresh(sample: stream.Stream) -> tuple[list[int], dict[str, np.ndarray], np.ndarray]:
+    """Departures with two fresh recent values, what the log says of them, and what the model does."""
+    tables = arrivals.recent_tables(sample.arrivals)
+    departures, at = sample.departures, sample.departures.departed_at
+    places = [
+        arrivals.as_of(tables[one.name], getattr(departures, one.key[0]), at, arrivals.ttl_of(one))
+        for one in RECENT_SETS
+    ]
+    rows = np.flatnonzero((places[0] >= 0) & (places[1] >= 0))[-200:]
+    columns = {
+        f"{one.name}.{name}": values[place[rows]]
+        for one, place in zip(RECENT_SETS, places, strict=True)
+        for name, values in tables[one.name].columns.items()
+    }
+    joined = train.joined(departures.take(rows), {**sample.tables, **tables})
+    return rows.tolist(), columns, probabilities(model_inputs(joined)["x"])
+
+
+def probabilities(x: np.ndarray) -> np.ndarray:
+    from onnxruntime import InferenceSession
+
+    found: np.ndarray = InferenceSession(str(MODEL / "model.onnx")).run(["probabilities"], {"x": x})[0][:, 1]
+    return found
+
+
+USED = "airport_recent@live-1,carrier_recent@live-1,route@v1"
+STALE = "airport_recent@live-1:stale,carrier_recent:unavailable,route@v1"
+
+
+def test_a_prediction_is_right_that_the_model_makes_of_what_the_log_says(
+    sample: stream.Stream, fresh: tuple[list[int], dict[str, np.ndarray], np.ndarray]
+) -> None:
+    rows, columns, answers = fresh
+    expected = sample.expected_with_recent()
+    event, answer = rows[0], float(answers[0])
+    assert expected.is_right(event, answer, USED, unlogged=False) is None
+    expected.logged(rows, columns, [USED] * len(rows))
+    assert all(expected.is_right(*one, USED, unlogged=False) for one in zip(rows, answers.tolist(), strict=True))
+    assert expected.is_right(event, answer + 0.01, USED, unlogged=False) is False
+    # With the defaults instead, which it does not say.
+    differs = int(np.argmax(np.abs(answers - sample.expected[rows])))
+    assert not expected.is_right(rows[differs], float(sample.expected[rows[differs]]), USED, unlogged=False)
+
+
+def test_recent_values_of_the_future_or_of_nobody_are_wrong_and_flagged_defaults_are_right(
+    sample: stream.Stream, fresh: tuple[list[int], dict[str, np.ndarray], np.ndarray]
+) -> None:
+    rows, columns, answers = fresh
+    event, expected = rows[0], sample.expected_with_recent()
+    wrong = {name: values[:1] + (name == "airport_recent.mean_delay") for name, values in columns.items()}
+    expected.logged([event], wrong, [USED])
+    assert expected.is_right(event, float(answers[0]), USED, unlogged=False) is False
+    default = float(sample.expected[event])
+    expected.logged([event], {name: np.array([RECENT[name.split(".")[1]].default], "f4") for name in columns}, [STALE])
+    assert expected.is_right(event, default, STALE, unlogged=False)
+    early = sample.expected_with_recent()
+    later = {name: values[-1:] for name, values in columns.items()}
+    early.logged(rows[:1], later, [USED])
+    assert early.is_right(event, float(answers[-1]), USED, unlogged=False) is False
+
+
+def test_a_prediction_that_was_never_logged_may_use_any_value_of_then_and_no_other(
+    sample: stream.Stream, fresh: tuple[list[int], dict[str, np.ndarray], np.ndarray]
+) -> None:
+    rows, _, answers = fresh
+    expected = sample.expected_with_recent()
+    for event, answer in zip(rows[:20], answers[:20].tolist(), strict=True):
+        assert expected.is_right(event, answer, USED, unlogged=True)
+        assert not expected.is_right(event, answer + 0.5, USED, unlogged=True)
+        assert expected.is_right(event, float(sample.expected[event]), STALE, unlogged=True)
+
+
+def test_every_arrival_goes_out_before_the_departures_that_may_know_of_it(sample: stream.Stream) -> None:
+    before = sample.arrivals_before()
+    departed = sample.departures.departed_at
+    landed = [json.loads(value)["arrived_at"] for place in sorted(before) for _, value in before[place]]
+    assert landed == [event["arrived_at"] for event in sample.arrivals.events()]
+    for place, records_ in before.items():
+        times = np.array([json.loads(value)["arrived_at"].rstrip("Z") for _, value in records_], "M8[s]")
+        assert (times >= departed[place - 1]).all() or place == 0
+        assert place == len(sample) or (times < departed[place]).all()
