@@ -120,7 +120,7 @@ def start(
     Exit codes: 0 done, 1 a condition of --fail-if holds, 130 stopped before its end: `resume` goes on.
     """
     from streamml.compose.locate import locate_topology
-    from streamml.ops.replay.compare import CompareOptions, check_options
+    from streamml.ops.replay.compare import CompareOptions, check_live, check_options
     from streamml.ops.replay.plan import Wanted, planned
     from streamml.ops.replay.run import Manner, begin
     from streamml.ops.replay.span import Asked
@@ -133,6 +133,8 @@ def start(
     wanted = Wanted(stretch, models, features, where, into, max_dead_letters, rate)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
     again = [topology, *as_arguments(config, flags)]
+    if asked.asked:
+        check_live(located.found)
     with planned(located, settings, wanted) as (plan, parts):
         check_options(located.found, plan.draft, CompareOptions(thresholds=asked.thresholds))
         show_plan(plan, manner)

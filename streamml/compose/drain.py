@@ -141,4 +141,4 @@ def written_to(topology: Topology, topic: str) -> Topology:
     """The topology with everything that it writes going to ``topic``, whatever share of it is dead letters."""
     letters = replace(topology.dead_letters, topic=topic, max_ratio=1.0)
     log = topology.feature_log and replace(topology.feature_log, topic=topic)
-    return replace(topology, sink=replace(topology.sink, topic=topic), dead_letters=letters, feature_log=log)
+    return replace(topology, sink=topology.sink.into(topic), dead_letters=letters, feature_log=log, latest=None)

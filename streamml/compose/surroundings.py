@@ -17,6 +17,7 @@ from streamml.batch.column import object_array
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import lacking
 from streamml.compose.parts import Parts
+from streamml.compose.stages import guarantee_problems
 from streamml.engine.feature_log import LogSchema
 from streamml.errors import (
     ConfigError,
@@ -93,7 +94,7 @@ class Findings:
 
 def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     """Everything that can be checked before a worker joins its group: what is wrong with the parts, and what is around."""
-    found = Findings(problems=list(parts.problems))
+    found = Findings(problems=[*parts.problems, *guarantee_problems(topology, settings.worker)])
     broker = f"{settings.brokers}: "
     with found.collecting(broker):
         found.topics = _topics(topology, settings, found)
@@ -126,7 +127,11 @@ def _examine_store(topology: Topology, parts: Parts, found: Findings) -> None:
 
 def _names(topology: Topology) -> tuple[str, ...]:
     log = () if topology.feature_log is None else (topology.feature_log.topic,)
-    return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic, *log)
+    return (*topology.source.topics, *_of_predictions(topology), topology.dead_letters.topic, *log)
+
+
+def _of_predictions(topology: Topology) -> tuple[str, ...]:
+    return () if topology.sink.topic is None else (topology.sink.topic,)
 
 
 def _written(topology: Topology) -> tuple[str, ...]:
@@ -182,7 +187,9 @@ def _missing(topology: Topology, settings: Settings, found: FoundTopics) -> Iter
 def _small(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
     """The dead-letter topic, if it is too small. What this client may not see is told and not judged."""
     names = [name for name in (*topology.source.topics, topology.dead_letters.topic) if name in found]
-    unseen = [name for name in (*names, topology.sink.topic) if name in found and not found[name].configuration_shown]
+    unseen = [
+        name for name in (*names, *_of_predictions(topology)) if name in found and not found[name].configuration_shown
+    ]
     if unseen:
         _LOG.warning(
             "This client may not see how %s is configured (right DESCRIBE_CONFIGS), so whether dead letters fit their topic "

@@ -254,9 +254,10 @@ class _Scratch:
 def _scratch(topology: Topology, topics: Mapping[str, TopicInfo], settings: Settings) -> Iterator[_Scratch]:
     """Made for the time of a profile."""
     admin = KafkaAdmin(settings.client())
-    name = f"{topology.sink.topic}.profile-{uuid.uuid4().hex[:8]}"
+    like = topology.sink.topic or topology.source.topics[0]
+    name = f"{topology.sink.topic or topology.name}.profile-{uuid.uuid4().hex[:8]}"
     config = {"max.message.bytes": str(_LETTER_BYTES), "retention.ms": "3600000"}
-    admin.create([NewTopicPlan(name, topics[topology.sink.topic].partitions, 1, config)])
+    admin.create([NewTopicPlan(name, topics[like].partitions, 1, config)])
     scratch = _Scratch(name, settings, {one: topics[one].id for one in topology.source.topics})
     try:
         yield scratch

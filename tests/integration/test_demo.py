@@ -24,7 +24,7 @@ def _no_topics_of_an_earlier_demo(kafka: EmbeddedKafka) -> None:
     """The demo's topics have one name each, and what another demo left there is wrong here."""
     admin = KafkaAdmin({"bootstrap.servers": kafka.bootstrap_servers})
     assert topology.feature_log is not None
-    names = (topology.sink.topic, topology.dead_letters.topic, topology.feature_log.topic, *topology.source.topics)
+    names = (topology.destination, topology.dead_letters.topic, topology.feature_log.topic, *topology.source.topics)
     left = admin.topics(names)
     if not left:
         return
