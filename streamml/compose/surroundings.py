@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from streamml.adapters.codecs.json import json_decoder
@@ -14,6 +14,7 @@ from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
+from streamml.compose.assemble import latest_writer
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import lacking
 from streamml.compose.parts import Parts
@@ -39,6 +40,7 @@ _LOG: Final = logging.getLogger("streamml.check")
 # A dead letter is the record and a few headers; headers of ours are well under this.
 LETTER_OVERHEAD: Final = 64 * 1024
 _SAMPLE: Final = 20
+_MOMENT: Final = "1ms"
 
 
 @dataclass(slots=True)
@@ -106,6 +108,7 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     with found.collecting(broker):
         _sample(topology, settings, found)
     _examine_store(topology, parts, found)
+    _examine_latest(topology, settings, found)
     return found
 
 
@@ -123,6 +126,17 @@ def _examine_store(topology: Topology, parts: Parts, found: Findings) -> None:
             wrong = _feature_problems(topology, parts.store)
             found.problems += wrong
             found.notes += [] if wrong else ["Feature sets: every one that has to be there is"]
+
+
+def _examine_latest(topology: Topology, settings: Settings, found: Findings) -> None:
+    if topology.redis_sink is None:
+        return
+    from streamml.adapters.redis.latest_copy import LatestCopy
+
+    moment = replace(topology.redis_sink, ttl=_MOMENT)
+    with found.collecting(), closing(LatestCopy(latest_writer(moment, settings), moment.name)) as copy:
+        copy.try_out()
+        found.notes.append(f"Redis takes the latest predictions {moment.name}")
 
 
 def _names(topology: Topology) -> tuple[str, ...]:
