@@ -9,7 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -89,7 +89,13 @@ def test_go_reads_what_a_worker_wrote(tmp_path: Path) -> None:
     assert_reads_as_documented([program])
 
 
-FIELDS: Final = ([-5, 0, *EDGES], EDGES, [0, 1, 2**31 - 1], ["", "#0", "#1"], [0, 1, 2**31, 2**32 - 1])
+FIELDS: Final[tuple[Sequence[Any], ...]] = (
+    [-5, 0, *EDGES],
+    EDGES,
+    [0, 1, 2**31 - 1],
+    ["", "#0", "#1"],
+    [0, 1, 2**31, 2**32 - 1],
+)
 """What is tried of time, offset, partition, child and revision."""
 
 
