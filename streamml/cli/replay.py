@@ -125,9 +125,9 @@ def start(
         click.echo(f"Replay {replay.number} writes into {replay.into}.", err=True)
         ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=False)
     if ended.state != "done" or not asked.asked:
-        return tell_ended(ended, summary, again, as_json)
+        return tell_ended(ended, summary, again, as_json, compared=located.found.sink.topic is not None)
     told = judged(located.found, settings, ended, CompareOptions(), asked)
-    tell_ended(ended, {**summary, "comparison": told.document()} if as_json else summary, again, as_json)
+    tell_ended(ended, {**summary, "comparison": told.document()} if as_json else summary, again, as_json, compared=True)
     if not as_json:
         show_judged(told)
     return exit_code(told)
@@ -161,7 +161,7 @@ def resume(
     again = [topology, *as_arguments(config, flags)]
     with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
         ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=True)
-    return tell_ended(ended, summary, again, as_json)
+    return tell_ended(ended, summary, again, as_json, compared=located.found.sink.topic is not None)
 
 
 @command.command("list")
