@@ -22,8 +22,8 @@ from streamml.compose.assemble import Assembled
 from streamml.compose.drain import (
     DrainFactory,
     Ends,
-    kafka_sink,
     kafka_source,
+    worker_sink,
     written_to,
 )
 from streamml.compose.locate import Located
@@ -111,7 +111,7 @@ def profile(located: Located[Topology], settings: Settings, options: ProfileOpti
             scratched = written_to(topology, scratch.topic)
             ends = Ends(
                 lambda: kafka_source(scratched, settings, scratch.group(start)),
-                lambda: kafka_sink(settings),
+                lambda: worker_sink(scratched, settings),
                 parts.store,
             )
             tell(f"Reading {events:,} records")
