@@ -11,6 +11,7 @@ from streamml.adapters.redis.rights import KEEPING, LOADING, READING, WRITING, l
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import RIGHTS
 from streamml.ops.replay.registry import replays_topic
+from streamml.ops.replay.target import replay_prefix
 from streamml.settings.settings import Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
@@ -67,14 +68,15 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     name = user or str(settings.kafka.get("sasl.username") or topology.name)
     grant = _Grant(f"User:{name}")
     group = settings.group or topology.name
-    inputs, output, letters = topology.source.topics, topology.sink.topic, topology.dead_letters.topic
+    inputs, letters = topology.source.topics, topology.dead_letters.topic
+    outputs = [] if topology.sink.topic is None else [topology.sink.topic]
     control = control_topic(group)
     logs = [] if topology.feature_log is None else [topology.feature_log.topic]
-    every = (*inputs, output, letters, *logs)
+    every = (*inputs, *outputs, letters, *logs)
     declared = [one for step in _lookups(topology) for one in step.sets]
     sets = list(dict.fromkeys(one.name for one in declared))
-    database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.latest else 0
-    kept = None if topology.latest is None else topology.latest.name
+    database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.redis_sink else 0
+    kept = None if topology.redis_sink is None else topology.redis_sink.name
     commands = (*(READING if sets else ()), *(KEEPING if kept else ()))
     rule = least_rule(name, sets, commands, database=database, latest=kept) if commands else None
     found = [
@@ -84,7 +86,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
             "run, check --connect. Kafka derives DESCRIBE from READ and WRITE; it is listed for those that do not.",
             (
                 *grant(inputs, "READ", "DESCRIBE"),
-                *grant([output, letters, *logs], "WRITE", "DESCRIBE"),
+                *grant([*outputs, letters, *logs], "WRITE", "DESCRIBE"),
                 Right(grant.principal, "READ", "group", group),
             ),
             rule,
@@ -130,7 +132,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 *grant(inputs, "READ", "DESCRIBE"),
                 *grant([replays_topic(group)], *RIGHTS, "DESCRIBE"),
                 *(
-                    Right(grant.principal, one, "topic", f"{output}.replay.", "prefixed")
+                    Right(grant.principal, one, "topic", replay_prefix(topology), "prefixed")
                     for one in ("CREATE", "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS")
                 ),
                 Right(grant.principal, "DESCRIBE", "group", group),
@@ -142,7 +144,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
             False,
             "besides those of replay: to read what is live, and to write corrections; exactly once, the worker's rights for that too.",
             (
-                *grant([output], "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+                *grant(outputs, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
                 *grant([letters], "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
             ),
         ),

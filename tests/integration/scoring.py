@@ -80,6 +80,7 @@ class Job:
     max_in_flight_rows: int = 50_000
     feature_log: bool = False
     latest: sm.RedisSink | None = None
+    redis_only: bool = False
     guarantee: Any = "at_least_once"
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
@@ -106,7 +107,9 @@ class Job:
                 ),
                 sm.Onnx("adder", outputs={"score": "score"}),
             ],
-            sink=sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
+            sink=sm.RedisSink(self.name, schema=Score, key="id")
+            if self.redis_only
+            else sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
             dead_letters=sm.DeadLetterQueue(f"{self.name}.dlq", max_ratio=self.max_ratio),
             feature_log=sm.FeatureLog(f"{self.name}.features") if self.feature_log else None,
             latest=self.latest,
@@ -131,7 +134,8 @@ class Job:
         """Make the topics, two partitions each."""
         config = {"max.message.bytes": str(max_message_bytes)}
         letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
-        plans = [NewTopicPlan(f"{self.name}.in", 2, 1, config), NewTopicPlan(f"{self.name}.out", 2, 1)]
+        out = [] if self.redis_only else [NewTopicPlan(f"{self.name}.out", 2, 1)]
+        plans = [NewTopicPlan(f"{self.name}.in", 2, 1, config), *out]
         KafkaAdmin({"bootstrap.servers": self.brokers}).create(
             [*plans, NewTopicPlan(f"{self.name}.dlq", 1, 1, letters)]
         )

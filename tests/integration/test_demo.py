@@ -29,7 +29,7 @@ def _no_topics_of_an_earlier_demo(kafka: EmbeddedKafka) -> None:
     names = (
         ARRIVALS,
         DEAD_LETTERS,
-        topology.sink.topic,
+        topology.destination,
         topology.dead_letters.topic,
         topology.feature_log.topic,
         *topology.source.topics,

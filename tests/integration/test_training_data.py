@@ -63,7 +63,7 @@ def own(seen: dict[str, np.ndarray[Any, Any]], name: str) -> sm.Topology:
         name=name,
         source=source,
         steps=steps,
-        sink=replace(flight_delay.sink, topic=f"{name}.out"),
+        sink=flight_delay.sink.into(f"{name}.out"),
         dead_letters=replace(flight_delay.dead_letters, topic=f"{name}.dlq"),
         feature_log=sm.FeatureLog(f"{name}.features"),
     )

@@ -141,7 +141,7 @@ class Show:
         self._quality = quality_module.Quality(self._stream.truth)
         self._judge = Judge(
             self._settings.brokers,
-            topology.sink.topic,
+            topology.destination,
             topology.dead_letters.topic,
             self._stream.is_right,
             self._quality.add,
