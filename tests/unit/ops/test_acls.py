@@ -28,7 +28,7 @@ def test_a_worker_reads_its_input_writes_its_output_and_is_in_its_group() -> Non
         ("READ", "group", "pay"),
     ]
     assert {one.principal for one in worker.kafka} == {"User:scorer"}
-    assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* +mget +ping"
+    assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:{pay}:* ~streamml:pay:* +mget +ping"
 
 
 def test_only_the_worker_is_needed_and_only_topics_create_makes_anything_but_what_is_a_replays_own() -> None:
