@@ -39,6 +39,10 @@ KEEPING: Final = ("evalsha", "ping", "script|load", "set")
 """What a worker sends, and its script, that keeps latest predictions: `streamml.adapters.redis.latest_writer`."""
 
 
+LOOKING_UP: Final = ("mget",)
+"""What a `streamml.latest.LatestPredictions` sends."""
+
+
 def least_rule(
     user: str,
     sets: Iterable[str],
@@ -54,7 +58,7 @@ def least_rule(
 
     Args:
         database: number in the URL; another than 0 has to be chosen by a command.
-        latest: name of the latest predictions that it may write.
+        latest: name of the latest predictions that are meant.
         cluster: whether it is a user of all nodes of a cluster, where each value is read by a command of its own.
     """
     # Names of sets have no characters that a pattern would take otherwise (`streamml.adapters.redis.layout`).
