@@ -34,6 +34,7 @@ from streamml.ops.acls import least_rights
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.features import show
+from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 from tests.certificates import Authority
 from tests.integration.scoring import NOW, Job, payment
@@ -218,7 +219,7 @@ def test_d1_f2_a_master_that_is_killed_under_load_costs_nothing_but_time(
     accounts = {f"a{number}": float(number) for number in range(200)}
     job.features(accounts)
     declared, stopped, writes = streaming(), threading.Event(), [0]
-    fed = feed(job, 3000)
+    fed, stop = Feeder(job), StopSignal()
 
     def write() -> None:
         with FeatureWriter(declared, url=mended.url, timeout="1s") as writer:
@@ -226,7 +227,10 @@ def test_d1_f2_a_master_that_is_killed_under_load_costs_nothing_but_time(
                 writer.write(rows(names(100), float(writes[0] + 1), writes[0] + 1))
                 writes[0] += 1
 
-    threads = [threading.Thread(target=one, daemon=True) for one in (write, fed.run, job.run)]
+    def work() -> None:
+        run(job.located, job.settings, RunOptions(), stop)
+
+    threads = [threading.Thread(target=one, daemon=True) for one in (write, fed.run, work)]
     mended.quick()
     for thread in threads:
         thread.start()
@@ -238,13 +242,14 @@ def test_d1_f2_a_master_that_is_killed_under_load_costs_nothing_but_time(
         until(lambda: mended.owner(pointer_key(job.name)) is not victim)
         until(lambda: writes[0] > before + 5)
         fed.last.set()
-        for thread in threads[1:]:
-            thread.join(90)
-            assert not thread.is_alive()
+        threads[1].join(60)
+        until(lambda: len(job.read("out")) >= fed.count)
     finally:
-        stopped.set()
-        fed.last.set()
-    threads[0].join(60)
+        for one in (stopped, fed.last, stop):
+            one.set()
+        for thread in threads:
+            thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
     scores = {name: score for name, (score, _) in job.predictions().items()}
     assert scores == {f"p{number}": 1.0 + number + number % 200 for number in range(fed.count)}
     with LatestPredictions(job.name, url=mended.url) as reader:
@@ -254,21 +259,20 @@ def test_d1_f2_a_master_that_is_killed_under_load_costs_nothing_but_time(
         assert looked_up(store, declared, names(100)).columns["mean"].tolist() == [float(writes[0])] * 100
 
 
-class feed:  # It reads as what it does.
-    """Payments, a few at a time, until `last` is set, and at least so many."""
+class Feeder:
+    """Payments, a few at a time, until `last` is set."""
 
-    def __init__(self, job: Job, least: int) -> None:
+    def __init__(self, job: Job) -> None:
         self.last = threading.Event()
         self.count = 0
         self._job = job
-        self._least = least
 
     def run(self) -> None:
-        while self.count < self._least or not self.last.is_set():
+        while not self.last.is_set():
             numbers = range(self.count, self.count + 100)
             self._job.produce([payment(number, account=f"a{number % 200}") for number in numbers])
             self.count += 100
-            self.last.wait(0.02)
+            self.last.wait(0.05)
 
 
 @dataclass
