@@ -23,6 +23,7 @@ from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.layout import pointer_key
 from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.nodes import Nodes
+from streamml.adapters.redis.rights import CLUSTER, READING, least_rule
 from streamml.adapters.redis.store import RedisFeatureStore
 from streamml.adapters.redis.versions import prune, rollback, versions
 from streamml.batch.column import f4, object_array
@@ -142,6 +143,7 @@ def test_while_a_slot_moves_its_keys_are_read_and_written_wherever_they_are(redi
         try:
             redis_cluster.move_keys(slot, source, target, most=20)
             assert looked_up(store, declared, same).columns["mean"].tolist() == [1.0] * 40
+            refuse_readers_without_a_right(redis_cluster, declared, same)
             thread = threading.Thread(target=lambda: writer.write(rows(same, 2.0, 2)), daemon=True)
             thread.start()
             until(lambda: any("errorstat_TRYAGAIN" in node.raw.info("errorstats") for node in (source, target)))
@@ -153,6 +155,22 @@ def test_while_a_slot_moves_its_keys_are_read_and_written_wherever_they_are(redi
             redis_cluster.end_move(slot, target)
         assert looked_up(store, declared, same).columns["mean"].tolist() == [2.0] * 40
         assert writer.write(rows(same, 1.0, 1)).older == 40
+
+
+def refuse_readers_without_a_right(cluster: RedisCluster, declared: sm.FeatureSet, entities: list[str]) -> None:
+    """While keys move, one needs all that is printed."""
+    for left_out in (None, "get", *CLUSTER):
+        user = f"u{uuid.uuid4().hex[:8]}"
+        rule = least_rule(user, [declared.name], READING, cluster=True).replace("PASSWORD", PASSWORD)
+        for node in cluster.nodes:
+            node.raw.execute_command(*(word for word in rule.split() if word != f"+{left_out}"))
+        url = cluster.url.replace("//", f"//{user}:{PASSWORD}@")
+        with closing(RedisFeatureStore(url)) as store:
+            if left_out is None:
+                looked_up(store, declared, entities)
+            else:
+                with pytest.raises(FeatureStoreDown, match="does not permit"):
+                    looked_up(store, declared, entities)
 
 
 def streaming(name: str | None = None) -> sm.FeatureSet:
@@ -284,14 +302,14 @@ class Guarded:
     admins: list[Any]
     job: Job
 
-    def user(self, purpose: str, without: str = "") -> str:
+    def user(self, purpose: str) -> str:
         """The URL of one who may what is printed for this purpose."""
         printed = least_rights(
             self.job.topology, self.job.settings, f"u{uuid.uuid4().hex[:6]}", cluster=len(self.admins) > 1
         )
         rule = next(one.redis for one in printed if one.purpose == purpose)
         assert rule is not None
-        words = [word for word in rule.replace("PASSWORD", PASSWORD).split() if word != f"+{without}"]
+        words = rule.replace("PASSWORD", PASSWORD).split()
         for admin in self.admins:
             admin.execute_command(*words)
         return self.url.replace("//", f"//{words[2]}:{PASSWORD}@")

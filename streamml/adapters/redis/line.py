@@ -27,7 +27,7 @@ class Line:
         Raises:
             FeatureStoreDown: a node cannot be reached; of a cluster, it does not answer, or answers with an error.
         """
-        if self._nodes.cluster() is not None:
+        if self._nodes.clustered:
             self._waiting.append(self._nodes.exchange(keys, packed))
             return
         if self._session is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,6 @@ from typing import Final, TypeVar
 
 from redis.exceptions import (
     AskError,
-    AuthenticationError,
     ClusterDownError,
     MovedError,
     RedisError,
@@ -18,8 +16,9 @@ from redis.exceptions import (
 )
 
 from streamml.adapters.redis.connection import Pool, Reply, Server, Session, SlotMoved, pack
-from streamml.adapters.redis.slots import Address, Slots, places_by_slot
-from streamml.errors import ConfigError, FeatureStoreDown
+from streamml.adapters.redis.discovery import Discovery
+from streamml.adapters.redis.slots import Address, places_by_slot
+from streamml.errors import FeatureStoreDown
 
 _Result = TypeVar("_Result")
 # Places of commands by the node that they are sent to (``None``: the server by itself), and whether its slot is only about to move there.
@@ -40,12 +39,9 @@ class Nodes:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._discovery = Discovery(server)
         self._alone = Pool(server)
-        self._pools: dict[Address, Pool] = {}
-        self._suspects: set[Address | None] = set()
-        self._slots: Slots | None = None
-        self._known = False
-        self._lock = threading.Lock()
+        self._pools: dict[Address | None, Pool] = {None: self._alone}
 
     def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of these keys; of a server by itself as they are at one moment.
@@ -53,7 +49,7 @@ class Nodes:
         Raises:
             FeatureStoreDown: a node does not answer, or answers with an error.
         """
-        if self.cluster() is None:
+        if self._discovery.slots() is None:
             with self._alone.session() as session:
                 values: list[bytes | None] = session.call("MGET", *keys)
                 return values
@@ -99,6 +95,7 @@ class Nodes:
                 with self._noticed(address), self._pool(address).session() as session:
                     return work(session)
             except SlotMoved:
+                self._discovery.forget()
                 if attempt == _ATTEMPTS - 1:
                     raise
             threading.Event().wait(_WAIT_S * attempt)
@@ -133,7 +130,7 @@ class Nodes:
     @property
     def clustered(self) -> bool:
         """Whether this is known to be a cluster."""
-        return self._slots is not None
+        return self._discovery.clustered
 
     def groups(self, keys: Sequence[bytes]) -> list[list[int]]:
         """The places in ``keys`` of those that one command may have together, in their order.
@@ -142,34 +139,21 @@ class Nodes:
             FeatureStoreDown: no node says whether there are slots.
         """
         # Without asking again: which node has a slot may change, that there are slots does not.
-        return places_by_slot(keys) if self.clustered or self.cluster() is not None else [[*range(len(keys))]]
-
-    def cluster(self) -> Slots | None:
-        """Who has which slot, as last heard; ``None``: this is a server by itself.
-
-        Raises:
-            FeatureStoreDown: no node says.
-            ConfigError: several hosts are named, and one of them is no node of a cluster.
-        """
-        if not self._known:
-            with self._lock:
-                if not self._known:
-                    self._learn()
-        return self._slots
+        return places_by_slot(keys) if self.clustered or self._discovery.slots() is not None else [[*range(len(keys))]]
 
     def close(self) -> None:
         """Close all connections, those in use when their call ends."""
-        for pool in (self._alone, *self._pools.values()):
+        for pool in list(self._pools.values()):
             pool.close()
 
     def _owned(self, keys: Sequence[bytes]) -> _Trips:
         """Where commands about these keys are sent first."""
-        slots = self.cluster()
+        slots = self._discovery.slots()
         if slots is None:
             return {(None, False): [*range(len(keys))]}
         found = slots.places(keys)
         if None in found:
-            self._known = False
+            self._discovery.forget()
             raise self.server.unavailable(ClusterDownError("no node has the slots of some keys"))
         return {(owner, False): places for owner, places in found.items()}
 
@@ -185,8 +169,10 @@ class Nodes:
                     sessions[-1].send(b"".join([prefix + packed[place] for place in places]))
             for session, ((address, asking), places) in zip(sessions, trips.items(), strict=True):
                 with self._noticed(address):
-                    found = session.read_many(len(places) * (1 + asking))[asking :: 1 + asking]
-                for place, reply in zip(places, found, strict=True):
+                    found = session.read_many(len(places) * (1 + asking))
+                if asking and isinstance(found[0], RedisError):
+                    raise self._server(address).unavailable(found[0])
+                for place, reply in zip(places, found[asking :: 1 + asking], strict=True):
                     replies[place] = reply
                     if isinstance(reply, RedisError):
                         again.setdefault(self._sent_on(reply, address, asking), []).append(place)
@@ -200,21 +186,20 @@ class Nodes:
         """
         if isinstance(reply, TryAgainError):
             return address, asking
-        server = self.server if address is None else self.server.at(address)
+        if isinstance(reply, (MovedError, ClusterDownError)):
+            self._discovery.forget()
         if not isinstance(reply, AskError):
-            self._known = self._known and not isinstance(reply, ClusterDownError)
-            raise server.unavailable(reply)
-        moved = isinstance(reply, MovedError)
-        self._known = self._known and not moved
-        return (reply.host or server.host, reply.port), not moved
+            raise self._server(address).unavailable(reply)
+        return (reply.host or self._server(address).host, reply.port), not isinstance(reply, MovedError)
+
+    def _server(self, address: Address | None) -> Server:
+        return self.server if address is None else self.server.at(address)
 
     def _pool(self, address: Address | None) -> Pool:
-        if address is None:
-            return self._alone
-        return self._pools.get(address) or self._pools.setdefault(address, Pool(self.server.at(address)))
+        return self._pools.get(address) or self._pools.setdefault(address, Pool(self._server(address)))
 
     def _masters(self) -> Sequence[Address | None]:
-        slots = self.cluster()
+        slots = self._discovery.slots()
         return (None,) if slots is None else slots.masters
 
     @contextmanager
@@ -223,63 +208,8 @@ class Nodes:
         try:
             yield
         except FeatureStoreDown:
-            if self._slots is not None:
-                self._known = False
-                self._suspects.add(address)
+            if address is not None:
+                self._discovery.forget(address)
+                if (pool := self._pools.pop(address, None)) is not None:
+                    pool.close()
             raise
-
-    def _learn(self) -> None:
-        """Ask one node after another, until one knows an owner for every slot."""
-        best: Slots | None = None
-        failed: FeatureStoreDown | None = None
-        for address, server in self._asked_in_turn():
-            try:
-                slots = self._heard(server)
-            except FeatureStoreDown as error:
-                failed = error
-                self._suspects.add(address)
-                continue
-            self._suspects.discard(address)
-            if slots is None:
-                best = None
-                break
-            best = max(best or slots, slots, key=lambda one: len(one.owners) - one.owners.count(None))
-            if None not in best.owners:
-                break
-        else:
-            if best is None:
-                assert failed is not None
-                raise failed
-        self._slots, self._known = best, True
-        for gone in set(self._pools) - set(best.masters if best else ()):
-            self._pools.pop(gone).close()
-
-    def _asked_in_turn(self) -> list[tuple[Address | None, Server]]:
-        named: list[tuple[Address | None, Server]] = [(None, one) for one in self.server.named]
-        if self._slots is None:
-            return named
-        known = [(one, self.server.at(one)) for one in (*self._slots.masters, *self._slots.replicas)]
-        random.shuffle(known)
-        return sorted([*known, *named], key=lambda one: one[0] in self._suspects)
-
-    def _heard(self, server: Server) -> Slots | None:
-        """What one node says of the slots; ``None``: there are none."""
-        session = server.connect()
-        try:
-            session.send(pack("HELLO"))
-            [hello] = session.read_many(1)
-            # An old server does not know the command, and a narrow rule may not permit it; a login that fails is told.
-            if isinstance(hello, AuthenticationError):
-                raise server.unavailable(hello)
-            mode = dict(zip(hello[::2], hello[1::2], strict=True)).get(b"mode") if isinstance(hello, list) else None
-            if mode == b"cluster":
-                if not server.host:
-                    raise ConfigError(f"Redis at {server.where} is a node of a cluster; name it by host and port.")
-                return Slots.read(session.call("CLUSTER", "SLOTS"), server.host)
-        finally:
-            session.close()
-        if len(self.server.named) > 1:
-            raise ConfigError(
-                f"Several hosts of Redis are named, which a Redis Cluster has, and {server.where} is a server by itself; name one."
-            )
-        return None
