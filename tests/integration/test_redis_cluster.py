@@ -81,7 +81,7 @@ def gets(node: Node) -> int:
 
 
 def test_f1_every_node_has_its_requests_before_any_reply_is_read(redis_cluster: RedisCluster, nodes: Nodes) -> None:
-    """F1.1: one round trip to each node."""
+    """F1.5."""
     keys = filled(nodes, 300)
     first = redis_cluster.owner(keys[0])
     others = {
@@ -103,7 +103,8 @@ def test_f1_every_node_has_its_requests_before_any_reply_is_read(redis_cluster: 
     assert len(others) == 2
 
 
-def test_a_slot_that_moved_is_followed_and_then_known(redis_cluster: RedisCluster, nodes: Nodes) -> None:
+def test_f1_a_slot_that_moved_is_followed_and_then_known(redis_cluster: RedisCluster, nodes: Nodes) -> None:
+    """F1.6."""
     keys = filled(nodes, 50)
     source, slot = redis_cluster.owner(keys[0]), key_slot(keys[0])
     target = next(node for node in redis_cluster.nodes if node.is_master and node is not source)
@@ -126,8 +127,8 @@ def moved_away(node: Node) -> int:
     return int(node.raw.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"])
 
 
-def test_while_a_slot_moves_its_keys_are_read_and_written_wherever_they_are(redis_cluster: RedisCluster) -> None:
-    """ASK for those that have moved, and a wait where one call has keys on both sides."""
+def test_f1_while_a_slot_moves_its_keys_are_read_and_written_wherever_they_are(redis_cluster: RedisCluster) -> None:
+    """F1.6: ASK for those that have moved, and a wait where one call has keys on both sides."""
     declared = streaming()
     same = names(40, "{one}")
     with (
@@ -191,7 +192,7 @@ def looked_up(store: RedisFeatureStore, declared: sm.FeatureSet, entities: list[
 
 
 def test_f4_a_loads_count_is_right_and_pruned_versions_leave_nothing(redis_cluster: RedisCluster) -> None:
-    """F4.4: on all nodes; entities that come again count once, and their last row remains."""
+    """F4.1: on all nodes; entities that come again count once, and their last row remains."""
     server, clock = Server(redis_cluster.url), ManualClock(1e9)
     plan = LoadPlan(FeatureSchema(f"c-{uuid.uuid4().hex[:8]}", (("mean", f4),)), ("k",))
     name, entities = plan.schema.name, names(1200)
@@ -227,10 +228,10 @@ def test_what_does_not_go_with_a_cluster_is_told(redis_cluster: RedisCluster, re
         store.ping()
 
 
-def test_d1_f2_a_master_that_is_killed_under_load_costs_nothing_but_time(
+def test_d1_f1_a_master_that_is_killed_under_load_costs_nothing_but_time(
     kafka: EmbeddedKafka, mended: RedisCluster, tmp_path: Path
 ) -> None:
-    """D1.8, F2.5: worker, writer and latest predictions wait until its replica has taken over; none lost, none wrong."""
+    """D1.8, F1.6: worker, writer and latest predictions wait until its replica has taken over; none lost, none wrong."""
     job = Job(kafka.bootstrap_servers, mended.url, tmp_path)
     job.latest = sm.RedisSink(job.name)
     job.create()
