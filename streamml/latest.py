@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from streamml.adapters.redis.connection import Pool, Server
+from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.latest import Latest, latest_keys, unpacked
+from streamml.adapters.redis.nodes import Nodes
 
 __all__ = ["Latest", "LatestPredictions"]
 
@@ -38,13 +39,13 @@ class LatestPredictions:
         self, name: str, *, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None
     ) -> None:
         self._name = name
-        self._pool = Pool(Server(url, timeout_s, options))
+        self._nodes = Nodes(Server(url, timeout_s, options))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pool.close()
+        self._nodes.close()
 
     def get(self, key: str | bytes) -> Latest | None:
         """The latest prediction of a key; ``None``: there is none, or its ttl is over.
@@ -56,7 +57,7 @@ class LatestPredictions:
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[str | bytes]) -> list[Latest | None]:
-        """The same for many keys, in one round trip and in their order.
+        """The same for many keys, in one round trip (one to each node of a cluster) and in their order.
 
         Raises:
             FeatureStoreDown, ValueError: as `get`.
@@ -64,6 +65,5 @@ class LatestPredictions:
         if not keys:
             return []
         as_bytes = [key.encode() if isinstance(key, str) else key for key in keys]
-        with self._pool.session() as session:
-            stored: list[bytes | None] = session.call("MGET", *latest_keys(self._name, as_bytes))
+        stored = self._nodes.mget(latest_keys(self._name, as_bytes))
         return [None if one is None else unpacked(one) for one in stored]

@@ -11,6 +11,7 @@ from hypothesis import Phase, settings
 
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
+from tests.redis_cluster import RedisCluster
 
 pytest_plugins = ["pytester", "tests.swallowed"]
 
@@ -43,3 +44,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Started once; tests use feature sets of their own, and bring back what they kill."""
+    cluster = RedisCluster(Path(tmp_path_factory.mktemp("cluster")))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()

@@ -188,7 +188,7 @@ def test_a_set_that_is_not_there_and_a_key_of_another_length_are_wrong_use(shell
 def test_features_prune_keeps_what_it_promises(shell: Shell, redis_server: EmbeddedRedis) -> None:
     loaded = [load_features(shell) for _ in range(4)]
     assert "nothing to delete" in shell.type("features", "prune", shell.name, "--keep", "1")
-    catalogue = f"streamml:{shell.name}:versions"
+    catalogue = f"streamml:{{{shell.name}}}:versions"
     with redis.Redis.from_url(redis_server.url) as client:
         for version, packed in client.hgetall(catalogue).items():
             entry = json.loads(packed)
