@@ -157,6 +157,14 @@ def test_a_window_is_made_anew_from_its_landings(flights: list[Flight]) -> None:
     assert not flights or window.value == dict(whole)["ORD"]
 
 
+def test_what_became_of_an_arrival_is_told_and_what_has_left_the_window_is_forgotten() -> None:
+    window, hour = RecentLandings(), timedelta(hours=1)
+    told = [window.add(flight, BEGIN + hours * hour, 5) for flight, hours in (("a", 0), ("a", 0), ("b", 3), ("c", 0))]
+    assert told == ["counted", "repeated", "counted", "too old"]
+    assert window.add("a", BEGIN + 4 * hour, 5) == "counted"
+    assert [flight for _, flight, _ in window.landings] == ["b", "a"]
+
+
 def test_arrivals_come_back_from_their_records() -> None:
     made = arrivals([("2013-10-01-UA-1-EWR", "ORD", BEGIN, -3), ("2013-10-01-UA-2-EWR", "LAX", BEGIN, 20)])
     keys, values = zip(*made.records(), strict=True)

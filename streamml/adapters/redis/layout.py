@@ -112,6 +112,19 @@ def entity_keys(prefix: bytes, entities: Sequence[tuple[bytes, ...]]) -> list[by
     return keys_of_parts(prefix, list(zip(*entities, strict=True)), len(entities))
 
 
+def keys_of_sets(sets: Sequence[tuple[bytes, Sequence[tuple[bytes, ...]]]]) -> list[list[bytes]]:
+    """The keys of several sets, each a prefix and its entities. What sets have in one, the same sequence of entities, is joined once.
+
+    Raises:
+        ValueError: entities of one set have different numbers of key parts.
+    """
+    distinct = {id(entities): entities for _, entities in sets}
+    if len(distinct) == len(sets):
+        return [entity_keys(prefix, entities) for prefix, entities in sets]
+    joined = {place: entity_keys(b"", entities) for place, entities in distinct.items()}
+    return [[prefix + key for key in joined[id(entities)]] for prefix, entities in sets]
+
+
 def keys_of_parts(prefix: bytes, parts: Sequence[Sequence[bytes]], count: int) -> list[bytes]:
     """The same from one sequence per key part, each ``count`` long."""
     pieces: list[Any] = [[prefix] * count]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from streamml.adapters.redis.catalogue import Pointer, unpack_pointer
 from streamml.adapters.redis.connection import Pool, Server
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, schema_lines
+from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_sets, schema_lines
 from streamml.adapters.redis.versions import never_loaded, never_written
 from streamml.errors import FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
@@ -83,7 +83,7 @@ class RedisFeatureStore:
             current = self._learn(pointers, raw)
             self._check_schemas(layouts, current)
             asked_for = zip(requests, layouts, strict=True)
-            keys = [entity_keys(current[layout.pointer].prefix, request.entities) for request, layout in asked_for]
+            keys = keys_of_sets([(current[layout.pointer].prefix, one.entities) for one, layout in asked_for])
             values = self._mget([*pointers, *chain.from_iterable(keys)])
             asked, raw = raw, values[: len(pointers)]
             if raw == asked:
