@@ -17,6 +17,7 @@ from topologies.flight_delay.arrivals_topic import ArrivalsTopic, Record, time_o
 from topologies.flight_delay.recent_state import NotAnArrival, Part, RecentState, Touched, read_arrival
 
 STEP: Final = "recent"
+_PIECE: Final = 5_000
 
 Bury = Callable[[Sequence[Letter]], Awaitable[None]]
 
@@ -80,8 +81,24 @@ class Follower:
             return
         end = fresh[-1][0] + 1
         if len(fresh) != end - self.position:
-            fresh = await asyncio.to_thread(lambda start: list(self._topic.between(start, end)), self.position)
-        arrivals, letters = self._sorted(fresh)
+            fresh = await asyncio.to_thread(self._read, self.position, end)
+        await self._advance(fresh, end)
+
+    async def read_to(self, end: int) -> None:
+        """What is in the topic up to, without, ``end``, by ourselves: many times faster than any framework hands it over.
+
+        Raises:
+            SourceUnavailable, OffsetOutOfRange, FeaturesUnavailable: as `take`.
+        """
+        while self.position is not None and self.position < end:
+            start, upto = self.position, min(self.position + _PIECE, end)
+            await self._advance(await asyncio.to_thread(self._read, start, upto), upto)
+
+    def _read(self, start: int, end: int) -> list[Record]:
+        return list(self._topic.between(start, end))
+
+    async def _advance(self, records: Sequence[Record], end: int) -> None:
+        arrivals, letters = self._sorted(records)
         touched = self._state.add(arrivals)
         if (floor := self._state.lacks(touched)) is not None:
             await self._read_again(end, floor)
