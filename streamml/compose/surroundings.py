@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -134,7 +134,7 @@ def _examine_latest(topology: Topology, settings: Settings, found: Findings) -> 
     from streamml.adapters.redis.latest_copy import LatestCopy
 
     moment = replace(topology.redis_sink, ttl=_MOMENT)
-    with found.collecting(), closing(LatestCopy(latest_writer(moment, settings), moment.name)) as copy:
+    with found.collecting(), LatestCopy(latest_writer(moment, settings), moment.name) as copy:
         copy.try_out()
         found.notes.append(f"Redis takes the latest predictions {moment.name}")
 

@@ -147,7 +147,8 @@ def least_rights(
         Rights(
             "replay diff, publish",
             False,
-            "besides those of replay: to read what is live, and to write corrections; exactly once, the worker's rights for that too.",
+            "besides those of replay: to read what is live, and to write corrections; exactly once, or with a RedisSink, the worker's "
+            "rights for that too.",
             (
                 *grant(outputs, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
                 *grant([letters], "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ from streamml.adapters.redis.latest_writer import LatestWriter
 from streamml.adapters.redis.rights import KEEPING, least_rule
 from streamml.clock import ManualClock
 from streamml.errors import FeatureStoreDown
-from streamml.latest import Latest, LatestPredictions
+from streamml.latest import AsyncLatestPredictions, Latest, LatestPredictions
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ports.sink import Delivered, OutboundRecords
@@ -105,6 +106,28 @@ def test_a_prediction_has_what_its_header_says_and_a_tombstone_no_value(redis_se
     assert run.reader.get("a") == Latest(b"{}", "t/0/7", "m@1", 2, "", 5)
     assert run.reader.get("ü") == Latest(None, "t/0/8", "m@1", 0, "", 6)
     run.sink.close(1)
+
+
+def test_an_asyncio_app_reads_many_keys_at_once_and_hears_of_a_redis_that_is_away(redis_server: EmbeddedRedis) -> None:
+    run = Beside(redis_server.url)
+    run.sink.send(1, [records(*((f"k{row}", b"%d" % row, 5, row, 0) for row in range(200)))])
+    run.delivered(1)
+    run.sink.close(1)
+
+    async def read() -> list[bytes | None]:
+        async with AsyncLatestPredictions(run.name, url=redis_server.url, waiting=4) as reader:
+            found = await asyncio.gather(*(reader.get(f"k{row}") for row in range(201)))
+        assert found[200] is None
+        return [None if one is None else one.value for one in found[:200]]
+
+    assert asyncio.run(read()) == [b"%d" % row for row in range(200)]
+
+    async def read_away() -> None:
+        async with AsyncLatestPredictions(run.name, url="redis://127.0.0.1:1") as reader:
+            await reader.get("k")
+
+    with pytest.raises(FeatureStoreDown, match="cannot be reached"):
+        asyncio.run(read_away())
 
 
 def test_d1_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_back(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Self
 
 from streamml.adapters.redis.latest import entries, latest_prefix, packed
 from streamml.adapters.redis.latest_writer import LatestWriter
@@ -14,7 +14,7 @@ _TRIAL_S: Final = 2.0
 
 
 class LatestCopy:
-    """Takes blocks of predictions; Redis keeps those of which it has no newer one."""
+    """Takes blocks of predictions; Redis keeps those of which it has no newer one. Use it in a ``with`` statement."""
 
     def __init__(self, writer: LatestWriter, name: str) -> None:
         """
@@ -55,6 +55,8 @@ class LatestCopy:
         if self._writer.wait(_TRIAL_S):
             raise SinkUnavailable(f"{self._writer.trouble}")
 
-    def close(self) -> None:
-        """End the writer."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._writer.close(0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -140,7 +140,7 @@ class Publisher:
             memory_mb=options.memory_mb,
             progress=lambda count: options.progress("read", count),
         )
-        with matched(topology, settings, run, compare) as found:
+        with made._latest or nullcontext(), matched(topology, settings, run, compare) as found:
             made._choose(found.connection, found.counts)
             yield made
 
@@ -247,8 +247,6 @@ class Publisher:
             self._options.progress("published", written)
             pace.after(rows)
         copy.write(OutboundRecords(self.plan.topic, [], [], [], []), self._behind(self._ends))
-        if self._latest is not None:
-            self._latest.close()
         self._note()
         self.plan = replace(self.plan, left=0, written=written, overtaken=overtaken, complete=True)
         return self.plan

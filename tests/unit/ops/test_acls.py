@@ -53,6 +53,15 @@ def test_a_feature_log_is_written_by_the_worker_and_read_by_others() -> None:
     assert "CREATE" in {one.operation for one in found["topics create"] if one.name == "pay.features"}
 
 
+def test_redis_alone_takes_the_predictions_and_no_topic_of_them_is_named() -> None:
+    alone = replace(JOB, redis_only=True).topology
+    found = {one.purpose: one for one in least_rights(alone, Settings(), "scorer")}
+    assert not [right for one in found.values() for right in one.kafka if right.name.startswith("pay.out")]
+    assert "pay.replay." in {right.name for right in found["replay"].kafka}
+    redis = "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* ~streamml.latest:pay:* +mget +ping +evalsha +script|load +set"
+    assert found["worker"].redis == redis
+
+
 def test_settings_name_user_group_and_database() -> None:
     settings = Settings(
         group="g", kafka={"sasl.username": "sasl-user"}, redis=RedisSettings(url="redis://r:1/3", options={})
