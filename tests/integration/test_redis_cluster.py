@@ -132,7 +132,7 @@ def test_f1_while_a_slot_moves_its_keys_are_read_and_written_wherever_they_are(r
     declared = streaming()
     same = names(40, "{one}")
     with (
-        FeatureWriter(declared, url=redis_cluster.url) as writer,
+        FeatureWriter(declared, url=redis_cluster.url, retry_for="0ms") as writer,
         closing(RedisFeatureStore(redis_cluster.url)) as store,
     ):
         writer.write(rows(same, 1.0, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 
-from redis.exceptions import AuthenticationError
+from redis.exceptions import RedisError, ResponseError
 
 from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.slots import Address, Slots
@@ -87,8 +87,8 @@ class Discovery:
         try:
             session.send(pack("HELLO"))
             [hello] = session.read_many(1)
-            # An old server does not know the command, and a narrow rule may not permit it; a login that fails is told.
-            if isinstance(hello, AuthenticationError):
+            # An old server does not know the command, and a narrow rule may not permit it: such a one is by itself.
+            if isinstance(hello, RedisError) and not isinstance(hello, ResponseError):
                 raise server.unavailable(hello)
             mode = dict(zip(hello[::2], hello[1::2], strict=True)).get(b"mode") if isinstance(hello, list) else None
             if mode == b"cluster":
