@@ -41,9 +41,15 @@ class ByServers(LoadFileScheduling):  # type: ignore[misc]
         return "secured" if Path(file).stem in {"test_control", "test_secrets", "test_security"} else file
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By folder, and by chance within one: tests that wait for servers come before those that compute, which end together."""
+    items.sort(key=lambda item: item.nodeid.split("/")[:2])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
-    """In the order of their folders: tests that wait for servers come before those that compute, which fill what is left."""
+    """In the order of the collection; xdist would begin with the files of many tests, and end with one that takes a minute."""
     config.option.loadscopereorder = False
     return ByServers(config, log)
 
