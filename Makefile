@@ -70,9 +70,9 @@ rehearsal: $(DEMO_STAMP)
 mistakes: $(STAMP)
 	$(BIN)/python -m tests.planted $(ARGS)
 
-# Two at a time, as most of them wait for something; ARGS="-n 0" for one.
+# Three at a time on two cores, as most of them wait for something; ARGS="-n 0" for one. Who runs with whom: tests/conftest.py.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 # What `make test` leaves out, as PyTorch is large.
 $(TORCH_STAMP): constraints/dev.txt pyproject.toml
