@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
-from streamml.adapters.redis.connection import Pool, Server
+from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.latest import Latest, latest_keys, unpacked
+from streamml.adapters.redis.nodes import Nodes
 from streamml.errors import ConfigError
 
 __all__ = ["AsyncLatestPredictions", "Latest", "LatestPredictions"]
@@ -41,13 +42,13 @@ class LatestPredictions:
         self, name: str, *, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None
     ) -> None:
         self._name = name
-        self._pool = Pool(Server(url, timeout_s, options))
+        self._nodes = Nodes(Server(url, timeout_s, options))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pool.close()
+        self._nodes.close()
 
     def get(self, key: str | bytes) -> Latest | None:
         """The latest prediction of a key; ``None``: there is none, or its ttl is over.
@@ -59,7 +60,7 @@ class LatestPredictions:
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[str | bytes]) -> list[Latest | None]:
-        """The same for many keys, in one round trip and in their order.
+        """The same for many keys, in one round trip (one to each node of a cluster) and in their order.
 
         Raises:
             FeatureStoreDown, ValueError: as `get`.
@@ -67,8 +68,7 @@ class LatestPredictions:
         if not keys:
             return []
         as_bytes = [key.encode() if isinstance(key, str) else key for key in keys]
-        with self._pool.session() as session:
-            stored: list[bytes | None] = session.call("MGET", *latest_keys(self._name, as_bytes))
+        stored = self._nodes.mget(latest_keys(self._name, as_bytes))
         return [None if one is None else unpacked(one) for one in stored]
 
 

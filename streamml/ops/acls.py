@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.rights import KEEPING, LOADING, READING, WRITING, least_rule
+from streamml.adapters.redis.rights import KEEPING, LOADING, LOOKING_UP, READING, WRITING, least_rule
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import RIGHTS
 from streamml.ops.replay.registry import replays_topic
@@ -56,11 +56,14 @@ class Rights:
     redis: str | None = None
 
 
-def least_rights(topology: Topology, settings: Settings, user: str | None = None) -> list[Rights]:
+def least_rights(
+    topology: Topology, settings: Settings, user: str | None = None, *, cluster: bool = False
+) -> list[Rights]:
     """The worker's rights first, then those that are only for some.
 
     Args:
         user: on Kafka and Redis; ``None``: the user name of SASL, or the topology's name.
+        cluster: whether Redis is a cluster; it is, too, where the settings name several hosts of it.
 
     Raises:
         ConfigError: the URL of Redis is none.
@@ -75,10 +78,12 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     every = (*inputs, *outputs, letters, *logs)
     declared = [one for step in _lookups(topology) for one in step.sets]
     sets = list(dict.fromkeys(one.name for one in declared))
-    database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.redis_sink else 0
     kept = None if topology.redis_sink is None else topology.redis_sink.name
+    server = Server(settings.redis.url, options=settings.redis.options) if sets or kept else None
+    database = 0 if server is None else server.database
+    cluster = cluster or (server is not None and len(server.named) > 1)
     commands = (*(READING if sets else ()), *(KEEPING if kept else ()))
-    rule = least_rule(name, sets, commands, database=database, latest=kept) if commands else None
+    rule = least_rule(name, sets, commands, database=database, latest=kept, cluster=cluster) if commands else None
     found = [
         Rights(
             "worker",
@@ -162,11 +167,14 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
         found.append(Rights("feature log", False, why, tuple(grant(logs, "READ", "DESCRIBE"))))
     if sets:
         # A user of its own: the line begins with reset, and would take from the worker's user what that has.
-        rule = least_rule(f"{name}-loader", sets, LOADING, database=database)
+        rule = least_rule(f"{name}-loader", sets, LOADING, database=database, cluster=cluster)
         found.append(Rights("features", False, "load, versions, show, rollback, prune.", (), rule))
     if streaming := list(dict.fromkeys(one.name for one in declared if one.kind == "streaming")):
-        rule = least_rule(f"{name}-writer", streaming, WRITING, database=database)
+        rule = least_rule(f"{name}-writer", streaming, WRITING, database=database, cluster=cluster)
         found.append(Rights("feature writer", False, "writers of streaming sets (streamml.features).", (), rule))
+    if kept:
+        rule = least_rule(f"{name}-reader", (), LOOKING_UP, database=database, latest=kept, cluster=cluster)
+        found.append(Rights("latest reader", False, "readers of latest predictions (streamml.latest).", (), rule))
     return found
 
 

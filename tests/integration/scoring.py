@@ -82,6 +82,7 @@ class Job:
     latest: sm.RedisSink | None = None
     redis_only: bool = False
     guarantee: Any = "at_least_once"
+    options: dict[str, Any] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -124,7 +125,7 @@ class Job:
     def settings(self) -> Settings:
         return Settings(
             brokers=self.brokers,
-            redis=RedisSettings(url=self.redis_url, timeout_ms=300),
+            redis=RedisSettings(url=self.redis_url, timeout_ms=300, options=self.options),
             worker=WorkerSettings(
                 drain_ms=3000, max_in_flight_rows=self.max_in_flight_rows, processing_guarantee=self.guarantee
             ),

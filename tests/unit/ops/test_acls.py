@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from streamml import RedisSink
 from streamml.ops.acls import Rights, least_rights
 from streamml.settings.settings import RedisSettings, Settings
 from tests.integration.scoring import Job
@@ -28,7 +29,7 @@ def test_a_worker_reads_its_input_writes_its_output_and_is_in_its_group() -> Non
         ("READ", "group", "pay"),
     ]
     assert {one.principal for one in worker.kafka} == {"User:scorer"}
-    assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* +mget +ping"
+    assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:{pay}:* ~streamml:pay:* +mget +ping"
 
 
 def test_only_the_worker_is_needed_and_only_topics_create_makes_anything_but_what_is_a_replays_own() -> None:
@@ -70,6 +71,22 @@ def test_settings_name_user_group_and_database() -> None:
     assert worker.kafka[-1].principal == "User:sasl-user"
     assert worker.redis is not None
     assert worker.redis.endswith("+mget +ping +select")
+
+
+def test_a_cluster_needs_other_rights_and_several_hosts_are_one() -> None:
+    several = Settings(redis=RedisSettings(url="redis://r:1,s:2"))
+    told = rights(several, "scorer")["worker"].redis
+    assert told == (
+        "ACL SETUSER scorer reset on >PASSWORD ~streamml:{pay}:* ~streamml:pay:* +get +ping +asking +cluster|slots"
+    )
+    asked = {one.purpose: one for one in least_rights(JOB.topology, Settings(), "scorer", cluster=True)}
+    assert asked["worker"].redis == told
+
+
+def test_readers_of_latest_predictions_have_a_user_of_their_own() -> None:
+    kept = replace(JOB, latest=RedisSink("arrivals"))
+    found = {one.purpose: one.redis for one in least_rights(kept.topology, Settings(), "scorer")}
+    assert found["latest reader"] == "ACL SETUSER scorer-reader reset on >PASSWORD ~streamml.latest:arrivals:* +mget"
 
 
 def test_a_topology_without_features_needs_no_redis() -> None:
