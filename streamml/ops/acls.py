@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.rights import KEEPING, LOADING, READING, WRITING, least_rule
+from streamml.adapters.redis.rights import KEEPING, LOADING, READING, WATCHING, WRITING, least_rule
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import RIGHTS
 from streamml.ops.replay.registry import replays_topic
@@ -75,7 +75,8 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     sets = list(dict.fromkeys(one.name for one in declared))
     database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.latest else 0
     kept = None if topology.latest is None else topology.latest.name
-    commands = (*(READING if sets else ()), *(KEEPING if kept else ()))
+    near = any(one.near_cache is not None for one in declared)
+    commands = (*(READING if sets else ()), *(WATCHING if near else ()), *(KEEPING if kept else ()))
     rule = least_rule(name, sets, commands, database=database, latest=kept) if commands else None
     found = [
         Rights(

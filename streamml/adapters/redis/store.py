@@ -24,7 +24,7 @@ _WARN_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Current:
+class Current:
     """The version of a set that was current when a reply last said so."""
 
     raw: bytes
@@ -55,7 +55,7 @@ class RedisFeatureStore:
         self._server = Server(url, timeout_s, options)
         self._pool = Pool(self._server)
         self._layouts: dict[str, Layout] = {}
-        self._current: dict[bytes, _Current] = {}
+        self._current: dict[bytes, Current] = {}
         self._corrupt = _CorruptValues()
 
     @property
@@ -115,7 +115,7 @@ class RedisFeatureStore:
             values: list[Any] = session.call("MGET", *keys)
             return values
 
-    def _learn(self, pointers: Mapping[bytes, Layout], raw: Sequence[bytes | None]) -> dict[bytes, _Current]:
+    def _learn(self, pointers: Mapping[bytes, Layout], raw: Sequence[bytes | None]) -> dict[bytes, Current]:
         """What is current according to these pointers; remembered for the next lookup."""
         current = {}
         for (key, layout), packed in zip(pointers.items(), raw, strict=True):
@@ -126,7 +126,7 @@ class RedisFeatureStore:
             current[key] = known
         return current
 
-    def _check_schemas(self, layouts: list[Layout], current: Mapping[bytes, _Current]) -> None:
+    def _check_schemas(self, layouts: list[Layout], current: Mapping[bytes, Current]) -> None:
         for layout in layouts:
             pointer = current[layout.pointer].pointer
             if layout.schema_hash != pointer.schema_hash:
@@ -138,7 +138,7 @@ class RedisFeatureStore:
         self,
         requests: Sequence[FeatureRequest],
         layouts: list[Layout],
-        current: Mapping[bytes, _Current],
+        current: Mapping[bytes, Current],
         values: list[bytes | None],
     ) -> list[FeatureReply]:
         replies, start = [], 0
@@ -153,7 +153,7 @@ class RedisFeatureStore:
         return replies
 
 
-def _read_pointer(layout: Layout, raw: bytes | None) -> _Current:
+def _read_pointer(layout: Layout, raw: bytes | None) -> Current:
     set_name = layout.schema.name
     if raw is None:
         raise never_written(layout) if layout.schema.kind == "streaming" else never_loaded(set_name)
@@ -161,7 +161,7 @@ def _read_pointer(layout: Layout, raw: bytes | None) -> _Current:
         pointer = unpack_pointer(raw)
     except ValueError as error:
         raise FeaturesUnavailable(f"The pointer of feature set {set_name!r} cannot be read: {error}") from error
-    return _Current(raw, pointer, entity_prefix(set_name, pointer.version))
+    return Current(raw, pointer, entity_prefix(set_name, pointer.version))
 
 
 def _other_schema(layout: Layout, pointer: Pointer) -> str:
