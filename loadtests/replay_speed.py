@@ -10,6 +10,7 @@ import sys
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -17,8 +18,8 @@ from typing import Final
 import loadtests.baseline.worker
 import streamml as sm
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.load import load_features, produce_all
-from loadtests.baseline.timing import Backlog, Drain, Servers, drain, make_topic, started_servers
+from loadtests.baseline.drains import backlog_of, in_turn
+from loadtests.baseline.timing import Servers, drain
 from loadtests.baseline.topology import Event, topology
 from streamml.compose.locate import Located
 from streamml.ops.replay.plan import Wanted, planned
@@ -64,17 +65,9 @@ def work(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
 def main(events: int = 400_000, rounds: int = 3) -> int:
     """Measure; the exit code."""
     commands = {"live": COMMANDS["worker"], "replay": _replay}
-    drains: dict[str, list[Drain]] = {who: [] for who in commands}
-    with started_servers(lambda said: print(said, file=sys.stderr)) as servers:
-        backlog = Backlog(make_topic(servers, "baseline.events"), events)
-        make_topic(servers, "baseline.dlq")
-        load_features(servers.redis_url)
-        produce_all(servers.brokers, backlog.topic, backlog.events)
-        drain(servers, backlog, COMMANDS["bare"])
-        for number in range(rounds):
-            print(f"Drain {number + 1} of {rounds}", file=sys.stderr)
-            for who, command in commands.items():
-                drains[who].append(drain(servers, backlog, command))
+    tell = partial(print, file=sys.stderr)
+    with backlog_of(events, tell) as (servers, backlog):
+        drains = in_turn(commands, rounds, tell, partial(drain, servers, backlog))
     pairs = zip(drains["replay"], drains["live"], strict=True)
     ratios = [round(one.events_per_s / other.events_per_s, 3) for one, other in pairs]
     rates = {who: round(median(one.events_per_s for one in done)) for who, done in drains.items()}

@@ -11,15 +11,17 @@ import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.load import load_features, produce_all, produce_steadily
+from loadtests.baseline.drains import backlog_of, in_turn
+from loadtests.baseline.load import produce_steadily
 from loadtests.baseline.machine import conditions
-from loadtests.baseline.timing import Backlog, Command, Drain, Servers, Tell, drain, make_topic, started_servers
+from loadtests.baseline.timing import Command, Drain, Servers, Tell, drain, make_topic
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,8 @@ class BenchOptions:
 
 def bench(options: BenchOptions, tell: Tell) -> dict[str, Any]:
     """Measure; returns the result as a document."""
-    with started_servers(tell) as servers:
-        tell(f"Writing a backlog of {options.events:,} events")
-        backlog = Backlog(make_topic(servers, "baseline.events"), options.events)
-        make_topic(servers, "baseline.dlq")
-        load_features(servers.redis_url)
-        produce_all(servers.brokers, backlog.topic, backlog.events)
-        drains: dict[str, list[Drain]] = {who: [] for who in COMMANDS}
-        tell("Warming up the broker: a drain that does not count")
-        drain(servers, backlog, COMMANDS["bare"])
-        drain(servers, backlog, COMMANDS["bare"])
-        for number in range(options.rounds):
-            tell(f"Drain {number + 1} of {options.rounds}")
-            for who, command in COMMANDS.items():
-                drains[who].append(drain(servers, backlog, command))
+    with backlog_of(options.events, tell, warm_up=2) as (servers, backlog):
+        drains = in_turn(COMMANDS, options.rounds, tell, partial(drain, servers, backlog))
         latency = {str(rate): _latencies(servers, rate, options, tell) for rate in options.rates}
     return {"conditions": conditions(options.events, options.rounds), **_figures(drains), "latency_ms": latency}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from statistics import median
 
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.load import load_features, produce_all
-from loadtests.baseline.timing import Backlog, Drain, Servers, drain, make_topic, started_servers
+from loadtests.baseline.drains import backlog_of, in_turn
+from loadtests.baseline.timing import Servers, drain, make_topic
 
 
 def _logging(servers: Servers, topic_in: str, topic_out: str, count: int) -> list[str]:
@@ -19,17 +20,9 @@ def _logging(servers: Servers, topic_in: str, topic_out: str, count: int) -> lis
 def main(events: int = 400_000, rounds: int = 3) -> None:
     """Print the medians and each round's ratio as JSON."""
     commands = {"without": COMMANDS["worker"], "with": _logging}
-    drains: dict[str, list[Drain]] = {who: [] for who in commands}
-    with started_servers(lambda said: print(said, file=sys.stderr)) as servers:
-        backlog = Backlog(make_topic(servers, "baseline.events"), events)
-        make_topic(servers, "baseline.dlq")
-        load_features(servers.redis_url)
-        produce_all(servers.brokers, backlog.topic, backlog.events)
-        drain(servers, backlog, COMMANDS["bare"])
-        for number in range(rounds):
-            print(f"Drain {number + 1} of {rounds}", file=sys.stderr)
-            for who, command in commands.items():
-                drains[who].append(drain(servers, backlog, command))
+    tell = partial(print, file=sys.stderr)
+    with backlog_of(events, tell) as (servers, backlog):
+        drains = in_turn(commands, rounds, tell, partial(drain, servers, backlog))
     pairs = zip(drains["with"], drains["without"], strict=True)
     ratios = [round(one.events_per_s / other.events_per_s, 3) for one, other in pairs]
     rates = {who: round(median(one.events_per_s for one in done)) for who, done in drains.items()}

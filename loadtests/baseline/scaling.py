@@ -13,14 +13,15 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.load import load_features, produce_all
+from loadtests.baseline.drains import backlog_of, in_turn
 from loadtests.baseline.machine import conditions
-from loadtests.baseline.timing import Backlog, Command, Servers, Tell, drain, make_topic, started_servers
+from loadtests.baseline.timing import Backlog, Command, Servers, Tell, drain
 
 _JOB: Final = Path(__file__).parent / "scaled.py"
 
@@ -43,17 +44,8 @@ def scaling(events: int, rounds: int, most: int, tell: Tell) -> dict[str, Any]:
         "bare loop": COMMANDS["bare"],
         **{f"{workers} workers": crew(workers) for workers in range(1, most + 1)},
     }
-    found: dict[str, list[dict[str, float]]] = {who: [] for who in commands}
-    with started_servers(tell) as servers:
-        backlog = Backlog(make_topic(servers, "baseline.events"), events)
-        make_topic(servers, "baseline.dlq")
-        load_features(servers.redis_url)
-        produce_all(servers.brokers, backlog.topic, backlog.events)
-        drain(servers, backlog, COMMANDS["bare"])
-        for number in range(rounds):
-            for who, command in commands.items():
-                tell(f"Round {number + 1} of {rounds}: {who}")
-                found[who].append(_timed(servers, backlog, command))
+    with backlog_of(events, tell) as (servers, backlog):
+        found = in_turn(commands, rounds, tell, partial(_timed, servers, backlog))
     middles = {
         who: {name: round(median(one[name] for one in rows), 2) for name in rows[0]} for who, rows in found.items()
     }

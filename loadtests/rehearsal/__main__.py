@@ -24,7 +24,6 @@ from loadtests.rehearsal.outcome import Exported, different_rows, exported, of_h
 from streamml.errors import StreamMLError
 from streamml.ops.demo.show import DemoOptions, Show
 
-RESULTS = Path(__file__).parents[1] / "results"
 Say = Callable[[str], None]
 
 

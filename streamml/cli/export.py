@@ -10,16 +10,12 @@ from typing import Any
 import click
 
 from streamml.cli.options import json_option, print_json, settings_of, settings_options
+from streamml.cli.ranges import asked_range, range_options
 
 
 @click.command("export")
 @click.argument("topology")
-@click.option("--from", "start", required=True, help="An offset, or a time with its zone, as 2026-01-31T10:00:00Z.")
-@click.option("--to", "end", required=True, help="The same; what is there is not exported any more.")
-@click.option("--by", type=click.Choice(["record", "event"]), default="record", show_default=True, help="Whose times.")
-@click.option("--slack", help="With --by event: how far times of events and records may be apart, as 10m.")
-@click.option("--partitions", help="NUMBER or TOPIC/NUMBER, separated by commas; default: all.")
-@click.option("--what-is-left", is_flag=True, help="Go on where retention has removed a part of the range.")
+@range_options("exported")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for Parquet files, made if missing."
 )
@@ -37,12 +33,6 @@ from streamml.cli.options import json_option, print_json, settings_of, settings_
 @json_option
 def command(
     topology: str,
-    start: str,
-    end: str,
-    by: Any,
-    slack: str | None,
-    partitions: str | None,
-    what_is_left: bool,
     out: Path,
     labels: str | None,
     label_key: str | None,
@@ -58,11 +48,8 @@ def command(
     """
     from streamml.compose.locate import locate_topology
     from streamml.ops.export.export import Request, export
-    from streamml.ops.replay.span import Asked
 
-    chosen = tuple(one.strip() for one in (partitions or "").split(",") if one.strip())
-    asked = Asked(start, end, by, slack, chosen, what_is_left)
-    request = Request(asked, labels, label_key, within, predictions)
+    request = Request(asked_range(flags), labels, label_key, within, predictions)
     done = export(locate_topology(topology).found, settings_of(config, **flags), request, out, _tell)
     for note in done.notes:
         click.echo(note, err=True)

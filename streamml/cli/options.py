@@ -24,11 +24,19 @@ _group = click.option("--group", help="Consumer group; default: the topology's n
 _redis = click.option("--redis-url", help="Redis that has the features.")
 
 
-def settings_options(command: F) -> F:
-    """Add the options that `settings_of` reads."""
-    for option in (_redis, _group, _brokers, _config):
-        command = option(command)
-    return command
+def added(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Options as one decorator; help shows them in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+settings_options = added(_config, _brokers, _group, _redis)
+"""Adds the options that `settings_of` reads."""
 
 
 def settings_of(config: Path | None, **flags: Any) -> Settings:

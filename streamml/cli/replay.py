@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamml.cli.options import (
     FiniteRange,
+    added,
     as_arguments,
     json_option,
     print_json,
@@ -18,6 +19,7 @@ from streamml.cli.options import (
     settings_options,
     shown_time,
 )
+from streamml.cli.ranges import asked_range, range_options
 from streamml.cli.replay_diff import diff, exit_code, judged, judging, judging_options, show_judged
 from streamml.cli.replay_plan import show_plan
 from streamml.cli.replay_publish import publish
@@ -27,8 +29,7 @@ from streamml.cli.signals import GRACE_S, on_signals
 if TYPE_CHECKING:
     from streamml.ops.replay.standing import Standing
 
-F = TypeVar("F", bound=Callable[..., Any])
-_MANNER: Final = (
+_manner_options = added(
     click.option("--rate", type=FiniteRange(0, min_open=True), help="Records a second; default: as many as can be."),
     click.option(
         "--max-lag",
@@ -51,12 +52,6 @@ _MANNER: Final = (
 )
 
 
-def _manner_options(command: F) -> F:
-    for option in reversed(_MANNER):
-        command = option(command)
-    return command
-
-
 @click.group("replay")
 def command() -> None:
     """Score a stretch of a topic again, beside live traffic: into a topic of its own, compared before it is published."""
@@ -64,12 +59,7 @@ def command() -> None:
 
 @command.command("start")
 @click.argument("topology")
-@click.option("--from", "start", required=True, help="An offset, or a time with its zone, as 2026-01-31T10:00:00Z.")
-@click.option("--to", "end", required=True, help="The same; what is there is not replayed any more.")
-@click.option("--by", type=click.Choice(["record", "event"]), default="record", show_default=True, help="Whose times.")
-@click.option("--slack", help="With --by event: how far times of events and records may be apart, as 10m.")
-@click.option("--partitions", help="NUMBER or TOPIC/NUMBER, separated by commas; default: all.")
-@click.option("--what-is-left", is_flag=True, help="Go on where retention has removed a part of the range.")
+@range_options("replayed")
 @click.option("--where", help="""Only events of which this is true, as 'carrier == "UA" and delay > 15'.""")
 @click.option("--model", "models", multiple=True, help="VERSION of the last model, or NAME=VERSION; may be repeated.")
 @click.option(
@@ -89,12 +79,6 @@ def command() -> None:
 @json_option
 def start(
     topology: str,
-    start: str,
-    end: str,
-    by: Any,
-    slack: str | None,
-    partitions: str | None,
-    what_is_left: bool,
     where: str | None,
     models: tuple[str, ...],
     features: str,
@@ -123,13 +107,10 @@ def start(
     from streamml.ops.replay.compare import CompareOptions, check_options
     from streamml.ops.replay.plan import Wanted, planned
     from streamml.ops.replay.run import Manner, begin
-    from streamml.ops.replay.span import Asked
 
     _check_asking(yes, as_json)
-    asked = judging(thresholds, conditions, page)
+    asked, stretch = judging(thresholds, conditions, page), asked_range(flags)
     settings, located = settings_of(config, **flags), locate_topology(topology)
-    chosen = tuple(one.strip() for one in (partitions or "").split(",") if one.strip())
-    stretch = Asked(start, end, by, slack, chosen, what_is_left)
     wanted = Wanted(stretch, models, features, where, into, max_dead_letters, rate)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
     again = [topology, *as_arguments(config, flags)]

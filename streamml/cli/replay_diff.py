@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
+from streamml.cli.options import FiniteRange, added, json_option, print_json, settings_of, settings_options, shown_time
 from streamml.cli.signals import ended_by_signals
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _SHOWN: Final = (
 )
 
 
-_JUDGING: Final = (
+judging_options = added(
     click.option(
         "--threshold",
         "thresholds",
@@ -56,6 +56,7 @@ _JUDGING: Final = (
         "--page", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML page with plots to this file."
     ),
 )
+"""Adds the options that `judging` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +90,6 @@ class Judged:
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
         return {**self.found.document(), "failed": self.failed, "page": self.page}
-
-
-def judging_options(command: F) -> F:
-    """Add the options that `judging` reads."""
-    for option in reversed(_JUDGING):
-        command = option(command)
-    return command
 
 
 def judging(thresholds: tuple[str, ...], conditions: tuple[str, ...], page: Path | None) -> Judging:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EVERY_S: Final = 1.0
 _LINE_EVERY_S: Final = 30.0
+_JOIN_S: Final = 15.0
 
 
 @contextmanager
@@ -28,9 +29,9 @@ def progress(topology: Topology, settings: Settings, replay: Replay) -> Iterator
 
     from streamml.errors import StreamMLError
     from streamml.ops.replay.standing import follow
+    from streamml.runtime.meanwhile import meanwhile
 
     total = sum(span.end - span.start for span in replay.spans)
-    ended = threading.Event()
     bar = Progress(
         TextColumn("replay {task.description}"),
         BarColumn(),
@@ -43,7 +44,7 @@ def progress(topology: Topology, settings: Settings, replay: Replay) -> Iterator
     probe = follow(topology, settings, replay)
     task = bar.add_task(str(replay.number), total=total, rate="")
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         first: tuple[float, int] | None = None
         line_at = time.monotonic() + _LINE_EVERY_S
         while not ended.wait(_EVERY_S):
@@ -60,11 +61,5 @@ def progress(topology: Topology, settings: Settings, replay: Replay) -> Iterator
                 left = f", {(total - done) / rate:,.0f} s left" if rate else ""
                 click.echo(f"Replay {replay.number}: {done:,} of {total:,} offsets, {rate:,.0f}/s{left}", err=True)
 
-    thread = threading.Thread(target=watch, name="streamml-progress", daemon=True)
-    with bar:
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join(timeout=15.0)
+    with bar, meanwhile(watch, "streamml-progress", join_s=_JOIN_S):
+        yield

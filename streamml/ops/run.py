@@ -21,6 +21,7 @@ from streamml.engine.retry import Backoff
 from streamml.errors import SourceUnavailable, StreamMLError, TransientError
 from streamml.ports.control import RUNNING
 from streamml.ports.source import Positions
+from streamml.runtime.meanwhile import meanwhile
 from streamml.runtime.pulse import watched
 from streamml.runtime.worker import Worker
 from streamml.settings.settings import Settings
@@ -202,14 +203,14 @@ def _reaching(
     Raises:
         StreamMLError: at the end, where progress could not be asked for; it has asked the worker to stop.
     """
-    caught_up, ended = threading.Event(), threading.Event()
+    caught_up = threading.Event()
     if goal is None:
         yield caught_up
         return
     positions = goal.positions()
     failed: list[StreamMLError] = []
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         try:
             if _wait_until_reached(goal.committed, positions, options.patience_s, ended, waits_for):
                 caught_up.set()
@@ -217,13 +218,8 @@ def _reaching(
             failed.append(error)
             stop.set()
 
-    thread = threading.Thread(target=watch, name="streamml-catching-up", daemon=True)
-    thread.start()
-    try:
+    with meanwhile(watch, "streamml-catching-up"):
         yield caught_up
-    finally:
-        ended.set()
-        thread.join()
     if failed:
         raise failed[0]
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from streamml.runtime.health import Health
+from streamml.runtime.meanwhile import meanwhile
 
 _LOG: Final = logging.getLogger("streamml.worker")
 _LOOK_S: Final = 0.5
@@ -51,9 +52,8 @@ def watched(live: Callable[[], Health]) -> Iterator[None]:
 
     Nobody inside can end a thread that hangs, and a worker that hangs keeps its partitions: it goes on polling.
     """
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         while not ended.wait(_LOOK_S):
             health = live()
             if not health.ok:
@@ -61,10 +61,5 @@ def watched(live: Callable[[], Health]) -> Iterator[None]:
                 faulthandler.dump_traceback(sys.__stderr__ or 2)
                 os._exit(3)
 
-    thread = threading.Thread(target=watch, name="streamml-watchdog", daemon=True)
-    thread.start()
-    try:
+    with meanwhile(watch, "streamml-watchdog"):
         yield
-    finally:
-        ended.set()
-        thread.join()

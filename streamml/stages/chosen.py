@@ -9,10 +9,10 @@ import numpy as np
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.identity import prediction_id
-from streamml.stages.stage import Operator
+from streamml.stages.stage import Around, Operator
 
 
-class OnlyChosen:
+class OnlyChosen(Around):
     """Runs an operator, and drops what it ends of children that nobody asked for: their siblings went out before.
 
     A record that was asked for as a whole has all of its children chosen.
@@ -24,16 +24,9 @@ class OnlyChosen:
             chosen: prediction ids.
             prefixes: prediction id prefixes by slot number.
         """
-        self._operator = operator
+        super().__init__(operator)
         self._chosen = chosen
         self._prefixes = prefixes
-        self.name = operator.name
-        self.outside = operator.outside
-
-    @property
-    def too_large(self) -> int:
-        """See `Operator.too_large`."""
-        return self._operator.too_large
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""

@@ -11,7 +11,7 @@ import numpy as np
 from streamml.batch.column import Array
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Kind, Outcomes
-from streamml.stages.stage import Operator
+from streamml.stages.stage import Around, Operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +23,12 @@ class Answer:
     outcome: Outcomes | None
 
 
-class Learning:
+class Learning(Around):
     """Runs an operator, and keeps its answer to the largest batch of which no row was lost."""
 
     def __init__(self, operator: Operator) -> None:
-        self._operator = operator
+        super().__init__(operator)
         self.answer: Answer | None = None
-        self.name = operator.name
-        self.outside = operator.outside
-
-    @property
-    def too_large(self) -> int:
-        """See `Operator.too_large`."""
-        return self._operator.too_large
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
@@ -72,19 +65,12 @@ class Free:
         return batch.take(slice(0, 0)), [outcome]
 
 
-class Ranged:
+class Ranged(Around):
     """Runs an operator inside a range of its name, for those who look at a trace."""
 
     def __init__(self, operator: Operator, ranges: Callable[[str], AbstractContextManager[object]]) -> None:
-        self._operator = operator
+        super().__init__(operator)
         self._ranges = ranges
-        self.name = operator.name
-        self.outside = operator.outside
-
-    @property
-    def too_large(self) -> int:
-        """See `Operator.too_large`."""
-        return self._operator.too_large
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Kind, Outcomes, dead_letters
@@ -36,6 +36,20 @@ class Operator(Protocol):
             FatalError: the worker has to stop.
         """
         ...
+
+
+class Around:
+    """An operator around another one, whose name and nature it has."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self.name: Final = operator.name
+        self.outside: Final = operator.outside
+
+    @property
+    def too_large(self) -> int:
+        """See `Operator.too_large`."""
+        return self._operator.too_large
 
 
 class Stage:

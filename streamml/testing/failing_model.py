@@ -9,7 +9,7 @@ import numpy as np
 
 from streamml.batch.column import Array
 from streamml.errors import ModelOutOfMemory, ModelRejected
-from streamml.ports.model import Model, Signature
+from streamml.ports.model import Model
 
 
 class FailingModel:
@@ -22,20 +22,11 @@ class FailingModel:
             most_rows: rows that its memory is enough for; ``None``: any number.
         """
         self._model: Final = model
+        self.name: Final = model.name
+        self.version: Final = model.version
+        self.signature: Final = model.signature
         self._refuses = refuses
         self._most_rows = most_rows
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def version(self) -> str:
-        return self._model.version
-
-    @property
-    def signature(self) -> Signature:
-        return self._model.signature
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """See `Model.run`."""

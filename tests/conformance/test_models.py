@@ -125,10 +125,12 @@ class TestFunctionModel(ModelBehaviours):
 
 
 class TestOnnxModel(ModelBehaviours):
-    @pytest.fixture
-    def models(self, tmp_path: Path) -> Mapping[str, Model]:
+    @pytest.fixture(params=[False, True], ids=["plain", "bound"])
+    def models(self, tmp_path: Path, request: pytest.FixtureRequest) -> Mapping[str, Model]:
+        settings = OnnxSettings(bound=request.param)
         return {
-            name: OnnxModel.load(store(tmp_path, model, name.replace("_", "-"))) for name, model in _graphs().items()
+            name: OnnxModel.load(store(tmp_path, model, name.replace("_", "-")), settings)
+            for name, model in _graphs().items()
         }
 
 
@@ -188,13 +190,31 @@ class TestOnnxModelOnly:
         with pytest.raises(ModelRejected, match="not valid Unicode"):
             model.run({"t": text("red", "\ud800")})
 
-    def test_answers_are_its_own_memory(self, tmp_path: Path) -> None:
-        model = OnnxModel.load(store(tmp_path, identity()))
+    @pytest.mark.parametrize("bound", [False, True])
+    def test_answers_are_its_own_memory(self, tmp_path: Path, bound: bool) -> None:
+        model = OnnxModel.load(store(tmp_path, identity()), OnnxSettings(bound=bound))
         x = np.ones((2, 2), np.float32)
         first = model.run({"x": x})["y"]
         model.run({"x": x * 5})
         assert not np.shares_memory(first, x)
         assert first.tolist() == [[1, 1], [1, 1]]
+
+    def test_bound_buffers_are_made_once_for_a_shape_and_for_64_shapes_at_most(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made: list[int] = []
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+
+        def counted(shape: list[int], *rest: object) -> object:
+            made.append(shape[0])
+            return make(shape, *rest)
+
+        monkeypatch.setattr("onnxruntime.OrtValue.ortvalue_from_shape_and_type", counted)
+        model = OnnxModel.load(store(tmp_path, identity()), OnnxSettings(bound=True))
+        for rows in [*range(1, 71), *range(1, 71)]:
+            x = np.full((rows, 2), rows, np.float32)
+            assert model.run({"x": x[::-1]})["y"].tolist() == x.tolist()
+        assert made == list(range(1, 65))
 
     def test_output_whose_rows_a_converter_declared_wrongly_is_taken(self, tmp_path: Path) -> None:
         wrong = graph(

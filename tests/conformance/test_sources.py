@@ -64,7 +64,7 @@ def test_memory_open_says_that_the_broker_is_away() -> None:
 
 
 def test_kafka_open_says_that_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamml.adapters.kafka.source._TIMEOUT_S", 0.5)
+    monkeypatch.setattr("streamml.adapters.kafka.source.TIMEOUT_S", 0.5)
     source = KafkaSource(["events"], "group", "earliest", {"bootstrap.servers": f"127.0.0.1:{closed_port()}"})
     with pytest.raises(SourceUnavailable):
         source.open(Member(source))
@@ -99,7 +99,7 @@ def test_kafka_the_end_of_a_partition_lies_behind_what_nobody_is_shown(kafka: Em
 def test_kafka_records_that_came_with_an_error_are_delivered_before_it_is_raised() -> None:
     source = KafkaSource(["events"], "group", "earliest", {"bootstrap.servers": f"127.0.0.1:{closed_port()}"})
     given = [Message(offset=0), Message(error=KafkaError(KafkaError._BAD_MSG)), Message(offset=1)]
-    assert source._without_events(given) == [given[0], given[2]]
+    assert source._reading._records(given) == [given[0], given[2]]
     with pytest.raises(SourceUnavailable):
         source.poll(10, 0.0)
     assert source.poll(10, 0.0) == []

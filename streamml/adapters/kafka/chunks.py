@@ -22,6 +22,8 @@ _TIMEOUT_S: Final = 10.0
 _TURN_S: Final = 1.0
 # Few, as what is fetched is bounded before it is decompressed.
 _ROWS: Final = 500
+_JOINED_ROWS: Final = 50_000
+_JOINED_BYTES: Final = 32 * 1024**2
 _READING: Final = {"queued.max.messages.kbytes": 32_768}
 
 
@@ -99,6 +101,20 @@ class Chunk:
     def where(self, chosen: Any) -> Chunk:
         """Those rows that ``chosen`` (``bool[n]``) is true for."""
         return Chunk(list(compress(self._messages, chosen.tolist())))
+
+
+def joined(chunks: Iterable[Chunk], most_rows: int = _JOINED_ROWS) -> Iterator[Chunk]:
+    """The same records in fewer chunks, as each use of one has its price; bounded in rows and bytes, but for the last of each."""
+    held: list[Chunk] = []
+    rows = size = 0
+    for chunk in chunks:
+        held.append(chunk)
+        rows, size = rows + len(chunk), size + chunk.size_bytes()
+        if rows >= most_rows or size >= _JOINED_BYTES:
+            yield Chunk.join(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield Chunk.join(held)
 
 
 def read_chunks(client: Mapping[str, Any], topic: str, stretch: Stretch | None = None) -> Iterator[Chunk]:

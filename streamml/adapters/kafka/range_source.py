@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, opened, passes, translated
 from streamml.adapters.kafka.membership import DEFAULTS, SAFETY
-from streamml.adapters.kafka.messages import runs_of
-from streamml.adapters.kafka.positions import marked
+from streamml.adapters.kafka.reading import TIMEOUT_S, Reading
 from streamml.engine.stretches import Bounds, Stretches
-from streamml.errors import FatalError, OffsetOutOfRange, StreamMLError
+from streamml.errors import FatalError, OffsetOutOfRange
 from streamml.ports.source import Positions, RecordRun, SourceListener, TopicPartition
-
-_TIMEOUT_S: Final = 10.0
 
 
 class RangeSource:
@@ -44,28 +40,22 @@ class RangeSource:
             keys, headers: whether runs carry these columns.
         """
         self._bounds = dict(stretches)
-        self._topic_ids = topic_ids
-        self._keys = keys
-        self._headers = headers
-        self._brokers = str(client.get("bootstrap.servers"))
-        self._asking = translated(self._brokers, met=True)
         own = {name: value for name, value in client.items() if name != "group.protocol"}
-        config = {**DEFAULTS, **own, **SAFETY, "group.id": group, "on_commit": self._committed_async}
-        self._consumer: Any = opened(Consumer, config)
+        config = {**DEFAULTS, **own, **SAFETY, "group.id": group}
+        self._reading = Reading(config, topic_ids, keys=keys, headers=headers, at_end=self._shorter, gone=self._removed)
+        self._reading.has_met()
+        self._consumer = self._reading.consumer
         # Asked for before anything is polled: another thread's call would wait behind a poll.
         self._member: Any = self._consumer.consumer_group_metadata()
         self._listener: SourceListener | None = None
         self._stretches: Stretches | None = None
         self._told = False
-        self._failed_commits: list[TopicPartition] = []
-        # Comes with the next poll: the client counts the records that came with it as delivered.
-        self._error: StreamMLError | None = None
 
     def open(self, listener: SourceListener) -> None:
         """See `Source.open`. What an earlier run of the group has committed is not read again."""
         self._stretches = Stretches(self._bounds, self.committed())
         starts = self._stretches.starts
-        with self._asking:
+        with self._reading.asking:
             self._consumer.assign([ClientPartition(*where, starts[where]) for where in self._stretches.open])
         self._listener = listener
 
@@ -73,13 +63,7 @@ class RangeSource:
         """See `Source.poll`."""
         assert self._stretches is not None
         self._tell(self._stretches)
-        self._raise_error()
-        with self._asking:
-            first = self._consumer.poll(timeout_s)
-            if first is None:
-                return []
-        messages = self._good([first, *self._at_hand(max_rows - 1)], self._stretches)
-        runs = [self._stretches.within(run) for run in runs_of(messages, keys=self._keys, headers=self._headers)]
+        runs = [self._stretches.within(run) for run in self._reading.poll(max_rows, timeout_s)]
         return [run for run in runs if len(run)]
 
     def member(self) -> Any:
@@ -88,43 +72,34 @@ class RangeSource:
 
     def commit(self, positions: Positions, *, wait: bool) -> None:
         """See `Source.commit`."""
-        if not positions:
-            return
-        with self._asking:
-            answer = self._consumer.commit(offsets=marked(positions, self._topic_ids), asynchronous=not wait)
-        for one in answer or ():
-            if one.error is not None:
-                raise error_of(one.error, self._brokers, met=True)
+        self._reading.commit(positions, wait=wait)
 
     def ends(self) -> dict[TopicPartition, int]:
         """See `Source.ends`; here the ends of stretches."""
         ended = {} if self._stretches is None else self._stretches.ended()
         if ended:
-            with self._asking:
+            with self._reading.asking:
                 # The client would read on to the end of the topic.
                 self._consumer.pause([ClientPartition(*where) for where in ended])
         return ended
 
     def failed_commits(self) -> list[TopicPartition]:
         """See `Source.failed_commits`."""
-        failed, self._failed_commits = self._failed_commits, []
-        return failed
+        return self._reading.failed_commits()
 
     def pause(self) -> None:
         """See `Source.pause`."""
-        with self._asking:
+        with self._reading.asking:
             self._consumer.pause(self._assigned())
 
     def resume(self) -> None:
         """See `Source.resume`."""
-        with self._asking:
+        with self._reading.asking:
             self._consumer.resume(self._assigned())
 
     def committed(self) -> dict[TopicPartition, int]:
         """See `Source.committed`."""
-        with self._asking:
-            found = self._consumer.committed([ClientPartition(*where) for where in self._bounds], timeout=_TIMEOUT_S)
-        return {TopicPartition(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+        return self._reading.committed([ClientPartition(*where) for where in self._bounds])
 
     def watermarks(self) -> dict[TopicPartition, tuple[int, int]]:
         """See `Source.watermarks`; here the stretches."""
@@ -148,7 +123,7 @@ class RangeSource:
             if self._told and self._listener is not None:
                 self.commit(self._listener.revoking(list(self._bounds)), wait=True)
         finally:
-            with self._asking:
+            with self._reading.asking:
                 self._consumer.close()
 
     def _tell(self, stretches: Stretches) -> None:
@@ -160,44 +135,14 @@ class RangeSource:
     def _assigned(self) -> list[ClientPartition]:
         return [] if self._stretches is None else [ClientPartition(*where) for where in self._stretches.open]
 
-    def _at_hand(self, max_rows: int) -> list[Any]:
-        """What the client has fetched already. An error of it comes with the next poll: this one has a record to give."""
-        if max_rows < 1:
-            return []
-        try:
-            found: list[Any] = self._consumer.consume(max_rows, 0)
-        except KafkaException as error:
-            self._error = error_of(error.args[0], self._brokers, met=True)
-            return []
-        return found
-
-    def _raise_error(self) -> None:
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _good(self, messages: list[Any], stretches: Stretches) -> list[Any]:
-        """The records among what the client gave; notes the first error, and ends of partitions."""
-        errors = list(map(Message.error, messages))
-        if not any(errors):
-            return messages
-        records: list[Message] = []
-        for error, message in zip(errors, messages, strict=True):
-            if error is None:
-                records.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                where, offset = TopicPartition(message.topic(), message.partition()), message.offset()
-                if not stretches.reached(where, offset):
-                    self._error = self._error or self._shorter(where, offset)
-            elif self._error is None and not passes(error):
-                self._error = self._error_of(error, message)
-        return records
-
     def _shorter(self, where: TopicPartition, offset: int) -> FatalError | None:
         """The error of a partition that ends before its stretch; none where it is only the leader that does not know yet."""
+        assert self._stretches is not None
+        if self._stretches.reached(where, offset):
+            return None
         end = self._bounds[where][1]
         try:
-            if self._consumer.get_watermark_offsets(ClientPartition(*where), timeout=_TIMEOUT_S)[1] >= end:
+            if self._consumer.get_watermark_offsets(ClientPartition(*where), timeout=TIMEOUT_S)[1] >= end:
                 return None
         except KafkaException:
             return None
@@ -206,16 +151,8 @@ class RangeSource:
             "was made anew. Start a replay of what is there."
         )
 
-    def _committed_async(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
-        self._failed_commits += [
-            TopicPartition(one.topic, one.partition) for one in partitions if error is not None or one.error is not None
-        ]
-
-    def _error_of(self, error: KafkaError, message: Any) -> StreamMLError:
-        if error.code() not in OUT_OF_RANGE:
-            return error_of(error, self._brokers, met=True)
-        where = TopicPartition(message.topic(), message.partition())
+    def _removed(self, where: TopicPartition, offset: int) -> OffsetOutOfRange:
         return OffsetOutOfRange(
-            f"Retention has removed what the replay was to read next: {where} from offset {message.offset()}. What was scored "
-            "before it is committed; start a replay of what is left."
+            f"Retention has removed what the replay was to read next: {where} from offset {offset}. What was scored before it is "
+            "committed; start a replay of what is left."
         )

@@ -8,19 +8,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, opened, passes, translated
+from streamml.adapters.kafka.client import opened
 from streamml.adapters.kafka.membership import anonymous, member_properties
-from streamml.adapters.kafka.messages import runs_of
 from streamml.adapters.kafka.positions import added, marked, out_of_range, recreated
+from streamml.adapters.kafka.reading import TIMEOUT_S, Reading
 from streamml.adapters.kafka.watch import GroupWatch
 from streamml.errors import FatalError, SourceUnavailable, StreamMLError
 from streamml.ports.source import Positions, RecordRun, SourceListener, TopicPartition
 
 _LOG: Final = logging.getLogger("streamml.kafka")
-_TIMEOUT_S: Final = 10.0
 _TRIES: Final = 3
 _MEMBER_S: Final = 0.1
 _LAST_LOOKS: Final = 10
@@ -56,7 +55,6 @@ class KafkaSource:
         """
         self._topics = list(topics)
         self._start = start
-        self._keys = keys
         self._transactional = transactional
         self._group = group
         self._partitions_added = partitions_added
@@ -65,15 +63,14 @@ class KafkaSource:
         self._watch = None
         if topic_ids is not None:
             self._watch = GroupWatch(client, topics, group, self._topic_ids, name, self._read_up_to)
-        self._headers = headers
         self._listener: SourceListener | None = None
         self._paused = False
         self._closing = False
-        self._brokers = str(client.get("bootstrap.servers"))
-        self._asking = translated(self._brokers)
         self._config = member_properties(client, group)
-        self._consumer: Any = opened(Consumer, {**self._config, "on_commit": self._committed_async})
-        self._failed_commits: list[TopicPartition] = []
+        self._reading = Reading(
+            self._config, self._topic_ids, keys=keys, headers=headers, at_end=self._note_end, gone=self._gone
+        )
+        self._consumer = self._reading.consumer
         # Ends of partitions as the client told them; most lie right behind the last record.
         self._reached: dict[TopicPartition, int] = {}
         # Those that lie behind what nobody is shown.
@@ -83,13 +80,11 @@ class KafkaSource:
         self._member_id = ""
         self._member: Any = None
         self._member_at = 0.0
-        # Comes with the next poll: the client counts the records that came with it as delivered.
-        self._error: StreamMLError | None = None
 
     def open(self, listener: SourceListener) -> None:
         """See `Source.open`. A group that never ran gets its start offsets committed first (promise D1)."""
         self._listener = listener
-        with self._asking:
+        with self._reading.asking:
             self._commit_start()
             self._consumer.subscribe(
                 self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -101,47 +96,16 @@ class KafkaSource:
         """See `Source.poll`."""
         if self._watch is not None and self._watch.problem is not None:
             raise self._watch.problem
-        self._raise_error()
-        with self._asking:
-            first = self._consumer.poll(timeout_s)
-            if not self.joined():
-                self._member_id = self._consumer.memberid() or ""
-            if first is None:
-                return []
-        messages = [first, *self._at_hand(max_rows - 1)]
+        runs = self._reading.poll(max_rows, timeout_s)
+        self._next.update({run.partition: int(run.offsets[-1]) + 1 for run in runs})
+        if not self.joined():
+            self._member_id = self._consumer.memberid() or ""
         self._renew_member()
-        good = self._without_events(messages)
-        if not good:
-            self._raise_error()
-        return self._runs(good)
-
-    def _at_hand(self, max_rows: int) -> list[Any]:
-        """What the client has fetched already. An error of it comes with the next poll: this one has a record to give."""
-        try:
-            found: list[Any] = self._consumer.consume(max_rows, 0)
-        except KafkaException as error:
-            self._error = error_of(error.args[0], self._brokers, met=True)
-            return []
-        return found
-
-    def _raise_error(self) -> None:
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        return runs
 
     def commit(self, positions: Positions, *, wait: bool) -> None:
         """See `Source.commit`."""
-        if not positions:
-            return
-        offsets = marked(positions, self._topic_ids)
-        with self._asking:
-            if not wait:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-                return
-            answer = self._consumer.commit(offsets=offsets, asynchronous=False)
-        for one in answer:
-            if one.error is not None:
-                raise error_of(one.error, self._brokers, met=True)
+        self._reading.commit(positions, wait=wait)
 
     def member(self) -> Any:
         """This member in its present generation, as the client knows it, for a sink that writes in transactions."""
@@ -156,32 +120,31 @@ class KafkaSource:
 
     def failed_commits(self) -> list[TopicPartition]:
         """See `Source.failed_commits`."""
-        failed, self._failed_commits = self._failed_commits, []
-        return failed
+        return self._reading.failed_commits()
 
     def pause(self) -> None:
         """See `Source.pause`."""
         self._paused = True
-        with self._asking:
+        with self._reading.asking:
             self._consumer.pause(self._consumer.assignment())
 
     def resume(self) -> None:
         """See `Source.resume`."""
         self._paused = False
-        with self._asking:
+        with self._reading.asking:
             self._consumer.resume(self._consumer.assignment())
 
     def committed(self) -> dict[TopicPartition, int]:
         """See `Source.committed`."""
-        with self._asking:
-            found = self._consumer.committed(self._partitions(), timeout=_TIMEOUT_S)
-        return {TopicPartition(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
+        with self._reading.asking:
+            partitions = self._partitions()
+        return self._reading.committed(partitions)
 
     def watermarks(self) -> dict[TopicPartition, tuple[int, int]]:
         """See `Source.watermarks`."""
-        with self._asking:
+        with self._reading.asking:
             return {
-                TopicPartition(one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)
+                TopicPartition(one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=TIMEOUT_S)
                 for one in self._partitions()
             }
 
@@ -207,7 +170,7 @@ class KafkaSource:
             self._watch.stop()
         self._hear_the_rest()
         self._closing = True
-        with self._asking:
+        with self._reading.asking:
             self._consumer.close()
 
     def _hear_the_rest(self) -> None:
@@ -229,7 +192,7 @@ class KafkaSource:
             self._member, self._member_at = self._consumer.consumer_group_metadata(), time.monotonic()
 
     def _partitions(self) -> list[ClientPartition]:
-        topics = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
+        topics = self._consumer.list_topics(timeout=TIMEOUT_S).topics
         missing = [topic for topic in self._topics if topic not in topics]
         if missing:
             raise FatalError(f"The broker has no topic {', '.join(missing)}; create it, then start again.")
@@ -254,7 +217,7 @@ class KafkaSource:
     def _on_assign(self, consumer: Consumer, partitions: list[ClientPartition]) -> None:
         assert self._listener is not None
         self._renew_member(now=True)
-        self._asking = translated(self._brokers, met=True)
+        self._reading.has_met()
         # While the client leaves, nothing answers it any more.
         found = [] if self._closing else self._starts(consumer, partitions)
         self._next.update({TopicPartition(one.topic, one.partition): one.offset for one in found})
@@ -268,8 +231,8 @@ class KafkaSource:
         """Where each partition begins. Without an answer the worker has to stop: the client would read on unheard."""
         for _ in range(_TRIES):
             try:
-                with self._asking:
-                    return [self._start_of(consumer, one) for one in consumer.committed(partitions, timeout=_TIMEOUT_S)]
+                with self._reading.asking:
+                    return [self._start_of(consumer, one) for one in consumer.committed(partitions, timeout=TIMEOUT_S)]
             except SourceUnavailable as error:
                 reason = error
         raise FatalError(f"The group's offsets could not be read when partitions came: {reason} Nothing is lost.")
@@ -284,7 +247,7 @@ class KafkaSource:
         if self._partitions_added == "stop":
             raise added(where, self._group)
         try:
-            one.offset = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_S)[0]
+            one.offset = consumer.get_watermark_offsets(one, timeout=TIMEOUT_S)[0]
         except KafkaException as error:
             if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
                 raise
@@ -322,37 +285,13 @@ class KafkaSource:
             for known in (self._next, self._reached, self._hidden):
                 known.pop(TopicPartition(one.topic, one.partition), None)
 
-    def _committed_async(self, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
-        self._failed_commits += [
-            TopicPartition(one.topic, one.partition) for one in partitions if error is not None or one.error is not None
-        ]
+    def _note_end(self, where: TopicPartition, offset: int) -> None:
+        """An end may lie behind records that nobody is shown."""
+        self._reached[where] = offset
 
-    def _without_events(self, messages: list[Any]) -> list[Any]:
-        """The records among what the client gave; notes the first error, and ends that lie behind hidden records."""
-        errors = list(map(Message.error, messages))
-        if not any(errors):
-            return messages
-        records: list[Message] = []
-        for error, message in zip(errors, messages, strict=True):
-            if error is None:
-                records.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._reached[TopicPartition(message.topic(), message.partition())] = message.offset()
-            elif self._error is None and not passes(error):
-                self._error = self._error_of(error, message)
-        return records
-
-    def _error_of(self, error: KafkaError, message: Any) -> StreamMLError:
-        if error.code() not in OUT_OF_RANGE:
-            return error_of(error, self._brokers, met=True)
-        where = ClientPartition(message.topic(), message.partition())
+    def _gone(self, where: TopicPartition, offset: int) -> StreamMLError | None:
         try:
-            low, high = self._consumer.get_watermark_offsets(where, timeout=_TIMEOUT_S)
+            low, high = self._consumer.get_watermark_offsets(ClientPartition(*where), timeout=TIMEOUT_S)
         except KafkaException:
-            return error_of(error)
-        return out_of_range(TopicPartition(where.topic, where.partition), message.offset(), low, high, self._group)
-
-    def _runs(self, messages: list[Any]) -> list[RecordRun]:
-        runs = runs_of(messages, keys=self._keys, headers=self._headers)
-        self._next.update({run.partition: int(run.offsets[-1]) + 1 for run in runs})
-        return runs
+            return None
+        return out_of_range(where, offset, low, high, self._group)

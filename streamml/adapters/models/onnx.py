@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from streamml.adapters.models.onnx_session import OnnxSettings, open_session, read_signature
+from streamml.adapters.models.onnx_session import OnnxSettings, Scored, open_session, read_signature, scorer
 from streamml.adapters.models.repository import ModelFiles, signature_problems
 from streamml.adapters.models.tensors import check_inputs, check_outputs
 from streamml.batch.column import Array
@@ -27,13 +27,17 @@ _NODE: Final = re.compile(r"while running (?P<operator>\S+) node\. Name:'(?P<nam
 class OnnxModel:
     """The port `Model` over one ONNX Runtime session. It holds the session until `close`."""
 
-    def __init__(self, name: str, version: str, signature: Signature, session: Any) -> None:
+    def __init__(self, name: str, version: str, signature: Signature, scored: Scored) -> None:
+        """
+        Args:
+            scored: the signature's outputs for its inputs, in order.
+        """
         self.name: Final = name
         self.version: Final = version
         self._label = f"{name}@{version}"
         self.signature: Final = signature
         self._outputs = list(signature.outputs)
-        self._session = session
+        self._scored: Scored | None = scored
 
     @classmethod
     def load(cls, files: ModelFiles, settings: OnnxSettings | None = None) -> OnnxModel:
@@ -55,19 +59,20 @@ class OnnxModel:
         Raises:
             ConfigError: as `load`.
         """
-        session = open_session(path, settings or OnnxSettings())
+        settings = settings or OnnxSettings()
+        session = open_session(path, settings)
         signature, problems = read_signature(path, session)
         if problems:
             raise ConfigError(problems)
-        return cls(name, version, signature, session)
+        return cls(name, version, signature, scorer(session, list(signature.outputs), settings))
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        session = self._session
-        if session is None:
+        scored = self._scored
+        if scored is None:
             raise ModelFault(f"Model {self._label} was closed; load it again before scoring.")
         rows = check_inputs(self._label, self.signature, inputs)
         try:
-            values = session.run(self._outputs, dict(inputs))
+            values = scored(inputs)
         except Exception as error:  # noqa: BLE001  raised below
             failure = translated(error, self._label)
         else:
@@ -78,7 +83,7 @@ class OnnxModel:
         raise failure
 
     def close(self) -> None:
-        self._session = None
+        self._scored = None
 
 
 def translated(error: Exception, model: str) -> StreamMLError:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from streamml.adapters.models.onnx_bound import BoundSession
+from streamml.batch.column import Array
 from streamml.errors import ConfigError
 from streamml.ports.model import Signature, Tensor
 
@@ -24,6 +27,8 @@ _DTYPES: Final = {
     **{f"tensor({kind}int{bits})": f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
+Scored = Callable[[Mapping[str, Array]], Sequence[Array]]
+
 
 @dataclass(frozen=True, slots=True)
 class OnnxSettings:
@@ -36,12 +41,15 @@ class OnnxSettings:
             and a batch each 20 ms, `loadtests/micro/bench_onnx.py` measured 104 % of a core instead of 2 %, and no
             batch that was faster by more than the noise.
         device: number of the GPU.
+        bound: whether inputs are copied into buffers that are made once for each shape; ``None``: on a device they are. On the CPU
+            it gains nothing.
     """
 
     providers: tuple[str, ...] = ("cpu",)
     threads: int = 1
     spinning: bool = False
     device: int = 0
+    bound: bool | None = None
 
 
 def signature_of(path: Path) -> Signature:
@@ -96,6 +104,15 @@ def open_session(path: Path, settings: OnnxSettings) -> Any:
     if absent:
         raise ConfigError([_does_not_start(name) for name in absent])
     return session
+
+
+def scorer(session: Any, outputs: list[str], settings: OnnxSettings) -> Scored:
+    """What runs the session, and answers these outputs."""
+    on_device = settings.providers[0] != "cpu"
+    if not (on_device if settings.bound is None else settings.bound):
+        return lambda inputs: session.run(outputs, dict(inputs))
+    device = ("cuda", settings.device) if on_device else ("cpu", 0)
+    return BoundSession(session, outputs, device, _runtime().OrtValue.ortvalue_from_shape_and_type).run
 
 
 def _does_not_start(provider: str) -> str:

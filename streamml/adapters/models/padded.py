@@ -14,7 +14,7 @@ import numpy as np
 from streamml.adapters.models.tensors import NUMPY
 from streamml.batch.column import Array
 from streamml.errors import ModelFault, ModelRejected
-from streamml.ports.model import Model, PartialAnswer, Signature
+from streamml.ports.model import Model, PartialAnswer
 
 
 class PaddedModel:
@@ -32,21 +32,12 @@ class PaddedModel:
             lengths: lengths of a row, ascending. Empty: rows are as long as the longest of their batch.
         """
         self._model = model
+        self.name: Final = model.name
+        self.version: Final = model.version
+        self.signature: Final = model.signature
         self.rungs: Final = tuple(rungs)
         self.lengths: Final = tuple(lengths)
         self._most = self.rungs[-1] if rungs else None
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def version(self) -> str:
-        return self._model.version
-
-    @property
-    def signature(self) -> Signature:
-        return self._model.signature
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """See `Model.run`."""

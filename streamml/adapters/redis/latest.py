@@ -26,19 +26,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamml.adapters.redis.layout import keys_of_parts
+from streamml.adapters.redis.streaming import REPLACE
 from streamml.engine.identity import HEADER, Provenance, read_header
 from streamml.ports.sink import OutboundRecords
 
 _MAGIC: Final = b"SMP1"
 _HEAD: Final = struct.Struct("<4sIqqiiII")
 
-# As the script of streaming features: the value that a SET replaced is put back where it was the newer one.
-SCRIPT: Final = """\
-local call, sub, unpack, keep, older = redis.call, string.sub, struct.unpack, ARGV[1], 0
-local function set(key, value)
-  if keep == '0' then return call('SET', key, value, 'GET') end
-  return call('SET', key, value, 'PX', keep, 'GET')
-end
+# As with streaming features, the value that a SET replaced is put back where it was the newer one.
+SCRIPT: Final = (
+    REPLACE
+    + """\
 local function parts(value)
   local revision, time_low, time_high, offset_low, offset_high, partition, child = unpack('<I4I4i4I4i4i4i4', value, 5)
   return {time_high, time_low, offset_high, offset_low, partition, child, revision}
@@ -59,6 +57,7 @@ for i = 1, #KEYS do
 end
 return older
 """
+)
 
 
 @dataclass(frozen=True, slots=True)

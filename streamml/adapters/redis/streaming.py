@@ -26,14 +26,21 @@ from streamml.engine.retry import Backoff
 from streamml.errors import FeatureStoreDown, FeaturesUnavailable
 
 # The old value comes back from the SET that replaces it (Redis 6.2, Valkey): one command per entity but for those that have
-# to be put back, which nobody sees, as a script is one moment. The event time is compared as two halves: a number of Lua has
-# 53 bits. The same event time stays, so that a repeated call, and a correction, get through; a value of another layout goes.
-SCRIPT: Final = """\
+# to be put back, which nobody sees, as a script is one moment.
+REPLACE: Final = """\
 local call, sub, unpack, keep, older = redis.call, string.sub, struct.unpack, ARGV[1], 0
 local function set(key, value)
   if keep == '0' then return call('SET', key, value, 'GET') end
   return call('SET', key, value, 'PX', keep, 'GET')
 end
+"""
+"""What scripts begin with that put an older value back: `set` stores for ``ARGV[1]`` ms, 0 for ever, and gives what was there."""
+
+# The event time is compared as two halves: a number of Lua has 53 bits. The same event time stays, so that a repeated call, and
+# a correction, get through; a value of another layout goes.
+SCRIPT: Final = (
+    REPLACE
+    + """\
 for i = 1, #KEYS do
   local new = ARGV[i + 1]
   local old = set(KEYS[i], new)
@@ -48,6 +55,7 @@ for i = 1, #KEYS do
 end
 return older
 """
+)
 # One script blocks the server, and the workers that read from it, for about a millisecond.
 _ROWS_PER_SCRIPT: Final = 200
 _BYTES_PER_SCRIPT: Final = 1 << 17

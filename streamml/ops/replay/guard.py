@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from streamml.adapters.kafka.offsets import KafkaOffsets
@@ -13,10 +14,12 @@ from streamml.adapters.kafka.probe import GroupProbe
 from streamml.engine.pace import Pace
 from streamml.errors import StreamMLError
 from streamml.ports.source import TopicPartition
+from streamml.runtime.meanwhile import meanwhile
 from streamml.settings.settings import Settings
 
 _LOG: Final = logging.getLogger("streamml.replay")
 _EVERY_S: Final = 1.0
+_JOIN_S: Final = 15.0
 
 
 def live_lag(probe: GroupProbe, partitions: Sequence[TopicPartition]) -> int:
@@ -41,16 +44,8 @@ def held_back(settings: Settings, group: str, topics: Sequence[str], max_lag: in
         yield
         return
     partitions = KafkaOffsets(settings.client()).partitions(topics)
-    ended = threading.Event()
-    thread = threading.Thread(
-        target=_watch, args=(settings, group, partitions, max_lag, pace, ended), name="streamml-guard", daemon=True
-    )
-    thread.start()
-    try:
+    with meanwhile(partial(_watch, settings, group, partitions, max_lag, pace), "streamml-guard", join_s=_JOIN_S):
         yield
-    finally:
-        ended.set()
-        thread.join(timeout=15.0)
 
 
 def _watch(

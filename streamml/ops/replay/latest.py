@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from streamml.adapters.kafka.chunks import Chunk, Stretch, read_chunks
+from streamml.adapters.kafka.chunks import Chunk, Stretch, joined, read_chunks
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.errors import ConfigError
 from streamml.ops.replay.predictions import NO_CHILD, PredictionReader
-from streamml.ops.replay.sides import joined
 
 # Of records with one time, the one that came first to the topic is the older; what is not there yet comes behind all.
 _STEP: Final = 2**63

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from streamml.adapters.kafka.admin import KafkaAdmin
-from streamml.adapters.kafka.chunks import Chunk, Stretch, read_chunks
+from streamml.adapters.kafka.chunks import Chunk, Stretch, joined, read_chunks
 from streamml.adapters.kafka.copying import KafkaCopy
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.batch.microbatch import Int
@@ -33,7 +33,6 @@ from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
 
 _BLOCK_ROWS: Final = 10_000
-_BLOCK_BYTES: Final = 32 * 1024**2
 _TRIES: Final = 20
 
 
@@ -236,17 +235,8 @@ class Publisher:
     def _blocks(self) -> Iterator[Chunk]:
         """What is left, chosen rows only, in blocks that take about a second at most."""
         most = _BLOCK_ROWS if self._options.rate is None else max(1, min(_BLOCK_ROWS, int(self._options.rate)))
-        held: list[Chunk] = []
-        rows = size = 0
-        for chunk in read_chunks(self._settings.client(), self._run.into, Stretch(self._starts, self._ends)):
-            for part in chunk.where(self._is_chosen(chunk)).pieces(most):
-                held.append(part)
-                rows, size = rows + len(part), size + part.size_bytes()
-                if rows >= most or size >= _BLOCK_BYTES:
-                    yield Chunk.join(held)
-                    held, rows, size = [], 0, 0
-        if rows:
-            yield Chunk.join(held)
+        chunks = read_chunks(self._settings.client(), self._run.into, Stretch(self._starts, self._ends))
+        return joined((part for chunk in chunks for part in chunk.where(self._is_chosen(chunk)).pieces(most)), most)
 
     def _is_chosen(self, chunk: Chunk) -> Any:
         partitions, offsets = chunk.partitions(), chunk.offsets()

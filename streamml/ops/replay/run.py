@@ -28,6 +28,7 @@ from streamml.ops.replay.standing import holders, name_of, offsets_done, positio
 from streamml.ops.replay.target import check_target, make_target
 from streamml.ops.replay.topology import replayed
 from streamml.ops.run import Composable, Goal, RunOptions, StopSignal, work
+from streamml.runtime.meanwhile import meanwhile
 from streamml.settings.settings import Settings
 from streamml.telemetry.observer import Observer
 from streamml.topology.topology import Topology
@@ -269,22 +270,16 @@ def _held(settings: Settings, group: str, number: int, told: _Told, *, resumed: 
 @contextmanager
 def _watched(holder: KafkaHolder, stop: StopSignal, patience_s: float) -> Iterator[None]:
     """Meanwhile the replay is stopped when it is not held for so long that another process may have begun."""
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         while not ended.wait(_LOOK_S):
             if holder.lost_for() > patience_s:
                 _LOG.warning("The broker has not let this process hold the replay for %.0f s; it stops.", patience_s)
                 stop.set()
                 return
 
-    thread = threading.Thread(target=watch, name="streamml-replay", daemon=True)
-    thread.start()
-    try:
+    with meanwhile(watch, "streamml-replay"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _outcome(replay: Replay, summary: Mapping[str, Any], told: _Told) -> Replay:

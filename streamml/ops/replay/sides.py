@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from streamml.adapters.kafka.admin import KafkaAdmin
-from streamml.adapters.kafka.chunks import Chunk, Stretch, read_chunks
+from streamml.adapters.kafka.chunks import Chunk, Stretch, joined, read_chunks
 from streamml.adapters.kafka.offsets import KafkaOffsets
 from streamml.ops.replay.predictions import NO_CHILD, PredictionReader, letter_table
 from streamml.ops.replay.replay import Replay, Span
@@ -26,8 +26,6 @@ _SQL_TYPES: Final = {
     "vector": "DOUBLE[]",
     "other": "VARCHAR",
 }
-_ROWS: Final = 50_000
-_BYTES: Final = 32 * 1024**2
 # The id of a topic may hold slashes, so an id is taken apart from its end.
 _LAST: Final = "string_split(id, '/')[-1]"
 _PLACE: Final = f"""
@@ -202,20 +200,6 @@ class Loader:
             self._read += len(chunk)
             self.progress(self._read)
             yield chunk
-
-
-def joined(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """The same records in fewer chunks, as each insert has its price; bounded in rows and bytes."""
-    held: list[Chunk] = []
-    rows = size = 0
-    for chunk in chunks:
-        held.append(chunk)
-        rows, size = rows + len(chunk), size + chunk.size_bytes()
-        if rows >= _ROWS or size >= _BYTES:
-            yield Chunk.join(held)
-            held, rows, size = [], 0, 0
-    if held:
-        yield Chunk.join(held)
 
 
 def _by_topic(spans: Iterable[Span]) -> dict[str, list[Span]]:

@@ -1,0 +1,40 @@
+"""The backlog of the job, drained by several in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from loadtests.baseline.commands import COMMANDS
+from loadtests.baseline.load import load_features, produce_all
+from loadtests.baseline.timing import Backlog, Command, Servers, Tell, drain, make_topic, started_servers
+
+T = TypeVar("T")
+
+
+@contextmanager
+def backlog_of(events: int, tell: Tell, *, warm_up: int = 1) -> Iterator[tuple[Servers, Backlog]]:
+    """Servers until the block ends, with the job's features and so many events, drained before ``warm_up`` times."""
+    with started_servers(tell) as servers:
+        tell(f"Writing a backlog of {events:,} events")
+        backlog = Backlog(make_topic(servers, "baseline.events"), events)
+        make_topic(servers, "baseline.dlq")
+        load_features(servers.redis_url)
+        produce_all(servers.brokers, backlog.topic, backlog.events)
+        tell("Warming up the broker: a drain that does not count")
+        for _ in range(warm_up):
+            drain(servers, backlog, COMMANDS["bare"])
+        yield servers, backlog
+
+
+def in_turn(
+    commands: Mapping[str, Command], rounds: int, tell: Tell, timed: Callable[[Command], T]
+) -> dict[str, list[T]]:
+    """What ``timed`` says of each, round by round, so that what changes about the machine changes for all."""
+    found: dict[str, list[T]] = {who: [] for who in commands}
+    for number in range(rounds):
+        tell(f"Drain {number + 1} of {rounds}")
+        for who, command in commands.items():
+            found[who].append(timed(command))
+    return found
