@@ -75,7 +75,7 @@ MISTAKES: Final = (
         _NEAR,
         "        if key == self.layout.pointer:\n            self.sure = False\n",
         "        if key == self.layout.pointer:\n            pass\n",
-        _UNDER_FAULTS,
+        (_STORE_TEST + "another_version_shows_when_it_is_told_or_the_bound_is_over",),
     ),
     Mistake(
         "values are read without being watched",

@@ -142,11 +142,10 @@ class NearRows:
         keys, rows, sizes = keys[:fits], rows[:fits], sizes[:fits]
         added = int(sizes.sum())
         self._make_room(self.size_bytes + added - self._max_bytes)
-        taken = self._take(len(keys))
-        self._rows[taken], self._sizes[taken], self._lately[taken] = rows, sizes, False
-        for place, key in zip(taken, keys, strict=True):
-            self._keys[place] = key
+        taken = self._take(keys)
         self._places.update(zip(keys, taken, strict=True))
+        places = np.array(taken, np.int64)
+        self._rows[places], self._sizes[places], self._lately[places] = rows, sizes, False
         self.size_bytes += added
 
     def forget(self, entity: Entity) -> None:
@@ -164,12 +163,14 @@ class NearRows:
             lacking -= int(self._sizes[taken].sum())
             self._give_up(taken.tolist())
 
-    def _take(self, count: int) -> list[int]:
-        """Places of rows that nobody has."""
-        reused = self._free[:count]
-        del self._free[:count]
+    def _take(self, keys: list[Any]) -> list[int]:
+        """A row for each key, of those that nobody has."""
+        reused = self._free[: len(keys)]
+        del self._free[: len(keys)]
+        for place, key in zip(reused, keys, strict=False):
+            self._keys[place] = key
         end = len(self._keys)
-        self._keys += [None] * (count - len(reused))
+        self._keys += keys[len(reused) :]
         return [*reused, *range(end, len(self._keys))]
 
     def _give_up(self, places: list[int]) -> None:

@@ -32,16 +32,16 @@ class World:
     redis: SimulatedRedis
     store: Any
 
-    def put(self, declared: FeatureSet, entity: bytes, x: int | None) -> None:
+    def put(self, declared: FeatureSet, entity: bytes, x: int | None, version: str = "v1") -> None:
         layout = Layout.of(declared.schema)
-        key = entity_keys(entity_prefix(declared.name, "v1"), [(entity,)])[0]
+        key = entity_keys(entity_prefix(declared.name, version), [(entity,)])[0]
         value = None if x is None else layout.encode({"x": np.array([x])}, np.array([x]), 0)[0]
         self.redis.put(key, value)
 
-    def point(self, declared: FeatureSet, schema_hash: int | None = None) -> None:
+    def point(self, declared: FeatureSet, version: str = "v1", schema_hash: int | None = None) -> None:
         layout = Layout.of(declared.schema)
         lines = tuple(schema_lines(declared.schema))
-        self.redis.put(layout.pointer, pack_pointer(Pointer("v1", schema_hash or layout.schema_hash, lines, 0.0)))
+        self.redis.put(layout.pointer, pack_pointer(Pointer(version, schema_hash or layout.schema_hash, lines, 0.0)))
 
     def ask(self, *entities: bytes, of: tuple[FeatureSet, ...] = (NEAR,)) -> list[list[int | None]]:
         keys = [(entity,) for entity in entities]
@@ -106,6 +106,20 @@ def test_f7_a_change_that_was_told_shows_at_the_next_lookup(world: World) -> Non
     world.put(NEAR, b"a", None)
     world.redis.links[0].arrive(1)
     assert world.ask(b"a") == [[None]]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_f7_another_version_shows_when_it_is_told_or_the_bound_is_over(world: World, told: bool) -> None:
+    """F7.1, F7.2, F4.1: all that is asked for is near, so that nothing else would ask for the pointer."""
+    world.put(NEAR, b"a", 7, "v2")
+    world.ask(b"a")
+    for version, x in (("v2", 7), ("v1", 1)):
+        world.point(NEAR, version)
+        if told:
+            world.redis.links[0].arrive(1)
+        else:
+            world.clock.advance(BOUND_S + 0.1)
+        assert world.ask(b"a") == [[x]]
 
 
 def test_a_version_of_another_schema_is_unavailable_until_it_is_mended(world: World) -> None:
