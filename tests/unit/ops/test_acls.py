@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import streamml as sm
 from streamml.ops.acls import Rights, least_rights
 from streamml.settings.settings import RedisSettings, Settings
 from tests.integration.scoring import Job
@@ -29,6 +30,14 @@ def test_a_worker_reads_its_input_writes_its_output_and_is_in_its_group() -> Non
     ]
     assert {one.principal for one in worker.kafka} == {"User:scorer"}
     assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* +mget +ping"
+
+
+def test_a_near_cache_needs_to_be_told_of_changes() -> None:
+    (lookup, *steps) = JOB.topology.steps
+    assert isinstance(lookup, sm.FeatureLookup)
+    near = sm.FeatureLookup(*(replace(one, near_cache=sm.NearCache()) for one in lookup.sets))
+    worker, *_ = least_rights(replace(JOB.topology, steps=(near, *steps)), Settings(), "scorer")
+    assert str(worker.redis).endswith("~streamml:pay:* +mget +ping +client|caching +client|tracking")
 
 
 def test_only_the_worker_is_needed_and_only_topics_create_makes_anything_but_what_is_a_replays_own() -> None:
