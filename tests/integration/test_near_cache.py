@@ -15,7 +15,7 @@ import redis as client
 
 import streamml as sm
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.layout import Layout
+from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix
 from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.rights import READING, WATCHING, least_rule
@@ -222,7 +222,8 @@ def _never_written(store: NearFeatureStore, declared: sm.FeatureSet) -> bool:
 def test_f7_a_value_that_expires_is_forgotten_when_redis_deletes_it(url: str, raw: Any, opened: Opened) -> None:
     declared = prices()
     write(url, declared, 1.0, "a")
-    raw.pexpire(f"streamml:{declared.name}:{Layout.of(declared.schema).live_version}:1:a", 50)
+    prefix = entity_prefix(declared.name, Layout.of(declared.schema).live_version)
+    raw.pexpire(entity_keys(prefix, [(b"a",)])[0], 50)
     store = opened(url, declared)
     until(lambda: values(ask(store, declared, "a")) == [None])
 
