@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import redis as client
 
 import streamml as sm
+from streamml.adapters.prometheus.exporter import WorkerCollector
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix
 from streamml.adapters.redis.loader import LoadPlan, load
@@ -23,8 +25,12 @@ from streamml.adapters.redis.versions import rollback
 from streamml.batch.column import object_array
 from streamml.errors import FeatureStoreDown, FeaturesUnavailable
 from streamml.features import FeatureWriter
+from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
+from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ports.feature_store import FeatureReply, FeatureRequest
+from streamml.telemetry.catalogue import NEAR_BYTES, NEAR_CHANGES, NEAR_ENTITIES, NEAR_LOSSES, NEAR_STALENESS
+from tests.integration.scoring import Job, payment
 from tests.relay import relay
 
 pytestmark = pytest.mark.integration
@@ -259,3 +265,32 @@ def test_the_documented_rights_suffice_and_each_is_needed(
         with pytest.raises(FeaturesUnavailable, match=r"does not permit this|refused the login"):
             ask(store, declared, "a")
     raw.acl_deluser(user)
+
+
+def test_f7_a_worker_keeps_values_near_and_says_so(kafka: EmbeddedKafka, url: str, tmp_path: Path) -> None:
+    """F7.5: 200 payments of two accounts, in as many batches as they come."""
+    job = Job(kafka.bootstrap_servers, url, tmp_path, {"near_cache": sm.NearCache(max_mb=1)})
+    job.create()
+    job.features({"a1": 10.0, "a2": 20.0})
+    job.produce([payment(number, f"a{number % 2 + 1}") for number in range(200)])
+    parts: list[Any] = []
+    options = RunOptions(until_caught_up=True, patience_s=20)
+    run(job.located, job.settings, options, StopSignal(), started=lambda *found: parts.extend(found))
+    assert len(job.predictions()) == 200
+    composed, observer = parts
+    told = {
+        (family.name, *one.labels.values()): one.value
+        for family in WorkerCollector(composed.engine, observer).collect()
+        for one in family.samples
+        if family.name.startswith("streamml_near_cache")
+    }
+    (use,) = observer.near_caches()
+    assert told == {
+        (NEAR_ENTITIES.name, job.name, "hit"): use.hits,
+        (NEAR_ENTITIES.name, job.name, "miss"): 2,
+        (NEAR_CHANGES.name, job.name): 0,
+        (NEAR_LOSSES.name, job.name): 0,
+        (NEAR_BYTES.name, job.name): use.size_bytes,
+        (NEAR_STALENESS.name, job.name): use.staleness_s,
+    }
+    assert use.size_bytes > 0
