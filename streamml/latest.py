@@ -12,13 +12,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
-from streamml.adapters.redis.connection import Pool, Server
+from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.latest import Latest, latest_keys, unpacked
+from streamml.adapters.redis.nodes import Nodes
+from streamml.errors import ConfigError
 
-__all__ = ["Latest", "LatestPredictions"]
+__all__ = ["AsyncLatestPredictions", "Latest", "LatestPredictions"]
 
 
 class LatestPredictions:
@@ -38,13 +42,13 @@ class LatestPredictions:
         self, name: str, *, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None
     ) -> None:
         self._name = name
-        self._pool = Pool(Server(url, timeout_s, options))
+        self._nodes = Nodes(Server(url, timeout_s, options))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pool.close()
+        self._nodes.close()
 
     def get(self, key: str | bytes) -> Latest | None:
         """The latest prediction of a key; ``None``: there is none, or its ttl is over.
@@ -56,7 +60,7 @@ class LatestPredictions:
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[str | bytes]) -> list[Latest | None]:
-        """The same for many keys, in one round trip and in their order.
+        """The same for many keys, in one round trip (one to each node of a cluster) and in their order.
 
         Raises:
             FeatureStoreDown, ValueError: as `get`.
@@ -64,6 +68,47 @@ class LatestPredictions:
         if not keys:
             return []
         as_bytes = [key.encode() if isinstance(key, str) else key for key in keys]
-        with self._pool.session() as session:
-            stored: list[bytes | None] = session.call("MGET", *latest_keys(self._name, as_bytes))
+        stored = self._nodes.mget(latest_keys(self._name, as_bytes))
         return [None if one is None else unpacked(one) for one in stored]
+
+
+class AsyncLatestPredictions:
+    """`LatestPredictions` for asyncio: the same calls, awaited. Threads of its own wait for Redis.
+
+    Args:
+        waiting: calls that may be under way, each on a thread; more wait in their ``await``.
+    """
+
+    def __init__(self, name: str, *, waiting: int = 8, **settings: Any) -> None:
+        """
+        Args:
+            settings: as `LatestPredictions` takes them.
+
+        Raises:
+            ConfigError: as `LatestPredictions`, or ``waiting`` is below 1.
+        """
+        if waiting < 1:
+            raise ConfigError(f"waiting is {waiting}; it has to be 1 or more.")
+        self._predictions = LatestPredictions(name, **settings)
+        self._threads = ThreadPoolExecutor(waiting, f"streamml-latest-{name}")
+        self._room = asyncio.Semaphore(waiting)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    async def get(self, key: str | bytes) -> Latest | None:
+        """See `LatestPredictions.get`."""
+        return (await self.get_many([key]))[0]
+
+    async def get_many(self, keys: Sequence[str | bytes]) -> list[Latest | None]:
+        """See `LatestPredictions.get_many`."""
+        async with self._room:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._predictions.get_many, keys)
+
+    async def close(self) -> None:
+        """Finish the calls that are under way and close the connections."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._predictions.__exit__()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
+from xdist.scheduler import LoadFileScheduling
 
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
+from tests.redis_cluster import RedisCluster
 
+pytest.register_assert_rewrite("tests.conformance.sink_behaviours", "tests.conformance.source_behaviours")
 pytest_plugins = ["pytester", "tests.swallowed"]
 
 # Brokers of tests live for seconds: what the better compiler takes of two cores never comes back.
@@ -25,6 +29,30 @@ settings.register_profile("deep", max_examples=5000, stateful_step_count=100, de
 settings.register_profile(
     "planted", phases=[Phase.explicit, Phase.generate], max_examples=300, derandomize=True, database=None, deadline=None
 )
+
+
+class ByServers(LoadFileScheduling):  # type: ignore[misc]
+    """A file's tests run in one process, and those of all files that need a broker of their own kind too.
+
+    The process that comes to them first starts that broker; another one would cost more than it gives.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "secured" if Path(file).stem in {"test_control", "test_secrets", "test_security"} else file
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By folder, and by chance within one: tests that wait for servers come before those that compute, which end together."""
+    items.sort(key=lambda item: item.nodeid.split("/")[:2])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
+    """In the order of the collection; xdist would begin with the files of many tests, and end with one that takes a minute."""
+    config.option.loadscopereorder = False
+    return ByServers(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +71,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Started once; tests use feature sets of their own, and bring back what they kill."""
+    cluster = RedisCluster(Path(tmp_path_factory.mktemp("cluster")))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()

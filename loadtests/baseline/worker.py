@@ -1,4 +1,5 @@
-"""One worker of the job on topics of its own: ``worker.py BROKERS REDIS_URL IN OUT [GUARANTEE [LOG]]``; prints its summary when it is stopped."""
+"""One worker of the job on topics of its own: ``worker.py BROKERS REDIS_URL IN OUT [GUARANTEE [LOG [SETS]]]``; prints its summary when it
+is stopped."""
 
 from __future__ import annotations
 
@@ -11,22 +12,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import streamml as sm
-from loadtests.baseline.topology import Event, topology
+from loadtests.baseline.topology import Event, topology, two_sets
 from streamml.compose.locate import Located
 from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.settings.settings import Settings
 
 
 def main(
-    brokers: str, redis_url: str, topic_in: str, topic_out: str, guarantee: str = "at_least_once", log: str = ""
+    brokers: str,
+    redis_url: str,
+    topic_in: str,
+    topic_out: str,
+    guarantee: str = "at_least_once",
+    log: str = "",
+    sets: str = "one",
 ) -> None:
-    """Work until SIGTERM; ``log``: topic of a feature log."""
+    """Work until SIGTERM; ``log``: topic of a feature log; ``sets``: one or two in the lookup."""
     stop = StopSignal()
     signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=stop.set).start())
     job = sm.Topology(
         f"bench-{uuid.uuid4().hex[:8]}",
         source=sm.Source(topic_in, schema=Event, start="earliest"),
-        steps=topology.steps,
+        steps=(two_sets if sets == "two" else topology).steps,
         sink=replace(topology.sink, topic=topic_out),
         dead_letters=topology.dead_letters,
         feature_log=sm.FeatureLog(log) if log else None,

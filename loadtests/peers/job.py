@@ -78,7 +78,7 @@ class Scorer:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(redis_url)
-        version = msgspec.json.decode(self._redis.get("streamml:account:current"))["version"]
+        version = msgspec.json.decode(self._redis.get("streamml:{account}:current"))["version"]
         self._prefix = f"streamml:account:{version}:".encode()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

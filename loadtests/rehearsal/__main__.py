@@ -46,7 +46,8 @@ def main() -> int:
         console.print(text, soft_wrap=True)
 
     out = arguments.out or Path(tempfile.mkdtemp(prefix="streamml-rehearsal-")) / "corrected"
-    options = DemoOptions(rate=arguments.rate)
+    # What a replay finds of the last hours is not what there was then, and every prediction would change.
+    options = DemoOptions(rate=arguments.rate, fast=False)
     with Show(options, lambda text: say(f"[dim]{text} …[/]"), page=arguments.page.absolute()) as show:
         try:
             result = rehearse(show, say, arguments.seconds, out.absolute())

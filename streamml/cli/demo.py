@@ -18,7 +18,7 @@ from streamml.cli.options import json_option, print_json
 )
 @click.option("--rate", type=click.FloatRange(1), default=2000, show_default=True, help="Departures per second.")
 @click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Worker processes.")
-@click.option("--faults", default="", help="Faults that come by themselves: kill,poison,slow,features.")
+@click.option("--faults", default="", help="Faults that come by themselves: kill,poison,slow,features,app.")
 @click.option("--brokers", help="Use this broker instead of an embedded one.")
 @click.option("--redis-url", help="Use this Redis instead of an embedded one.")
 @json_option
@@ -33,14 +33,14 @@ def command(
 ) -> int:
     """Stream real flight departures through Kafka, Redis and a model, and hold the predictions against what happened.
 
-    Keys in the live view: k kills a worker (SIGKILL), p switches 1 % poison on or off, s slows Redis for 3 s, b loads wrong features; r goes
+    Keys in the live view: k kills a worker (SIGKILL), f the Faust app that keeps the fast features fresh; p switches 1 % poison on or off, s slows Redis for 3 s, b loads wrong features; r goes
     back to the right ones, scores what came meanwhile again and compares, y publishes what changed; q quits.
     """
     from streamml.ops.demo.show import DemoOptions, Show, faults_of
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     named = faults_of([name for name in faults.split(",") if name])
-    options = DemoOptions(events, rate, workers, named, brokers, redis_url)
+    options = DemoOptions(events, rate, workers, named, brokers=brokers, redis_url=redis_url)
     live = sys.stdout.isatty() and not as_json
     with Show(options, lambda text: click.echo(f"{text} …", err=True)) as show:
         try:
@@ -93,6 +93,10 @@ def _print(summary: dict[str, Any]) -> None:
             ("latency p50 / p95 / p99, ms", " / ".join(str(latency[name]) for name in ("p50", "p95", "p99"))),
             ("AUC, and of the departure delay alone", f"{quality['auc']} / {quality['baseline_auc']}"),
             ("Brier score, likewise (lower is better)", f"{quality['brier']} / {quality['baseline_brier']}"),
+            *(
+                (f"{name}: used or not", ", ".join(f"{share:.1%} {fate}" for fate, share in shares.items()))
+                for name, shares in summary["fast_features"].items()
+            ),
             *((f"referee: {name.replace('_', ' ')}", count) for name, count in summary["referee"].items()),
             *(
                 (

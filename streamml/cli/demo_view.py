@@ -17,8 +17,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-_KEYS: Final = {"k": "kill", "p": "poison", "s": "slow", "b": "features", "r": "mend", "y": "publish"}
-_KEYS_TOLD: Final = "k kill −9 a worker   p 1 % poison   s slow Redis   b bad features   q quit\n"
+_KEYS: Final = {"k": "kill", "p": "poison", "s": "slow", "f": "app", "b": "features", "r": "mend", "y": "publish"}
+_KEYS_TOLD: Final = (
+    "k kill −9 a worker   f kill −9 the features app   p 1 % poison   s slow Redis   b bad features   q quit\n"
+)
 _LEAVING: Final = "the stream is ended; what is on the way arrives …   q do not wait for it\n"
 _REDRAW_S: Final = 0.25
 
@@ -78,6 +80,7 @@ def _figures(now: dict[str, Any]) -> Panel:
         f"on the way {now['lag']:,}",
         "latency    "
         + (" / ".join(f"{latency[name]:.0f}" for name in ("p50", "p95", "p99")) + " ms" if latency else "–"),
+        *(f"{name} {_shares(shares)}" for name, shares in now["fast"].items()),
     )
     books = _lines(
         f"predictions {referee['predicted']:,}",
@@ -97,6 +100,11 @@ def _figures(now: dict[str, Any]) -> Panel:
     )
     table.add_row(stream, books, judged)
     return Panel(table, title="streamml: flight departures from New York, 2013", title_align="left")
+
+
+def _shares(shares: dict[str, float]) -> str:
+    """Of how many predictions the values of a fast set were used, and why not of the others."""
+    return ", ".join(f"{share:.0%} {fate}" for fate, share in shares.items())
 
 
 def _predictions(recent: list[Any]) -> Table:

@@ -152,7 +152,7 @@ def redrive(
     chosen = ops.Chosen(reason, step, since_ms, until_ms, frozenset(ids))
     places = ops.find_places(located.found, settings, chosen)
     if places and not yes:
-        click.confirm(f"Redrive {len(places)} dead letters into {located.found.sink.topic}?", abort=True, err=True)
+        click.confirm(f"Redrive {len(places)} dead letters into {located.found.destination}?", abort=True, err=True)
     stop, done = StopSignal(), ops.Redriven()
     on_signals(stop.set)
     if places:

@@ -21,7 +21,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 _config = click.option("--config", type=click.Path(path_type=Path), help="Settings file; default: ./streamml.toml.")
 _brokers = click.option("--brokers", help="host:port of brokers, separated by commas.")
 _group = click.option("--group", help="Consumer group; default: the topology's name.")
-_redis = click.option("--redis-url", help="Redis that has the features.")
+_redis = click.option("--redis-url", help="Redis that has the features; of a cluster one node or, by commas, several.")
 
 
 def added(*options: Callable[[F], F]) -> Callable[[F], F]:

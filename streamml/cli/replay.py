@@ -104,7 +104,7 @@ def start(
     Exit codes: 0 done, 1 a condition of --fail-if holds, 130 stopped before its end: `resume` goes on.
     """
     from streamml.compose.locate import locate_topology
-    from streamml.ops.replay.compare import CompareOptions, check_options
+    from streamml.ops.replay.compare import CompareOptions, check_live, check_options
     from streamml.ops.replay.plan import Wanted, planned
     from streamml.ops.replay.run import Manner, begin
 
@@ -114,6 +114,8 @@ def start(
     wanted = Wanted(stretch, models, features, where, into, max_dead_letters, rate)
     manner = Manner(rate, max_lag or None, workers, float(wait_s))
     again = [topology, *as_arguments(config, flags)]
+    if asked.asked:
+        check_live(located.found)
     with planned(located, settings, wanted) as (plan, parts):
         check_options(located.found, plan.draft, CompareOptions(thresholds=asked.thresholds))
         show_plan(plan, manner)
@@ -123,9 +125,9 @@ def start(
         click.echo(f"Replay {replay.number} writes into {replay.into}.", err=True)
         ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=False)
     if ended.state != "done" or not asked.asked:
-        return tell_ended(ended, summary, again, as_json)
+        return tell_ended(ended, summary, again, as_json, compared=located.found.sink.topic is not None)
     told = judged(located.found, settings, ended, CompareOptions(), asked)
-    tell_ended(ended, {**summary, "comparison": told.document()} if as_json else summary, again, as_json)
+    tell_ended(ended, {**summary, "comparison": told.document()} if as_json else summary, again, as_json, compared=True)
     if not as_json:
         show_judged(told)
     return exit_code(told)
@@ -159,7 +161,7 @@ def resume(
     again = [topology, *as_arguments(config, flags)]
     with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
         ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=True)
-    return tell_ended(ended, summary, again, as_json)
+    return tell_ended(ended, summary, again, as_json, compared=located.found.sink.topic is not None)
 
 
 @command.command("list")

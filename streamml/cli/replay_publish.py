@@ -13,6 +13,7 @@ import click
 from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options
 
 if TYPE_CHECKING:
+    from streamml.ops.replay.comparison import Counts
     from streamml.ops.replay.publish import Publication
 
 
@@ -47,6 +48,8 @@ def publish(
     **flags: Any,
 ) -> None:
     """Write the predictions of RUN into TOPOLOGY's live prediction topic, as corrections with the run's number as revision.
+
+    Where a RedisSink keeps the latest predictions, they go there as well, or only there, unless it has newer ones.
 
     Tells what it would do, and does it with --yes. What was interrupted goes on where it was; what is complete is not written
     again. Live predictions that the run lacks, or dead-lettered, stay as they are.
@@ -108,18 +111,8 @@ def _show(found: Publication, *, was_complete: bool, dry_run: bool) -> None:
     if was_complete:
         click.echo(f"Run {found.run} is published in {found.topic} already ({found.selection}); nothing is written.")
         return
-    counts = found.counts
-    assert counts is not None
-    click.echo(
-        f"Run {found.run} against {found.topic}: {counts.changed:,} changed, {counts.same:,} the same, "
-        f"{counts.extra + counts.recovered:,} only in the run."
-    )
-    left = counts.missing + counts.dead_lettered
-    if left:
-        click.echo(
-            f"{counts.missing:,} live predictions are missing in the run and {counts.dead_lettered:,} are newly "
-            "dead-lettered: they stay as they are, as nothing takes a prediction back."
-        )
+    if found.counts is not None:
+        _show_counts(found, found.counts)
     if dry_run:
         done = found.chosen - found.left
         went = f"; {done:,} are published already" if done else ""
@@ -133,3 +126,16 @@ def _show(found: Publication, *, was_complete: bool, dry_run: bool) -> None:
     )
     if found.overtaken:
         click.echo(f"{found.overtaken:,} were left out, as a newer prediction of their key came meanwhile.")
+
+
+def _show_counts(found: Publication, counts: Counts) -> None:
+    click.echo(
+        f"Run {found.run} against {found.topic}: {counts.changed:,} changed, {counts.same:,} the same, "
+        f"{counts.extra + counts.recovered:,} only in the run."
+    )
+    left = counts.missing + counts.dead_lettered
+    if left:
+        click.echo(
+            f"{counts.missing:,} live predictions are missing in the run and {counts.dead_lettered:,} are newly "
+            "dead-lettered: they stay as they are, as nothing takes a prediction back."
+        )

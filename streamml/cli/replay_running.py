@@ -54,8 +54,11 @@ def carry_out_replay(
         return carry_out(topology, settings, replay, scored, stop, resumed=resumed, patience_s=manner.patience_s)
 
 
-def tell_ended(ended: Replay, summary: Mapping[str, Any], again: Sequence[str], as_json: bool) -> int:
-    """Tell how a replay ended; the exit code."""
+def tell_ended(
+    ended: Replay, summary: Mapping[str, Any], again: Sequence[str], as_json: bool, *, compared: bool
+) -> int:
+    """Tell how a replay ended; the exit code. How old its records are is no latency, so none is told."""
+    summary = {name: value for name, value in summary.items() if name != "latency_ms"}
     if as_json:
         print_json(
             {**summary, "number": ended.number, "state": ended.state, "into": ended.into, "counts": ended.counts}
@@ -65,9 +68,10 @@ def tell_ended(ended: Replay, summary: Mapping[str, Any], again: Sequence[str], 
 
         print_summary(summary)
     if ended.state == "done":
+        command = f"streamml replay {'diff' if compared else 'publish'} {again[0]} {ended.number}"
         click.echo(
             f"Replay {ended.number} is done; its predictions are in {ended.into}. "
-            f"What they change: `streamml replay diff {again[0]} {ended.number}`.",
+            f"{'What they change' if compared else 'Into Redis with them'}: `{command}`.",
             err=True,
         )
         return 0

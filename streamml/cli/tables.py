@@ -61,13 +61,14 @@ def _print_lines(title: str, rows: Iterable[Iterable[str]], between: str) -> Non
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """What a run did."""
-    latency = summary["latency_ms"]
+    latency = summary.get("latency_ms")
     rows: list[tuple[str, object]] = [
         (name.replace("_", " "), f"{summary[name]:,}")
         for name in ("consumed", "predictions", "dead_letters", "filtered", "events_per_s")
     ]
     rows.append(("seconds", summary["seconds"]))
-    rows.append(("latency p50 / p95 / p99", " / ".join(_ms(latency[name]) for name in ("p50", "p95", "p99"))))
+    if latency is not None:
+        rows.append(("latency p50 / p95 / p99", " / ".join(_ms(latency[name]) for name in ("p50", "p95", "p99"))))
     rows.append(("mean batch rows", "–" if summary["mean_batch_rows"] is None else summary["mean_batch_rows"]))
     rows += [(f"dead letters, {reason}", f"{count:,}") for reason, count in summary["dead_letters_by_error"].items()]
     rows += [(f"flag {flag}", f"{count:,}") for flag, count in sorted(summary["flags"].items())]

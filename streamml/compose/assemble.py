@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.offsets import settled_positions
 from streamml.adapters.kafka.sink import KafkaSink
 from streamml.adapters.kafka.transactions import KafkaTransactions
 from streamml.clock import Clock, SystemClock
-from streamml.compose.stages import build_stages
+from streamml.compose.stages import build_stages, guarantee_problems
 from streamml.engine.assignment import SlotNames
 from streamml.engine.engine import Engine, EngineConfig
 from streamml.engine.pace import Pace
@@ -28,7 +28,10 @@ from streamml.stages.guard import GuardedStore, feature_store_guard
 from streamml.stages.stage import Operator
 from streamml.telemetry.observer import Observer
 from streamml.topology.duration import seconds
-from streamml.topology.topology import Topology
+from streamml.topology.topology import RedisSink, Topology
+
+if TYPE_CHECKING:
+    from streamml.adapters.redis.latest_writer import LatestWriter
 
 _TRANSACTION_MS: Final = 5_000
 
@@ -117,17 +120,14 @@ def kafka_sink_of(
         member: see `KafkaTransactions`.
 
     Raises:
-        SettingsError: the sink's order and the guarantee exclude each other.
+        SettingsError: the sink and the guarantee exclude each other.
     """
     # A topic refuses a batch over its limit as a whole, with the records that are not to blame.
     producer = {"batch.size": min(largest, 1_000_000), **settings.producer()}
     if settings.worker.processing_guarantee == "at_least_once":
         return KafkaSink(producer)
-    if topology.sink.order != "partition":
-        raise SettingsError(
-            'processing_guarantee is "exactly_once", and the sink\'s order is "none": a transaction is a cut through the '
-            'order of each partition. Set Sink(order="partition"), or process at least once.'
-        )
+    if wrong := guarantee_problems(topology, settings.worker):
+        raise SettingsError(wrong)
     # Whoever takes the partitions of a dead worker over waits for its transaction to end: a broker looks for those that are
     # over time every ten seconds, so that the time and those ten should be over soon after the session.
     session = int(settings.consumer().get("session.timeout.ms", SESSION_MS))
@@ -137,20 +137,32 @@ def kafka_sink_of(
 
 
 def with_latest(sink: Sink, topology: Topology, settings: Settings) -> Sink:
-    """The sink, and latest predictions in Redis where the topology wants them.
+    """The sink, and latest predictions in Redis where the topology wants them, beside its topic or instead of one.
 
     Raises:
         ConfigError: the URL or an option of Redis is not valid.
     """
-    if topology.latest is None:
+    latest = topology.redis_sink
+    if latest is None:
         return sink
+    from streamml.adapters.redis.latest_sink import LatestOnly, SinkAndLatest, TransactionsAndLatest
+
+    writer = latest_writer(latest, settings)
+    if latest is topology.sink:
+        return LatestOnly(sink, writer, topology.destination, latest.name)
+    if isinstance(sink, TransactionalSink):
+        return TransactionsAndLatest(sink, writer, topology.destination, latest.name)
+    return SinkAndLatest(sink, writer, topology.destination, latest.name)
+
+
+def latest_writer(latest: RedisSink, settings: Settings) -> LatestWriter:
+    """What writes latest predictions; nothing is connected yet.
+
+    Raises:
+        ConfigError: the URL or an option of Redis is not valid.
+    """
     from streamml.adapters.redis.connection import Server
-    from streamml.adapters.redis.latest_sink import SinkAndLatest, TransactionsAndLatest
     from streamml.adapters.redis.latest_writer import LatestWriter
 
-    redis, latest = settings.redis, topology.latest
-    server = Server(redis.url, redis.timeout_ms / 1000, redis.options)
-    writer = LatestWriter(server, int(seconds(latest.ttl or 0.0) * 1000))
-    if isinstance(sink, TransactionalSink):
-        return TransactionsAndLatest(sink, writer, topology.sink.topic, latest.name)
-    return SinkAndLatest(sink, writer, topology.sink.topic, latest.name)
+    server = Server(settings.redis.url, settings.redis.timeout_ms / 1000, settings.redis.options)
+    return LatestWriter(server, int(seconds(latest.ttl or 0.0) * 1000))

@@ -11,7 +11,7 @@ from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.synthetic.feature_store import RememberingStore
 from streamml.adapters.synthetic.sink import DiscardingSink
 from streamml.adapters.synthetic.source import PreparedSource
-from streamml.compose.assemble import Assembled, Ports, assemble
+from streamml.compose.assemble import Assembled, Ports, assemble, with_latest
 from streamml.compose.parts import Parts
 from streamml.compose.stages import engine_config, reads_keys
 from streamml.engine.assignment import SlotNames
@@ -23,7 +23,7 @@ from streamml.settings.settings import Settings
 from streamml.stages.free import Free, Learning
 from streamml.stages.stage import Operator
 from streamml.telemetry.observer import Observer
-from streamml.topology.topology import Topology
+from streamml.topology.topology import RedisSink, Topology
 
 READ = "read"
 PRODUCE = "produce"
@@ -132,13 +132,22 @@ def kafka_source(topology: Topology, settings: Settings, group: str) -> KafkaSou
     )
 
 
-def kafka_sink(settings: Settings) -> KafkaSink:
+def worker_sink(topology: Topology, settings: Settings) -> Sink:
     """A sink as a worker has it, at least once."""
-    return KafkaSink(settings.producer())
+    return with_latest(KafkaSink(settings.producer()), topology, settings)
 
 
 def written_to(topology: Topology, topic: str) -> Topology:
-    """The topology with everything that it writes going to ``topic``, whatever share of it is dead letters."""
+    """The topology with everything that it writes going to ``topic``, whatever share of it is dead letters.
+
+    What a `RedisSink` keeps goes to keys that are no prediction's, and is gone after a minute.
+    """
     letters = replace(topology.dead_letters, topic=topic, max_ratio=1.0)
     log = topology.feature_log and replace(topology.feature_log, topic=topic)
-    return replace(topology, sink=replace(topology.sink, topic=topic), dead_letters=letters, feature_log=log)
+    sink, latest = topology.sink, topology.latest and _kept_apart(topology.latest, topic)
+    apart = _kept_apart(sink, topic) if isinstance(sink, RedisSink) else sink.into(topic)
+    return replace(topology, sink=apart, dead_letters=letters, feature_log=log, latest=latest)
+
+
+def _kept_apart(sink: RedisSink, topic: str) -> RedisSink:
+    return replace(sink, name=f"{sink.name}:{topic}", ttl="1m")

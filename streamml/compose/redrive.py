@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from streamml.adapters.kafka.admin import KafkaAdmin
+from streamml.adapters.kafka.admin import USUAL_MESSAGE_BYTES, KafkaAdmin
 from streamml.adapters.kafka.redrive_sink import RedriveSink
 from streamml.adapters.synthetic.source import PreparedSource
-from streamml.compose.assemble import Assembled, Ports, assemble
+from streamml.compose.assemble import Assembled, Ports, assemble, with_latest
 from streamml.compose.parts import Parts
 from streamml.compose.stages import engine_config
 from streamml.engine.assignment import SlotNames
@@ -42,20 +42,25 @@ def compose_redrive(
     Raises:
         TopologyError: the prediction topic is missing.
     """
-    topics = KafkaAdmin(settings.client()).topics([topology.sink.topic])
-    if topology.sink.topic not in topics:
-        raise TopologyError(f"There is no topic {topology.sink.topic!r}; `streamml topics create` makes it.")
+    largest = USUAL_MESSAGE_BYTES if topology.sink.topic is None else _largest(topology.sink.topic, settings)
     names = SlotNames(dict(topic_ids))
     at_least_once = settings.worker.model_copy(update={"processing_guarantee": "at_least_once"})
     return assemble(
         topology,
         parts.models,
         settings,
-        Ports(PreparedSource(runs), sink, parts.store),
+        Ports(PreparedSource(runs), with_latest(sink, topology, settings), parts.store),
         names,
         engine_config(topology, parts.models, at_least_once, worker),
         Observer(),
-        max_prediction_bytes=topics[topology.sink.topic].max_message_bytes,
+        max_prediction_bytes=largest,
         around=lambda operator: OnlyChosen(operator, chosen, names.prefixes),
         pace=pace,
     )
+
+
+def _largest(topic: str, settings: Settings) -> int:
+    topics = KafkaAdmin(settings.client()).topics([topic])
+    if topic not in topics:
+        raise TopologyError(f"There is no topic {topic!r}; `streamml topics create` makes it.")
+    return topics[topic].max_message_bytes

@@ -61,10 +61,11 @@ def compose_replay(
     """
     if parts.problems:
         raise TopologyError(parts.problems)
-    topics = KafkaAdmin(settings.client()).topics([topology.sink.topic])
-    if topology.sink.topic not in topics:
-        raise TopologyError(f"There is no topic {topology.sink.topic!r} any more; start another replay.")
-    largest = topics[topology.sink.topic].max_message_bytes
+    into = topology.destination
+    topics = KafkaAdmin(settings.client()).topics([into])
+    if into not in topics:
+        raise TopologyError(f"There is no topic {into!r} any more; start another replay.")
+    largest = topics[into].max_message_bytes
     names = SlotNames(dict(stretch.topic_ids))
     source = RangeSource(
         stretch.stretches,

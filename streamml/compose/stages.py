@@ -29,7 +29,7 @@ from streamml.topology.duration import seconds
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.plan import Plan, StagePlan, plan
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
-from streamml.topology.topology import Topology
+from streamml.topology.topology import RedisSink, Topology
 
 
 def plan_of(topology: Topology, models: Mapping[str, Model]) -> Plan:
@@ -91,7 +91,7 @@ def engine_config(
     letters = topology.dead_letters
     return EngineConfig(
         stages=tuple(_policy(stage, topology, models, costs or {}) for stage in plan_of(topology, models).stages),
-        prediction_topic=topology.sink.topic,
+        prediction_topic=topology.destination,
         dead_letter_topic=letters.topic,
         dead_letter_limit=DeadLetterLimit(letters.max_ratio, letters.min_sample),
         budget=Budget(settings.max_in_flight_rows, settings.max_in_flight_mb * 1_000_000),
@@ -137,6 +137,24 @@ def _rungs(stage: StagePlan, models: Mapping[str, Model]) -> tuple[int, ...]:
     return () if first is None else tuple(rung for rung in rungs_of(first) if rung <= stage.max_rows)
 
 
+def guarantee_problems(topology: Topology, settings: WorkerSettings) -> list[str]:
+    """Why the sink cannot keep the processing guarantee."""
+    if settings.processing_guarantee != "exactly_once":
+        return []
+    if isinstance(topology.sink, RedisSink):
+        return [
+            'processing_guarantee is "exactly_once", which is of what is written to Kafka, and the sink is a RedisSink: '
+            "predictions are in no transaction. Process at least once: Redis holds one prediction of a key, and writing it "
+            "twice changes nothing."
+        ]
+    if topology.sink.order != "partition":
+        return [
+            'processing_guarantee is "exactly_once", and the sink\'s order is "none": a transaction is a cut through the '
+            'order of each partition. Set Sink(order="partition"), or process at least once.'
+        ]
+    return []
+
+
 def reads_keys(topology: Topology) -> bool:
     """Whether anything reads the records' keys."""
     return topology.sink.key is None or topology.source.on_tombstone == "forward"
@@ -155,7 +173,8 @@ def _decode(topology: Topology, cut: Plan, prefixes: Sequence[str], revision: in
         duplicate_keys=source.duplicate_keys,
         max_record_bytes=source.max_record_bytes,
     )
-    return Decode(decoder, source.on_tombstone, prefixes, revision=revision)
+    keyed = isinstance(topology.sink, RedisSink)
+    return Decode(decoder, source.on_tombstone, prefixes, revision=revision, keyed=keyed)
 
 
 def _encode(
@@ -175,6 +194,7 @@ def _encode(
         born=topology.source.event_time if by_event else None,
         max_bytes=max_bytes,
         logged=log_schema(topology),
+        keyed=isinstance(sink, RedisSink),
     )
     return Encode(json_encoder(Contract.of(sink.schema), columns=_fed(topology, models)), prefixes, config)
 

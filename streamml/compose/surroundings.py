@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from streamml.adapters.codecs.json import json_decoder
@@ -14,9 +14,11 @@ from streamml.adapters.kafka.membership import SESSION_MS
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.adapters.kafka.tail import read_topic
 from streamml.batch.column import object_array
+from streamml.compose.assemble import latest_writer
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import lacking
 from streamml.compose.parts import Parts
+from streamml.compose.stages import guarantee_problems
 from streamml.engine.feature_log import LogSchema
 from streamml.errors import (
     ConfigError,
@@ -38,6 +40,7 @@ _LOG: Final = logging.getLogger("streamml.check")
 # A dead letter is the record and a few headers; headers of ours are well under this.
 LETTER_OVERHEAD: Final = 64 * 1024
 _SAMPLE: Final = 20
+_MOMENT: Final = "1ms"
 
 
 @dataclass(slots=True)
@@ -93,7 +96,7 @@ class Findings:
 
 def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     """Everything that can be checked before a worker joins its group: what is wrong with the parts, and what is around."""
-    found = Findings(problems=list(parts.problems))
+    found = Findings(problems=[*parts.problems, *guarantee_problems(topology, settings.worker)])
     broker = f"{settings.brokers}: "
     with found.collecting(broker):
         found.topics = _topics(topology, settings, found)
@@ -105,6 +108,7 @@ def examine(topology: Topology, parts: Parts, settings: Settings) -> Findings:
     with found.collecting(broker):
         _sample(topology, settings, found)
     _examine_store(topology, parts, found)
+    _examine_latest(topology, settings, found)
     return found
 
 
@@ -124,9 +128,24 @@ def _examine_store(topology: Topology, parts: Parts, found: Findings) -> None:
             found.notes += [] if wrong else ["Feature sets: every one that has to be there is"]
 
 
+def _examine_latest(topology: Topology, settings: Settings, found: Findings) -> None:
+    if topology.redis_sink is None:
+        return
+    from streamml.adapters.redis.latest_copy import LatestCopy
+
+    moment = replace(topology.redis_sink, ttl=_MOMENT)
+    with found.collecting(), LatestCopy(latest_writer(moment, settings), moment.name) as copy:
+        copy.try_out()
+        found.notes.append(f"Redis takes the latest predictions {moment.name}")
+
+
 def _names(topology: Topology) -> tuple[str, ...]:
     log = () if topology.feature_log is None else (topology.feature_log.topic,)
-    return (*topology.source.topics, topology.sink.topic, topology.dead_letters.topic, *log)
+    return (*topology.source.topics, *_of_predictions(topology), topology.dead_letters.topic, *log)
+
+
+def _of_predictions(topology: Topology) -> tuple[str, ...]:
+    return () if topology.sink.topic is None else (topology.sink.topic,)
 
 
 def _written(topology: Topology) -> tuple[str, ...]:
@@ -182,7 +201,9 @@ def _missing(topology: Topology, settings: Settings, found: FoundTopics) -> Iter
 def _small(topology: Topology, found: Mapping[str, TopicInfo]) -> Iterator[str]:
     """The dead-letter topic, if it is too small. What this client may not see is told and not judged."""
     names = [name for name in (*topology.source.topics, topology.dead_letters.topic) if name in found]
-    unseen = [name for name in (*names, topology.sink.topic) if name in found and not found[name].configuration_shown]
+    unseen = [
+        name for name in (*names, *_of_predictions(topology)) if name in found and not found[name].configuration_shown
+    ]
     if unseen:
         _LOG.warning(
             "This client may not see how %s is configured (right DESCRIBE_CONFIGS), so whether dead letters fit their topic "

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from socket import gethostname
 
+from streamml.adapters.kafka.admin import USUAL_MESSAGE_BYTES
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.compose.assemble import Ports, assemble, kafka_sink_of, with_latest
 from streamml.compose.control import open_control
@@ -56,7 +57,8 @@ def compose_worker(topology: Topology, parts: Parts, settings: Settings, observe
         identity = claim(settings.brokers, group, settings.worker_id)
         undo.callback(identity.release)
         names = SlotNames({name: topics[name].id for name in topology.source.topics})
-        largest = topics[topology.sink.topic].max_message_bytes
+        # Of what has no topic as much as one usually takes, so that a replay can write it into one.
+        largest = USUAL_MESSAGE_BYTES if topology.sink.topic is None else topics[topology.sink.topic].max_message_bytes
         largest_log = largest if topology.feature_log is None else topics[topology.feature_log.topic].max_message_bytes
         costs = sweep(topology, parts.models)
         config = engine_config(topology, parts.models, settings.worker, identity.name, costs, max_log_bytes=largest_log)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.rights import KEEPING, LOADING, READING, WATCHING, WRITING, least_rule
+from streamml.adapters.redis.rights import KEEPING, LOADING, LOOKING_UP, READING, WATCHING, WRITING, least_rule
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import RIGHTS
 from streamml.ops.replay.registry import replays_topic
+from streamml.ops.replay.target import replay_prefix
 from streamml.settings.settings import Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
@@ -55,11 +56,14 @@ class Rights:
     redis: str | None = None
 
 
-def least_rights(topology: Topology, settings: Settings, user: str | None = None) -> list[Rights]:
+def least_rights(
+    topology: Topology, settings: Settings, user: str | None = None, *, cluster: bool = False
+) -> list[Rights]:
     """The worker's rights first, then those that are only for some.
 
     Args:
         user: on Kafka and Redis; ``None``: the user name of SASL, or the topology's name.
+        cluster: whether Redis is a cluster; it is, too, where the settings name several hosts of it.
 
     Raises:
         ConfigError: the URL of Redis is none.
@@ -67,17 +71,20 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
     name = user or str(settings.kafka.get("sasl.username") or topology.name)
     grant = _Grant(f"User:{name}")
     group = settings.group or topology.name
-    inputs, output, letters = topology.source.topics, topology.sink.topic, topology.dead_letters.topic
+    inputs, letters = topology.source.topics, topology.dead_letters.topic
+    outputs = [] if topology.sink.topic is None else [topology.sink.topic]
     control = control_topic(group)
     logs = [] if topology.feature_log is None else [topology.feature_log.topic]
-    every = (*inputs, output, letters, *logs)
+    every = (*inputs, *outputs, letters, *logs)
     declared = [one for step in _lookups(topology) for one in step.sets]
     sets = list(dict.fromkeys(one.name for one in declared))
     database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.latest else 0
-    kept = None if topology.latest is None else topology.latest.name
-    near = any(one.near_cache is not None for one in declared)
+    kept = None if topology.redis_sink is None else topology.redis_sink.name
+    server = Server(settings.redis.url, options=settings.redis.options) if sets or kept else None
+    database = 0 if server is None else server.database
+    cluster = cluster or (server is not None and len(server.named) > 1)
     commands = (*(READING if sets else ()), *(WATCHING if near else ()), *(KEEPING if kept else ()))
-    rule = least_rule(name, sets, commands, database=database, latest=kept) if commands else None
+    rule = least_rule(name, sets, commands, database=database, latest=kept, cluster=cluster) if commands else None
     found = [
         Rights(
             "worker",
@@ -85,7 +92,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
             "run, check --connect. Kafka derives DESCRIBE from READ and WRITE; it is listed for those that do not.",
             (
                 *grant(inputs, "READ", "DESCRIBE"),
-                *grant([output, letters, *logs], "WRITE", "DESCRIBE"),
+                *grant([*outputs, letters, *logs], "WRITE", "DESCRIBE"),
                 Right(grant.principal, "READ", "group", group),
             ),
             rule,
@@ -131,7 +138,7 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
                 *grant(inputs, "READ", "DESCRIBE"),
                 *grant([replays_topic(group)], *RIGHTS, "DESCRIBE"),
                 *(
-                    Right(grant.principal, one, "topic", f"{output}.replay.", "prefixed")
+                    Right(grant.principal, one, "topic", replay_prefix(topology), "prefixed")
                     for one in ("CREATE", "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS")
                 ),
                 Right(grant.principal, "DESCRIBE", "group", group),
@@ -141,9 +148,10 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
         Rights(
             "replay diff, publish",
             False,
-            "besides those of replay: to read what is live, and to write corrections; exactly once, the worker's rights for that too.",
+            "besides those of replay: to read what is live, and to write corrections; exactly once, or with a RedisSink, the worker's "
+            "rights for that too.",
             (
-                *grant([output], "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
+                *grant(outputs, "READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"),
                 *grant([letters], "READ", "DESCRIBE", "DESCRIBE_CONFIGS"),
             ),
         ),
@@ -160,11 +168,14 @@ def least_rights(topology: Topology, settings: Settings, user: str | None = None
         found.append(Rights("feature log", False, why, tuple(grant(logs, "READ", "DESCRIBE"))))
     if sets:
         # A user of its own: the line begins with reset, and would take from the worker's user what that has.
-        rule = least_rule(f"{name}-loader", sets, LOADING, database=database)
+        rule = least_rule(f"{name}-loader", sets, LOADING, database=database, cluster=cluster)
         found.append(Rights("features", False, "load, versions, show, rollback, prune.", (), rule))
     if streaming := list(dict.fromkeys(one.name for one in declared if one.kind == "streaming")):
-        rule = least_rule(f"{name}-writer", streaming, WRITING, database=database)
+        rule = least_rule(f"{name}-writer", streaming, WRITING, database=database, cluster=cluster)
         found.append(Rights("feature writer", False, "writers of streaming sets (streamml.features).", (), rule))
+    if kept:
+        rule = least_rule(f"{name}-reader", (), LOOKING_UP, database=database, latest=kept, cluster=cluster)
+        found.append(Rights("latest reader", False, "readers of latest predictions (streamml.latest).", (), rule))
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from streamml.compose.locate import locate_topology
 from streamml.compose.parts import gather
-from streamml.compose.stages import plan_of
+from streamml.compose.stages import guarantee_problems, plan_of
 from streamml.compose.surroundings import examine
 from streamml.settings.settings import Settings
 
@@ -44,4 +44,6 @@ def check(spelling: str, settings: Settings, *, connect: bool) -> Report:
             found = examine(topology, parts, settings)
             report.problems = found.everything
             report.notes += found.notes
+        else:
+            report.problems += guarantee_problems(topology, settings.worker)
     return report

@@ -70,8 +70,9 @@ def _advice(constraint: str | None, speed_ups: Mapping[str, float], topology: To
             "(fetch.queue.backoff.ms, fetch.message.max.bytes), or read with more workers."
         )
     if constraint == PRODUCE:
+        where = "the broker" if topology.redis_sink is None else "Redis, the broker"
         return (
-            "Writing is the constraint: look at the broker, the size of predictions, their compression and the [kafka] settings "
+            f"Writing is the constraint: look at {where}, the size of predictions, their compression and the [kafka] settings "
             "of the producer (linger.ms, batch.size)."
         )
     if constraint == "decode":

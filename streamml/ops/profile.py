@@ -22,8 +22,8 @@ from streamml.compose.assemble import Assembled
 from streamml.compose.drain import (
     DrainFactory,
     Ends,
-    kafka_sink,
     kafka_source,
+    worker_sink,
     written_to,
 )
 from streamml.compose.locate import Located
@@ -111,7 +111,7 @@ def profile(located: Located[Topology], settings: Settings, options: ProfileOpti
             scratched = written_to(topology, scratch.topic)
             ends = Ends(
                 lambda: kafka_source(scratched, settings, scratch.group(start)),
-                lambda: kafka_sink(settings),
+                lambda: worker_sink(scratched, settings),
                 parts.store,
             )
             tell(f"Reading {events:,} records")
@@ -254,9 +254,10 @@ class _Scratch:
 def _scratch(topology: Topology, topics: Mapping[str, TopicInfo], settings: Settings) -> Iterator[_Scratch]:
     """Made for the time of a profile."""
     admin = KafkaAdmin(settings.client())
-    name = f"{topology.sink.topic}.profile-{uuid.uuid4().hex[:8]}"
+    like = topology.sink.topic or topology.source.topics[0]
+    name = f"{topology.sink.topic or topology.name}.profile-{uuid.uuid4().hex[:8]}"
     config = {"max.message.bytes": str(_LETTER_BYTES), "retention.ms": "3600000"}
-    admin.create([NewTopicPlan(name, topics[topology.sink.topic].partitions, 1, config)])
+    admin.create([NewTopicPlan(name, topics[like].partitions, 1, config)])
     scratch = _Scratch(name, settings, {one: topics[one].id for one in topology.source.topics})
     try:
         yield scratch

@@ -58,10 +58,10 @@ class Referee:
     """Counts.
 
     Args:
-        is_right: whether a prediction is what the event of that number should get.
+        is_right: whether a prediction is what the event of that number should get; ``None``: that cannot be told yet, and is asked again.
     """
 
-    def __init__(self, is_right: Callable[[int, Value], bool]) -> None:
+    def __init__(self, is_right: Callable[[int, Value], bool | None]) -> None:
         self._is_right = is_right
         self._produced: dict[Place, int | None] = {}
         # By record, the highest revision that came, and how many predictions of it are wrong.
@@ -84,10 +84,7 @@ class Referee:
         """A prediction arrived; whether it is the first of its record and revision."""
         place = place_of(id)
         self._answered.add(place)
-        if place in self._produced:
-            self._judge(place, value, revision)
-        else:
-            self._early.append((place, value, revision))  # its record's own acknowledgement is still on the way
+        self._judge(place, value, revision)
         if (place, revision) in self._predicted:
             self._duplicated += 1
             return False
@@ -123,10 +120,7 @@ class Referee:
         """
         early, self._early = self._early, []
         for place, value, revision in early:
-            if place in self._produced:
-                self._judge(place, value, revision)
-            else:
-                self._early.append((place, value, revision))
+            self._judge(place, value, revision)
         bad_letters = self._bad_letters()
         return Verdict(
             produced=len(self._produced),
@@ -147,21 +141,37 @@ class Referee:
             *self._remarks,
             *(f"{place} has no prediction and no dead letter" for place in lost[:_REMARKS]),
             *(f"{place} has a dead letter and should have none" for place in sorted(self._bad_letters())[:_REMARKS]),
-            *(f"{place} is no record and has a prediction" for place, *_ in self._early[:_REMARKS]),
+            *(f"{place} {self._what_of(place)}" for place, *_ in self._early[:_REMARKS]),
         ]
+
+    def _what_of(self, place: Place) -> str:
+        known = place in self._produced
+        return "has a prediction that nothing explains" if known else "is no record and has a prediction"
 
     def _bad_letters(self) -> set[Place]:
         return {place for place in self._letters if self._produced.get(place, _NO_RECORD) is not None}
 
+    @property
+    def undecided(self) -> int:
+        """Predictions that cannot be judged yet."""
+        return len(self._early)
+
     def _judge(self, place: Place, value: Value, revision: int) -> None:
+        if place not in self._produced:
+            self._early.append((place, value, revision))  # its record's own acknowledgement is still on the way
+            return
+        event = self._produced[place]
+        right = event is not None and self._is_right(event, value)
+        if right is None:
+            self._early.append((place, value, revision))
+            return
         before = self._revisions.get(place, -1)
         if revision < before:
             return
         if revision > before:
             self._revisions[place] = revision
             self._wrong.pop(place, None)
-        event = self._produced[place]
-        if event is None or not self._is_right(event, value):
+        if not right:
             self._wrong[place] = self._wrong.get(place, 0) + 1
             self._remark(f"{place}, event {event}, has the prediction {dict(value)}")
 

@@ -21,7 +21,7 @@ def planned_topics(topology: Topology, group: str, partitions: int, replication:
     kept = {"cleanup.policy": "delete"}
     return [
         *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
-        NewTopicPlan(topology.sink.topic, partitions, replication),
+        *(NewTopicPlan(name, partitions, replication) for name in (topology.sink.topic,) if name is not None),
         NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
         *(NewTopicPlan(log.topic, partitions, replication, kept) for log in (topology.feature_log,) if log is not None),
         control_plan(group, replication),

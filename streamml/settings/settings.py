@@ -57,7 +57,8 @@ class RedisSettings(_Section):
     """Where features are."""
 
     url: str = Field(
-        default="redis://127.0.0.1:6379/0", description="Redis; `rediss://` for TLS, user and password in the URL."
+        default="redis://127.0.0.1:6379/0",
+        description="Redis; `rediss://` for TLS, user and password in the URL. Of a Redis Cluster one node or, by commas, several.",
     )
     timeout_ms: int = Field(default=1000, ge=1, le=60_000, description="Longest wait for one answer.")
     options: dict[str, Property] = Field(

@@ -21,6 +21,7 @@ from streamml.ports.codec import Decoder, Encoder
 from streamml.ports.source import Headers
 
 _FEW: Final = 64
+_KEYLESS: Final = "no key to be kept by."
 
 
 class Decode:
@@ -37,15 +38,18 @@ class Decode:
         prefixes: Sequence[str] = (),
         *,
         revision: int = 0,
+        keyed: bool = False,
     ) -> None:
         """
         Args:
             prefixes: prediction id prefixes by slot, for tombstones that are passed on.
+            keyed: whether a tombstone without a key cannot be passed on.
         """
         self._decoder = decoder
         self._on_tombstone = on_tombstone
         self._prefixes = prefixes
         self._revision = revision
+        self._keyed = keyed
 
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
@@ -53,7 +57,7 @@ class Decode:
         values = batch.columns[VALUE]
         if None in values.tolist():
             empty = np.fromiter(map(is_, values, repeat(None)), bool, count=len(batch))
-            ended.append(self._tombstones(batch.take(empty)))
+            ended += self._tombstones(batch.take(empty))
             batch = batch.take(~empty)
         decoded = self._decoder.decode(batch.columns[VALUE])
         if decoded.failed:
@@ -64,12 +68,21 @@ class Decode:
         kept = {name: batch.columns[name] for name in (KEY, HEADERS) if name in batch.columns}
         return MicroBatch(batch.origin, {**kept, **decoded.columns}), ended
 
-    def _tombstones(self, rows: MicroBatch) -> Outcomes:
+    def _tombstones(self, rows: MicroBatch) -> list[Outcomes]:
         if self._on_tombstone == "drop":
-            return Outcomes(Kind.FILTERED, rows.origin)
+            return [Outcomes(Kind.FILTERED, rows.origin)]
         if self._on_tombstone == "dead_letter":
-            failure = Failure(self.name, "DecodeError", "The record has no value, and on_tombstone is dead_letter.")
-            return dead_letters(rows.origin, [failure] * len(rows))
+            return [self._refused(rows, "The record has no value, and on_tombstone is dead_letter.")]
+        if not self._keyed:
+            return [self._passed_on(rows)]
+        keyless = np.fromiter(map(is_, rows.columns[KEY], repeat(None)), bool, count=len(rows))
+        refused = self._refused(rows.take(keyless), f"The record has no value, and {_KEYLESS}")
+        return [self._passed_on(rows.take(~keyless)), refused]
+
+    def _refused(self, rows: MicroBatch, reason: str) -> Outcomes:
+        return dead_letters(rows.origin, [Failure(self.name, "DecodeError", reason)] * len(rows))
+
+    def _passed_on(self, rows: MicroBatch) -> Outcomes:
         origin = rows.origin.with_flags(np.full(len(rows), FLAGS.code("tombstone"), np.int64))
         marks = provenance_marks(origin, self._prefixes, "", self._revision)
         headers = object_array([[(HEADER, mark)] for mark in marks], len(rows))
@@ -92,6 +105,7 @@ class EncodeConfig:
         latency_budget_s: age of the row from which a prediction is flagged ``late``; ``None``: never.
         born: column with the time that the age counts from; ``None``: the record's timestamp.
         max_bytes: a larger prediction is a dead letter, as its topic would refuse it.
+        keyed: whether one without a key is a dead letter, too.
         logged: the feature columns that go along into the feature log; ``None``: none.
     """
 
@@ -104,6 +118,7 @@ class EncodeConfig:
     born: str | None = None
     max_bytes: int = 1_000_000
     logged: LogSchema | None = None
+    keyed: bool = False
 
 
 class Encode:
@@ -126,11 +141,15 @@ class Encode:
         encoded = self._encoder.encode(columns, len(batch))
         failed = dict(encoded.failed)
         keys, broken = self._keys(batch)
+        if self._config.keyed:
+            failed |= {
+                index: f"The prediction has {_KEYLESS}" for index, key in enumerate(keys.tolist()) if key is None
+            }
         failed |= dict.fromkeys(broken, "The key of the prediction is not valid Unicode.")
         limit = self._config.max_bytes
         if max(map(len, filter(None, encoded.values.tolist())), default=0) > limit:
             failed |= {
-                index: f"The prediction has {len(value)} bytes, over the {limit} that its topic takes."
+                index: f"The prediction has {len(value)} bytes, over the {limit} that are taken."
                 for index, value in enumerate(encoded.values)
                 if value is not None and len(value) > limit
             }

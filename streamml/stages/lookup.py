@@ -35,6 +35,7 @@ class LookUp:
         self.name = name
         self.sets = tuple(sets)
         self._sets = [_Set(one) for one in sets]
+        self._keys = tuple(dict.fromkeys(one.key for one in sets))
         self._store = store
         self._event_time = event_time
         # By the versions of all sets; writing the text anew costs a small batch more than looking it up.
@@ -43,15 +44,16 @@ class LookUp:
     def apply(self, batch: MicroBatch, now: float) -> tuple[MicroBatch, list[Outcomes]]:
         """See `Operator.apply`."""
         try:
-            entities = [one.entities(batch) for one in self._sets]
+            entities = self._entities(batch)
         except UnicodeEncodeError:
             batch, broken = self._without_broken_keys(batch)
             if not len(batch):
                 return batch, broken
-            entities = [one.entities(batch) for one in self._sets]
+            entities = self._entities(batch)
         else:
             broken = []
-        replies = self._replies([one.request for one in entities])
+        asked_for = zip(self._sets, entities, strict=True)
+        replies = self._replies([FeatureRequest(one.schema, asked.keys) for one, asked in asked_for])
         row_time = self._row_time(batch)
         columns: dict[str, Array] = {}
         found: list[Array | None] = []
@@ -65,6 +67,11 @@ class LookUp:
             return joined, broken
         passed, ended = self._end_by_policy(joined, found)
         return passed, [*broken, *ended]
+
+    def _entities(self, batch: MicroBatch) -> list[_Entities]:
+        """Of each set; sets of one key, such as a slow and a fast one, share theirs."""
+        by_key = {key: _entities(batch, key) for key in self._keys}
+        return [by_key[one.declared.key] for one in self._sets]
 
     def _weigh(
         self, found: Sequence[Array | None], entities: Sequence[_Entities], replies: Sequence[FeatureReply | None]
@@ -163,14 +170,31 @@ class _Entities:
     """The distinct entities of a batch of ``rows``, and which row is about which.
 
     Args:
+        keys: their parts as bytes.
         index: int64 ``[rows]``, place of each row's entity among the distinct ones; a slice where every row has its own.
         absent: bool ``[rows]``, rows about no entity; ``None`` where there are none.
     """
 
-    request: FeatureRequest
+    keys: list[tuple[bytes, ...]]
     rows: int
     index: Int | slice
     absent: Mask | None
+
+
+def _entities(batch: MicroBatch, key: tuple[str, ...]) -> _Entities:
+    """Keys without repetition. A row with a null in its key is about no entity."""
+    columns = [batch.columns[name] for name in key]
+    absent = _null_in_any(columns)
+    if absent is not None:
+        columns = [np.ma.getdata(column)[~absent] for column in columns]
+    values: list[Any] = (
+        columns[0].tolist() if len(columns) == 1 else list(zip(*map(np.ndarray.tolist, columns), strict=True))
+    )
+    distinct: list[Any] = list(dict.fromkeys(values))
+    index = _EACH if len(distinct) == len(batch) else _places(values, distinct, absent)
+    parts: list[Any] = [distinct] if len(columns) == 1 else list(zip(*distinct, strict=True))
+    keys = list(zip(*(_key_bytes(part) for part in parts), strict=True))
+    return _Entities(keys, len(batch), index, absent)
 
 
 class _Set:
@@ -178,25 +202,10 @@ class _Set:
 
     def __init__(self, declared: FeatureSet) -> None:
         self.declared = declared
-        self._schema = declared.schema
+        self.schema = declared.schema
         self._ttl_us = None if declared.ttl is None else int(seconds(declared.ttl) * 1e6)
         self._meter = DefaultsMeter(declared.max_default_ratio)
         self._columns = [(name, f"{declared.name}.{name}", column) for name, column in declared.columns.items()]
-
-    def entities(self, batch: MicroBatch) -> _Entities:
-        """Keys without repetition. A row with a null in its key is about no entity."""
-        columns = [batch.columns[name] for name in self.declared.key]
-        absent = _null_in_any(columns)
-        if absent is not None:
-            columns = [np.ma.getdata(column)[~absent] for column in columns]
-        values: list[Any] = (
-            columns[0].tolist() if len(columns) == 1 else list(zip(*map(np.ndarray.tolist, columns), strict=True))
-        )
-        distinct: list[Any] = list(dict.fromkeys(values))
-        index = _EACH if len(distinct) == len(batch) else _places(values, distinct, absent)
-        parts: list[Any] = [distinct] if len(columns) == 1 else list(zip(*distinct, strict=True))
-        keys = list(zip(*(_key_bytes(part) for part in parts), strict=True))
-        return _Entities(FeatureRequest(self._schema, keys), len(batch), index, absent)
 
     def states(self, asked: _Entities, reply: FeatureReply | None, row_time: Int) -> Array | None:
         """A `State` per row; ``None`` where all are fresh."""
@@ -298,7 +307,7 @@ class _Set:
 
 def _without_value(asked: _Entities, defaulted: Mask | None) -> dict[tuple[bytes, ...], bool]:
     """Each entity, and whether it has no usable value for one of its rows at least."""
-    entities = asked.request.entities
+    entities = asked.keys
     lacking = np.zeros(len(entities), bool)
     if defaulted is not None:
         about = defaulted if asked.absent is None else defaulted & ~asked.absent

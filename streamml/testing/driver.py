@@ -14,17 +14,22 @@ from pydantic_core import to_json
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.control import MemoryControl
 from streamml.adapters.memory.feature_store import Entity, MemoryFeatureStore
+from streamml.adapters.memory.latest import MemoryLatest, MemoryLatestWriter
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.memory.source import MemorySource
 from streamml.adapters.memory.transactions import MemoryTransactions
+from streamml.adapters.redis.latest import Latest
+from streamml.adapters.redis.latest_sink import SinkAndLatest, TransactionsAndLatest
 from streamml.clock import ManualClock
-from streamml.compose.stages import build_stages, engine_config, reads_keys
+from streamml.compose.stages import build_stages, engine_config, guarantee_problems, reads_keys
 from streamml.engine.assignment import SlotNames
 from streamml.engine.dead_letters import DeadLetter, read_letter
 from streamml.engine.engine import Engine, EngineStatistics
 from streamml.engine.identity import prediction_id
+from streamml.errors import SettingsError
 from streamml.ports.control import RUNNING, GroupState
 from streamml.ports.model import Model
+from streamml.ports.sink import Sink
 from streamml.ports.source import Headers, TopicPartition
 from streamml.settings.settings import WorkerSettings
 from streamml.stages.guard import GuardedStore, feature_store_guard
@@ -34,7 +39,7 @@ from streamml.testing.results import Prediction, read_prediction
 from streamml.testing.virtual_worker import ServiceTime, VirtualWorker
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
-from streamml.topology.topology import Topology
+from streamml.topology.topology import RedisSink, Topology
 
 _START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _ANY_SIZE: Final = 2**40
@@ -44,7 +49,8 @@ class TopologyDriver:
     """A topology on the engine and stages of a real worker, with a broker and a feature store in this process.
 
     Nothing happens and no time passes until `settle` or `advance`; a fatal error is raised from there. The broker and the
-    store can fail on purpose: ``driver.broker.fail("…")``, ``driver.store.fail("…")``.
+    store can fail on purpose: ``driver.broker.fail("…")``, ``driver.store.fail("…")``; what a `RedisSink` keeps is in
+    ``driver.latest_store``, which can fail as well.
     """
 
     def __init__(
@@ -79,10 +85,14 @@ class TopologyDriver:
         self._models = models_of(topology, models or {}, Path(repository))
         self._service_time = service_time or {}
         self._settings = settings or WorkerSettings()
+        if wrong := guarantee_problems(topology, self._settings):
+            raise SettingsError(wrong)
+        kept = topology.redis_sink or RedisSink("none")
+        self.latest_store: Final = MemoryLatest(kept.name, seconds(kept.ttl or 0.0), self.clock)
         self._guests: list[Guest] = []
         for topic in topology.source.topics:
             self.broker.create_topic(topic, partitions=partitions, max_record_bytes=_ANY_SIZE)
-        self.broker.create_topic(topology.sink.topic)
+        self.broker.create_topic(topology.destination)
         self.broker.create_topic(topology.dead_letters.topic, max_record_bytes=_ANY_SIZE)
         if topology.feature_log is not None:
             self.broker.create_topic(topology.feature_log.topic)
@@ -162,7 +172,7 @@ class TopologyDriver:
         if self.group_state.paused:
             raise TimeoutError(f"The group is paused: {self.group_state.reason}. Call resume() to go on.")
         if not self._engine.idle or self._worker.due_at() < math.inf or self.broker.down is not None:
-            reason = self._worker.last_failure or self.broker.down or "Give it more time."
+            reason = self._worker.last_failure or self.broker.down or self.latest_store.down or "Give it more time."
             raise TimeoutError(
                 f"{self._engine.gauge.rows} records have not ended after {within}, counted in virtual time. {reason}"
             )
@@ -215,8 +225,12 @@ class TopologyDriver:
     # -- what came out
 
     def predictions(self) -> list[Prediction]:
-        """All predictions so far, in the order of the topic."""
-        return [read_prediction(record) for record in self.broker.records(self._topology.sink.topic)]
+        """All predictions so far, in the order of the topic; without one, in the order in which they went to Redis."""
+        return [read_prediction(record) for record in self.broker.records(self._topology.destination)]
+
+    def latest(self, key: str | bytes) -> Latest | None:
+        """What the topology's `RedisSink` keeps of a key; ``None``: nothing, or its ttl is over."""
+        return self.latest_store.get(key)
 
     def dead_letters(self) -> list[DeadLetter]:
         """All dead letters so far, in the order of the topic."""
@@ -261,7 +275,15 @@ class TopologyDriver:
         )
         self._worker.join()
 
-    def _sink(self) -> MemorySink:
+    def _sink(self) -> Sink:
+        kept, writer, into = (
+            self._topology.redis_sink,
+            MemoryLatestWriter(self.latest_store),
+            self._topology.destination,
+        )
         if self._settings.processing_guarantee == "exactly_once":
-            return MemoryTransactions(self.broker, self._source)
-        return MemorySink(self.broker)
+            sink = MemoryTransactions(self.broker, self._source)
+            return sink if kept is None else TransactionsAndLatest(sink, writer, into, kept.name)
+        # Where Redis alone has the predictions, a topic in memory remembers what went there, for `predictions`.
+        plain = MemorySink(self.broker)
+        return plain if kept is None else SinkAndLatest(plain, writer, into, kept.name)

@@ -247,7 +247,7 @@ class _Scene:
         return driver
 
     def _refusal_of(self, refused: Callable[[bytes], bool], topic: str, record: RawRecord) -> str | None:
-        mine = topic == self.topology.sink.topic and refused(read_prediction(record).id.encode())
+        mine = topic == self.topology.destination and refused(read_prediction(record).id.encode())
         return "It is refused on purpose." if mine else None
 
     def _chosen(self, share: float) -> Callable[[bytes], bool]:
@@ -290,8 +290,14 @@ def _struck(driver: TopologyDriver, fault: _Now) -> Callable[[], None]:
             return driver.broker.recover
         case FeaturesDown():
             driver.store.fail(reason)
-            return driver.store.recover
+            driver.latest_store.fail(reason)
+            return partial(_recover, driver)
     return lambda: None
+
+
+def _recover(driver: TopologyDriver) -> None:
+    driver.store.recover()
+    driver.latest_store.recover()
 
 
 def _settled(driver: TopologyDriver) -> str | None:

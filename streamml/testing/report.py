@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from streamml.adapters.memory.latest import MemoryLatest
 from streamml.testing.driver import TopologyDriver
 from streamml.testing.results import Prediction
 from streamml.topology.topology import Topology
@@ -26,7 +27,8 @@ class Report:
         filtered: records that were to end without a trace, and did.
         lost: ids that should have a prediction or a dead letter, and have neither.
         duplicated: predictions beyond the first of their id.
-        wrong: predictions of another value than without faults, and predictions and dead letters that should not be. The
+        wrong: predictions of another value than without faults, predictions and dead letters that should not be, and keys
+            of which a `RedisSink` keeps another prediction. The
             value of a prediction is not judged where its flags say that features were missing that are there without faults.
         out_of_order: first predictions behind one of a later record of their partition.
         uncommitted: records that were not committed in the end.
@@ -79,6 +81,7 @@ def compare(
     predicted = {one.id for one in found}
     lost = sorted((due.keys() | due_letters) - predicted - letters)
     wrong = [one.id for one in found if not _right(one, due)] + sorted(letters - due_letters)
+    older = _older(quiet.latest_store, struck.latest_store)
     swapped = _out_of_order(found) if topology.sink.order == "partition" else []
     return Report(
         exactly_once=exactly_once,
@@ -88,7 +91,7 @@ def compare(
         filtered=produced - len({_record(id) for id in due.keys() | due_letters | predicted | letters}),
         lost=len(lost),
         duplicated=len(found) - len(predicted),
-        wrong=len(wrong),
+        wrong=len(wrong) + len(older),
         out_of_order=len(swapped),
         uncommitted=produced - sum(struck.commits().values()),
         strikes=strikes,
@@ -97,6 +100,7 @@ def compare(
             *(f"{id} was lost." for id in lost[:_REMARKS]),
             *(f"{id} ended otherwise than without faults." for id in wrong[:_REMARKS]),
             *(f"{id} came behind a later record." for id in swapped[:_REMARKS]),
+            *older[:_REMARKS],
         ],
     )
 
@@ -106,6 +110,16 @@ def _right(one: Prediction, due: Mapping[str, Prediction]) -> bool:
         return False
     expected = due[one.id]
     return _plain(one) != _plain(expected) or _same(_judged(one.value), _judged(expected.value))
+
+
+def _older(quiet: MemoryLatest, struck: MemoryLatest) -> list[str]:
+    """Keys of which Redis keeps another prediction than without faults, in words."""
+    there = struck.all()
+    return [
+        f"Redis has {there[key].id if key in there else 'nothing'} under {key!r}, and not {due.id}."
+        for key, due in quiet.all().items()
+        if key not in there or there[key].id != due.id
+    ]
 
 
 def _plain(one: Prediction) -> set[str]:

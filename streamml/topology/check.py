@@ -15,7 +15,7 @@ from streamml.topology.features import FeatureSet, NearCache
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.sentences import choice_problems, duration_problems
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
-from streamml.topology.topology import DeadLetterQueue, Sink, Source, Topology
+from streamml.topology.topology import DeadLetterQueue, RedisSink, Sink, Source, Topology, Unsaid
 
 Signatures = Mapping[str, Signature]
 
@@ -111,7 +111,9 @@ def _name_problems(topology: Topology) -> Iterator[str]:
         yield f"The topology's name {topology.name!r} has to be 1 to 249 of A-Z a-z 0-9 . _ -, as it names the group."
     if not topology.source.topics:
         yield "The source has no topic; name at least one."
-    roles = [*(("source", name) for name in topology.source.topics), ("sink", topology.sink.topic)]
+    roles = [("source", name) for name in topology.source.topics]
+    if not isinstance(topology.sink, RedisSink):
+        roles.append(("sink", topology.sink.topic))
     roles.append(("dead-letter", topology.dead_letters.topic))
     if topology.feature_log is not None:
         roles.append(("feature-log", topology.feature_log.topic))
@@ -159,15 +161,26 @@ def _dead_letter_problems(letters: DeadLetterQueue) -> Iterator[str]:
 
 
 def _latest_problems(topology: Topology) -> Iterator[str]:
-    latest = topology.latest
+    latest = topology.redis_sink
     if latest is None:
         return
+    if topology.sink is not latest:
+        yield from _beside_problems(topology.sink, latest)
+    elif latest.schema is Unsaid:
+        yield f"The RedisSink {latest.name!r} is the sink and has no schema; name the model of a prediction in RedisSink(schema=)."
+    if topology.latest is not None and isinstance(topology.sink, RedisSink):
+        yield f"The sink is a RedisSink, and {topology.latest.name!r} is another one beside it; leave Topology(latest=) out."
     if _LATEST_NAME.fullmatch(latest.name) is None:
         yield f"The RedisSink's name {latest.name!r} is none; write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
     yield from duration_problems(f"The ttl of the RedisSink {latest.name!r}", latest.ttl)
     if topology.sink.key is None:
-        yield f"The RedisSink {latest.name!r} keeps predictions by the sink's key, and there is none; name a column in Sink(key=)."
-    if topology.sink.provenance != "header":
+        yield f"The RedisSink {latest.name!r} keeps predictions by the sink's key, and there is none; name a column in {type(topology.sink).__name__}(key=)."
+
+
+def _beside_problems(sink: Sink | RedisSink, latest: RedisSink) -> Iterator[str]:
+    if latest.schema is not Unsaid or latest.key is not None:
+        yield f"The RedisSink {latest.name!r} beside a topic keeps what the topic has; leave its schema and key out."
+    if sink.provenance != "header":
         yield f'The RedisSink {latest.name!r} takes a prediction\'s id from its header; set Sink(provenance="header").'
 
 
@@ -275,7 +288,7 @@ def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
             yield f"{sink.schema.__name__}.{field.name} is {field.column}, but the column {field.name!r} is {declared}; convert it by a Transform."
 
 
-def _header_problems(sink: Sink) -> Iterator[str]:
+def _header_problems(sink: Sink | RedisSink) -> Iterator[str]:
     """An event's header under a name of ours would pass for provenance: whoever writes events could forge it."""
     for name in sink.headers:
         if not isinstance(name, str) or not name:
@@ -284,7 +297,7 @@ def _header_problems(sink: Sink) -> Iterator[str]:
             yield f"The sink passes on the header {name!r}, but {_OURS!r} and {_OURS + '.*'!r} are written by workers alone; leave it out."
 
 
-def _provenance_problems(sink: Sink, contract: Contract) -> Iterator[str]:
+def _provenance_problems(sink: Sink | RedisSink, contract: Contract) -> Iterator[str]:
     if sink.provenance != "fields":
         return
     for name, kind in PROVENANCE_FIELDS.items():

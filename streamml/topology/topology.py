@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel
 
@@ -86,22 +86,50 @@ class Sink:
     provenance: Literal["header", "fields"] = "header"
     order: Literal["partition", "none"] = "partition"
 
+    def into(self, topic: str) -> Sink:
+        """The same sink with another topic."""
+        return replace(self, topic=topic)
+
+
+class Unsaid(BaseModel):
+    """The schema of a `RedisSink` that names none."""
+
 
 @dataclass(frozen=True)
 class RedisSink:
-    """Keeps the latest prediction of each key in Redis, beside the topic: for apps that look one up and read no topic.
+    """Keeps the latest prediction of each key in Redis, for apps that look one up: beside the prediction topic, or instead of it.
 
-    A row is settled when the topic and Redis have it. An older prediction never replaces a newer one (by time of the event's
-    record, then its place, then revision), so that replays and what is sent again do no harm. Exactly once holds
-    for the topic; in Redis a prediction may be there before its transaction is committed. `streamml.latest` reads it.
+    ::
+
+        sink=sm.Sink("arrivals", schema=Arrival, key="flight"), latest=sm.RedisSink("arrivals", ttl="24h")
+        sink=sm.RedisSink("arrivals", schema=Arrival, key="flight", ttl="24h")
+
+    A row is settled when every sink has it. An older prediction never replaces a newer one (by time of the event's
+    record, then its place, then revision), so that replays and what is sent again do no harm. Exactly once holds for
+    Kafka; in Redis a prediction may be there before its transaction is committed. `streamml.latest` reads it.
 
     Args:
         name: in the keys of Redis.
         ttl: how long a prediction is kept after it was written; ``None``: for ever.
+        schema: instead of a topic: pydantic model of a prediction. Beside one it is the topic's.
+        key: instead of a topic: column that a prediction is looked up by. Beside one it is the topic's.
     """
 
     name: str
     ttl: str | None = None
+    _: KW_ONLY
+    schema: type[BaseModel] = Unsaid
+    key: str | None = None
+
+    # What a `Sink` has, as it is here.
+    topic: ClassVar[None] = None
+    headers: ClassVar[tuple[str, ...]] = ()
+    provenance: ClassVar[Literal["header", "fields"]] = "header"
+    order: ClassVar[Literal["partition", "none"]] = "partition"
+
+    def into(self, topic: str) -> Sink:
+        """A sink of the same predictions in a topic."""
+        return Sink(topic, self.schema, self.key)
 
 
 @dataclass(frozen=True)
@@ -137,14 +165,15 @@ class Topology:
 
     Args:
         name: also the consumer group, unless settings say otherwise.
+        sink: where predictions go: a topic, or a `RedisSink` instead of one. Dead letters are in a topic either way.
         feature_log: ``None``: what was looked up is forgotten.
-        latest: the latest predictions by the sink's key in Redis; ``None``: in the topic only.
+        latest: the latest predictions by the sink's key in Redis, beside the topic; ``None``: in the topic only.
     """
 
     name: str
     source: Source
     steps: tuple[Step, ...]
-    sink: Sink
+    sink: Sink | RedisSink
     dead_letters: DeadLetterQueue
     feature_log: FeatureLog | None
     latest: RedisSink | None
@@ -155,7 +184,7 @@ class Topology:
         *,
         source: Source,
         steps: Sequence[Step],
-        sink: Sink,
+        sink: Sink | RedisSink,
         dead_letters: DeadLetterQueue,
         feature_log: FeatureLog | None = None,
         latest: RedisSink | None = None,
@@ -163,6 +192,16 @@ class Topology:
         for field, value in locals().items():
             if field != "self":
                 object.__setattr__(self, field, tuple(steps) if field == "steps" else value)
+
+    @property
+    def redis_sink(self) -> RedisSink | None:
+        """What keeps the latest predictions, beside a topic or instead of it."""
+        return self.sink if isinstance(self.sink, RedisSink) else self.latest
+
+    @property
+    def destination(self) -> str:
+        """Where predictions go: their topic, or ``redis:NAME``, which no topic is called."""
+        return f"redis:{self.sink.name}" if isinstance(self.sink, RedisSink) else self.sink.topic
 
     @property
     def feature_columns(self) -> dict[str, ColumnType]:

@@ -10,11 +10,11 @@ import pytest
 from streamml.batch.column import Array
 from streamml.errors import ModelFault, ModelOutOfMemory, ModelRejected
 from streamml.ports.model import Model, Signature, Tensor
+from tests.conformance.python_factories import WEIGHTS
 
 RNG = np.random.default_rng(7)
 SECRET = 987_654_321
 
-WEIGHTS = np.array([0.5, -2.0, 3.0], np.float32)
 SIGNATURES = {
     "scores": Signature({"x": Tensor("float32", (3,))}, {"y": Tensor("float32", ())}),
     "several": Signature(

@@ -1,4 +1,4 @@
-"""Factories of the suite's models, found by name from a process of a model's own."""
+"""Factories of models, found by name from a process of a model's own, which loads this file: so it imports little."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 
 import streamml as sm
 from streamml.errors import ModelBusy
-from tests.conformance.model_behaviours import WEIGHTS
 
 Columns = Mapping[str, Any]
+WEIGHTS: Final = np.array([0.5, -2.0, 3.0], np.float32)
 CODES: Final = {"red": 1, "é": 2}
 
 
@@ -105,6 +105,18 @@ def crashes_above_nine() -> object:
         if (columns["i"] == 99).any():
             os.kill(os.getpid(), signal.SIGKILL)
         return {"process": np.full(len(columns["i"]), os.getpid())}
+
+    return score
+
+
+def doubles_amounts() -> object:
+    """An amount of 8 crashes the process, one of 5 is given up."""
+
+    def score(columns: Columns) -> Columns:
+        amount = columns["amount"]
+        if (amount == 8).any():
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return {"score": amount * 2, **sm.failures(amount == 5, "Five is no amount.")}
 
     return score
 

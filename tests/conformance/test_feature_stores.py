@@ -1,4 +1,4 @@
-"""What every feature store must do, on the one in memory and on real Redis."""
+"""What every feature store must do, on the one in memory, on real Redis and on a cluster of it."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def batch(schema: FeatureSchema, rows: Values, at: int) -> dict[str, Any]:
     return columns
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.integration)])
+REAL = [pytest.param(name, marks=pytest.mark.integration) for name in ("redis_server", "redis_cluster")]
+
+
+@pytest.fixture(params=["memory", *REAL])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     name = "s" + request.node.name.encode().hex()[-40:]
-    if request.param == "memory":
-        made = memory(name)
-    else:
-        server: EmbeddedRedis = request.getfixturevalue("redis_server")
-        made = real(name, server.url)
+    real_url = None if request.param == "memory" else request.getfixturevalue(request.param).url
+    made = memory(name) if real_url is None else real(name, real_url)
     yield made
     made.store.close()
 
@@ -211,10 +211,10 @@ def test_memory_can_be_unavailable_on_purpose() -> None:
     assert subject.ask(("a", "b")).present.all()
 
 
-@pytest.mark.integration
-def test_f4_during_loads_a_lookup_sees_one_whole_version(redis_server: EmbeddedRedis) -> None:
+@pytest.mark.parametrize("where", REAL)
+def test_f4_during_loads_a_lookup_sees_one_whole_version(where: str, request: pytest.FixtureRequest) -> None:
     """F1.2, F4.1."""
-    subject = real("cutover", redis_server.url)
+    subject = real("cutover", request.getfixturevalue(where).url)
     entities = [(str(number), "x") for number in range(300)]
 
     def rows(value: float) -> Values:

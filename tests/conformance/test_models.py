@@ -27,8 +27,9 @@ from streamml.adapters.models.warm_up import warm_up
 from streamml.batch.column import Array
 from streamml.errors import ConfigError, ModelBusy, ModelFault, ModelOutOfMemory, ModelRejected, StreamMLError
 from streamml.ports.model import Model, Signature, Tensor
-from tests.conformance.model_behaviours import SECRET, SIGNATURES, WEIGHTS, ModelBehaviours, text
+from tests.conformance.model_behaviours import SECRET, SIGNATURES, ModelBehaviours, text
 from tests.conformance.onnx_files import graph, identity, node, store, value
+from tests.conformance.python_factories import WEIGHTS
 
 CODES = {"red": 1, "é": 2}
 

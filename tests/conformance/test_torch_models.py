@@ -21,7 +21,8 @@ from streamml.errors import ConfigError, ModelFault, ModelOutOfMemory, ModelReje
 from streamml.ports.model import Model, Signature, Tensor
 from streamml.testing import TopologyDriver
 from streamml.topology.model_steps import Torch
-from tests.conformance.model_behaviours import SIGNATURES, WEIGHTS, ModelBehaviours
+from tests.conformance.model_behaviours import SIGNATURES, ModelBehaviours
+from tests.conformance.python_factories import WEIGHTS
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")

@@ -80,7 +80,9 @@ class Job:
     max_in_flight_rows: int = 50_000
     feature_log: bool = False
     latest: sm.RedisSink | None = None
+    redis_only: bool = False
     guarantee: Any = "at_least_once"
+    options: dict[str, Any] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"pay-{uuid.uuid4().hex[:8]}")
 
     @property
@@ -106,7 +108,9 @@ class Job:
                 ),
                 sm.Onnx("adder", outputs={"score": "score"}),
             ],
-            sink=sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
+            sink=sm.RedisSink(self.name, schema=Score, key="id")
+            if self.redis_only
+            else sm.Sink(f"{self.name}.out", **{"schema": Score, "key": "id", **self.sink}),
             dead_letters=sm.DeadLetterQueue(f"{self.name}.dlq", max_ratio=self.max_ratio),
             feature_log=sm.FeatureLog(f"{self.name}.features") if self.feature_log else None,
             latest=self.latest,
@@ -121,7 +125,7 @@ class Job:
     def settings(self) -> Settings:
         return Settings(
             brokers=self.brokers,
-            redis=RedisSettings(url=self.redis_url, timeout_ms=300),
+            redis=RedisSettings(url=self.redis_url, timeout_ms=300, options=self.options),
             worker=WorkerSettings(
                 drain_ms=3000, max_in_flight_rows=self.max_in_flight_rows, processing_guarantee=self.guarantee
             ),
@@ -131,7 +135,8 @@ class Job:
         """Make the topics, two partitions each."""
         config = {"max.message.bytes": str(max_message_bytes)}
         letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
-        plans = [NewTopicPlan(f"{self.name}.in", 2, 1, config), NewTopicPlan(f"{self.name}.out", 2, 1)]
+        out = [] if self.redis_only else [NewTopicPlan(f"{self.name}.out", 2, 1)]
+        plans = [NewTopicPlan(f"{self.name}.in", 2, 1, config), *out]
         KafkaAdmin({"bootstrap.servers": self.brokers}).create(
             [*plans, NewTopicPlan(f"{self.name}.dlq", 1, 1, letters)]
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +26,7 @@ import redis
 from confluent_kafka import Producer
 
 from streamml.adapters.kafka.tail import read_topic
+from streamml.cli.main import exit_code_of
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.process import free_port
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -88,19 +92,33 @@ class Shell:
 
     def type(self, *arguments: str, code: int = 0) -> Any:
         """Run a command to its end; its JSON, if it printed any."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == code, err
-        assert_nothing_swallowed(err)
+        ended, out, err = self.ended(*arguments)
+        assert ended == code, err
         return json.loads(out) if out.startswith(("{", "[")) else out
 
     def refused(self, *arguments: str) -> str:
         """What a command says on stderr that is refused as wrong use."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, out) == (2, ""), err
-        assert_nothing_swallowed(err)
+        ended, out, err = self.ended(*arguments)
+        assert (ended, out) == (2, ""), err
         return err
+
+    def ended(self, *arguments: str) -> tuple[int, str, str]:
+        """Run a command in this process, which has loaded what it needs; its exit code, and what it said to whom."""
+        out, err = io.StringIO(), io.StringIO()
+        handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.dict(os.environ, self.environment, clear=True),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                code = exit_code_of(list(arguments))
+            finally:
+                for one, handler in handlers.items():
+                    signal.signal(one, handler)
+        assert_nothing_swallowed(err.getvalue())
+        return code, out.getvalue(), err.getvalue()
 
     def produce(self, count: int, first: int = 0) -> None:
         producer = Producer({"bootstrap.servers": self.brokers})
@@ -188,7 +206,7 @@ def test_a_set_that_is_not_there_and_a_key_of_another_length_are_wrong_use(shell
 def test_features_prune_keeps_what_it_promises(shell: Shell, redis_server: EmbeddedRedis) -> None:
     loaded = [load_features(shell) for _ in range(4)]
     assert "nothing to delete" in shell.type("features", "prune", shell.name, "--keep", "1")
-    catalogue = f"streamml:{shell.name}:versions"
+    catalogue = f"streamml:{{{shell.name}}}:versions"
     with redis.Redis.from_url(redis_server.url) as client:
         for version, packed in client.hgetall(catalogue).items():
             entry = json.loads(packed)

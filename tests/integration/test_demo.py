@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis as client
 
 from loadtests.rehearsal.__main__ import rehearse
 from streamml.adapters.kafka.admin import KafkaAdmin
@@ -14,6 +15,7 @@ from streamml.errors import FatalError
 from streamml.ops.demo.show import DemoOptions, Show
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
+from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS
 from topologies.flight_delay.topology import topology
 
 pytestmark = pytest.mark.integration
@@ -24,7 +26,14 @@ def _no_topics_of_an_earlier_demo(kafka: EmbeddedKafka) -> None:
     """The demo's topics have one name each, and what another demo left there is wrong here."""
     admin = KafkaAdmin({"bootstrap.servers": kafka.bootstrap_servers})
     assert topology.feature_log is not None
-    names = (topology.sink.topic, topology.dead_letters.topic, topology.feature_log.topic, *topology.source.topics)
+    names = (
+        ARRIVALS,
+        DEAD_LETTERS,
+        topology.destination,
+        topology.dead_letters.topic,
+        topology.feature_log.topic,
+        *topology.source.topics,
+    )
     left = admin.topics(names)
     if not left:
         return
@@ -41,7 +50,9 @@ def test_an_incident_ends_with_the_predictions_of_a_run_without_one(
 ) -> None:
     """Wrong features go live and back, what was scored meanwhile is replayed, published and exported; nothing wrong is left,
     nothing lost."""
-    options = DemoOptions(events=2_000, rate=25.0, brokers=kafka.bootstrap_servers, redis_url=redis_server.url)
+    options = DemoOptions(
+        events=2_000, rate=25.0, fast=False, brokers=kafka.bootstrap_servers, redis_url=redis_server.url
+    )
     with Show(options, lambda text: None, page=tmp_path / "page.html") as show:
         told = rehearse(show, lambda text: None, seconds=0.5, out=tmp_path / "corrected")
     compared, referee, exported = told["compared"], told["referee"], told["exported"]
@@ -60,7 +71,9 @@ def test_a_demo_waits_for_the_next_key_of_an_incident_until_somebody_quits(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
     """At the end of the stream wrong features keep the demo open until it is told to end; what it began then does not outlive it."""
-    options = DemoOptions(events=200, rate=2000.0, brokers=kafka.bootstrap_servers, redis_url=redis_server.url)
+    options = DemoOptions(
+        events=200, rate=2000.0, fast=False, brokers=kafka.bootstrap_servers, redis_url=redis_server.url
+    )
     with Show(options, lambda text: None, page=tmp_path / "page.html") as show:
         show.start()
         show.fault("features")
@@ -72,6 +85,35 @@ def test_a_demo_waits_for_the_next_key_of_an_incident_until_somebody_quits(
         show.fault("mend")
     with pytest.raises(FatalError):
         show.incident.wait()
+
+
+@pytest.mark.timeout(240)
+def test_predictions_know_of_the_last_hours_and_none_is_wrong_through_kill_9_of_worker_and_app(
+    kafka: EmbeddedKafka, redis_server: EmbeddedRedis
+) -> None:
+    """Each prediction is what the model makes of the features that its log has, and those are what a batch job says of then, or flagged."""
+    faults = ("kill", "app")
+    options = DemoOptions(
+        events=450, rate=150.0, faults=faults, brokers=kafka.bootstrap_servers, redis_url=_emptied(redis_server)
+    )
+    with Show(options, lambda text: None) as show:
+        show.start()
+        until(show, lambda: show.over)
+        told = show.finish()
+    referee, fast = told["referee"], told["fast_features"]
+    assert (referee["lost"], referee["wrong"], referee["predicted"]) == (0, 0, 450)
+    assert {one["fault"] for one in told["faults"]} == set(faults)
+    assert fast.keys() == {"airport_recent", "carrier_recent"}
+    for shares in fast.values():
+        assert sum(shares.values()) == pytest.approx(1.0, abs=0.001)
+
+
+def _emptied(server: EmbeddedRedis) -> str:
+    """A database without values of an earlier demo, which all lie in this one's future."""
+    url = server.url.rsplit("/", 1)[0] + "/8"
+    with client.Redis.from_url(url) as raw:
+        raw.flushdb()
+    return url
 
 
 def until(show: Show, condition: Callable[[], bool]) -> None:

@@ -325,9 +325,9 @@ def test_f6_pruning_deletes_a_schema_that_another_took_the_place_of(redis_server
         clock.advance(7200)
     server = Server(redis_server.url)
     assert prune(server, before.name, clock=clock) == [Layout.of(before.schema).live_version]
-    left = {key.decode() for key in raw.scan_iter(f"streamml:{before.name}:live-*")}
-    prefix = f"streamml:{before.name}:{Layout.of(after.schema).live_version}"
-    assert left == {prefix, f"{prefix}:3:JFK"}
+    left = {key.decode() for key in raw.scan_iter(f"streamml:*{before.name}*:live-*")}
+    version = Layout.of(after.schema).live_version
+    assert left == {f"streamml:{{{before.name}}}:{version}", f"streamml:{before.name}:{version}:3:JFK"}
     assert prune(server, before.name, clock=clock) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ from streamml.adapters.redis.latest_writer import LatestWriter
 from streamml.adapters.redis.rights import KEEPING, least_rule
 from streamml.clock import ManualClock
 from streamml.errors import FeatureStoreDown
-from streamml.latest import Latest, LatestPredictions
+from streamml.latest import AsyncLatestPredictions, Latest, LatestPredictions
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ports.sink import Delivered, OutboundRecords
@@ -107,6 +108,28 @@ def test_a_prediction_has_what_its_header_says_and_a_tombstone_no_value(redis_se
     run.sink.close(1)
 
 
+def test_an_asyncio_app_reads_many_keys_at_once_and_hears_of_a_redis_that_is_away(redis_server: EmbeddedRedis) -> None:
+    run = Beside(redis_server.url)
+    run.sink.send(1, [records(*((f"k{row}", b"%d" % row, 5, row, 0) for row in range(200)))])
+    run.delivered(1)
+    run.sink.close(1)
+
+    async def read() -> list[bytes | None]:
+        async with AsyncLatestPredictions(run.name, url=redis_server.url, waiting=4) as reader:
+            found = await asyncio.gather(*(reader.get(f"k{row}") for row in range(201)))
+        assert found[200] is None
+        return [None if one is None else one.value for one in found[:200]]
+
+    assert asyncio.run(read()) == [b"%d" % row for row in range(200)]
+
+    async def read_away() -> None:
+        async with AsyncLatestPredictions(run.name, url="redis://127.0.0.1:1") as reader:
+            await reader.get("k")
+
+    with pytest.raises(FeatureStoreDown, match="cannot be reached"):
+        asyncio.run(read_away())
+
+
 def test_d1_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_back(tmp_path: Path) -> None:
     """D1.8."""
     server = EmbeddedRedis(tmp_path)
@@ -132,15 +155,17 @@ def test_d1_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is
         server.stop()
 
 
-@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+@pytest.mark.parametrize(
+    ("guarantee", "redis_only"), [("at_least_once", False), ("exactly_once", False), ("at_least_once", True)]
+)
 def test_d1_d2_a_redis_that_is_away_for_a_while_has_the_predictions_of_the_topic_in_the_end(
-    kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, guarantee: Any
+    kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, guarantee: Any, redis_only: bool
 ) -> None:
     """D1.8, D2.1: Redis stands still under the worker; the topic has each once, Redis the latest of each key."""
     import redis as client
 
-    job = Job(kafka.bootstrap_servers, redis_server.url, tmp_path, guarantee=guarantee)
-    job.latest = sm.RedisSink(job.name, ttl="1h")
+    job = Job(kafka.bootstrap_servers, redis_server.url, tmp_path, guarantee=guarantee, redis_only=redis_only)
+    job.latest = None if redis_only else sm.RedisSink(job.name, ttl="1h")
     job.create()
     job.features({"a1": 1.0})
     job.produce([payment(number % 300, amount=float(number)) for number in range(900)])
@@ -158,37 +183,42 @@ def test_d1_d2_a_redis_that_is_away_for_a_while_has_the_predictions_of_the_topic
     finally:
         stopped.set()
         thread.join()
-    last = {one.record.key: one.record for one in job.read("out")}
     with LatestPredictions(job.name, url=redis_server.url) as reader:
-        found = reader.get_many([key for key in last if key is not None])
-    assert len(found) == 300
-    for one, record in zip(found, last.values(), strict=True):
-        assert one is not None
-        assert json.loads(one.value or b"") == json.loads(record.value or b"")
-        assert one.model == "adder@1"
+        found = reader.get_many([f"p{key}" for key in range(300)])
+    assert {one and one.model for one in found} == {"adder@1"}
+    scores = {json.loads(one.value or b"")["id"]: json.loads(one.value or b"")["score"] for one in found if one}
+    # Each key's three records are of one partition.
+    assert scores == {f"p{key}": 601.0 + key for key in range(300)}
+    if not redis_only:
+        last = {
+            (one.record.key or b"").decode(): json.loads(one.record.value or b"")["score"] for one in job.read("out")
+        }
+        assert last == scores
 
 
 TOPOLOGY = """
 from pathlib import Path
 import streamml as sm
 from tests.integration.scoring import Job
-topology = Job("", "", Path("."), name={name!r}, latest=sm.RedisSink({name!r})).topology
+topology = Job("", "", Path("."), name={name!r}, {latest}).topology
 """
 
 
+@pytest.mark.parametrize("form", ["beside", "instead"])
 def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
-    kafka: EmbeddedKafka, tmp_path: Path
+    kafka: EmbeddedKafka, tmp_path: Path, form: str
 ) -> None:
     """D1.8, D3.12."""
     server = EmbeddedRedis(tmp_path / "redis")
     server.start()
     worker: subprocess.Popen[bytes] | None = None
     try:
-        job = Job(kafka.bootstrap_servers, server.url, tmp_path)
+        job = Job(kafka.bootstrap_servers, server.url, tmp_path, redis_only=form == "instead")
         job.create()
         job.features({"a1": 1.0})
         assert job.located
-        (tmp_path / "paying.py").write_text(TOPOLOGY.format(name=job.name))
+        latest = "redis_only=True" if job.redis_only else f"latest=sm.RedisSink({job.name!r})"
+        (tmp_path / "paying.py").write_text(TOPOLOGY.format(name=job.name, latest=latest))
         command = [
             sys.executable,
             "-m",
@@ -208,7 +238,8 @@ def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
         worker, rounds = start(), 2
         for number in range(rounds):
             job.produce([payment(key, amount=float(1000 * number + key)) for key in range(500)])
-            wait_until(partial(more_than, job, 500 * number))
+            with LatestPredictions(job.name, url=server.url) as reader:
+                wait_until(partial(any_above, reader, 1000 * number))
             worker.kill()
             worker.wait()
             server.kill()
@@ -228,8 +259,8 @@ def in_trouble(writer: LatestWriter) -> bool:
     return writer.trouble is not None
 
 
-def more_than(job: Job, count: int) -> bool:
-    return len(job.read("out")) > count
+def any_above(reader: LatestPredictions, score: float) -> bool:
+    return any(found > score for found in latest_scores(reader).values())
 
 
 def latest_scores(reader: LatestPredictions) -> dict[int, float]:

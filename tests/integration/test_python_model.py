@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import streamml as sm
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
+from tests.conformance.python_factories import doubles_amounts
 from tests.integration.scoring import Job, Payment, Score, payment
 
 pytestmark = pytest.mark.integration
-
-
-def crashing() -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """Doubles the amount; an amount of 8 crashes the process, one of 5 is given up."""
-
-    def score(columns: Mapping[str, Any]) -> Mapping[str, Any]:
-        amount = columns["amount"]
-        if (amount == 8).any():
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return {"score": amount * 2, **sm.failures(amount == 5, "Five is no amount.")}
-
-    return score
 
 
 class PythonJob(Job):
     @property
     def topology(self) -> sm.Topology:
         model = sm.Python(
-            crashing,
+            doubles_amounts,  # type: ignore[arg-type]
             inputs={"amount": "f8"},
             outputs={"score": "f8"},
             version="7",
@@ -63,6 +48,6 @@ def test_e2_row_that_crashes_the_models_process_is_a_dead_letter_and_the_worker_
     assert {name: score for name, (score, _) in predictions.items()} == {
         f"p{number}": 2.0 * (1 + number) for number in range(20) if number not in (4, 7)
     }
-    assert {mark.model for _, mark in predictions.values()} == {"crashing@7"}
+    assert {mark.model for _, mark in predictions.values()} == {"doubles_amounts@7"}
     said = sorted(message for _, _, message in job.letters())
-    assert said == ["Five is no amount.", "The process of model crashing@7 ended by SIGSEGV on these rows."]
+    assert said == ["Five is no amount.", "The process of model doubles_amounts@7 ended by SIGSEGV on these rows."]

@@ -7,6 +7,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import redis as client
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, load
+from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rights import LOADING
 from streamml.adapters.redis.versions import remove
 from streamml.batch.column import object_array
@@ -310,11 +312,8 @@ def use_features(job: Job, url: str) -> None:
     load(Server(url), plan, rows)
     assert show(job.name, ["a1"], url=url).columns == {"mean": 1.0}
     assert rollback(job.name, first, url=url).version == first
-    session = Server(url).connect()
-    try:
-        remove(session, job.name, versions(job.name, url=url).versions[-1].version)
-    finally:
-        session.close()
+    with closing(Nodes(Server(url))) as nodes:
+        remove(nodes, job.name, versions(job.name, url=url).versions[-1].version)
 
 
 def test_features_are_loaded_by_a_user_with_the_rights_that_are_printed_and_none_is_too_many(

@@ -17,17 +17,22 @@ from confluent_kafka import Producer
 import streamml as sm
 from streamml.compose.locate import Located
 from streamml.errors import ConfigError
+from streamml.features import FeatureWriter
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.export.export import Request, export
-from streamml.ops.export.read import read_export
+from streamml.ops.export.read import Rows, read_export
 from streamml.ops.features import load_file
 from streamml.ops.replay.span import Asked
 from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ops.topics import create_topics
-from streamml.ports.feature_store import FeatureSchema
+from streamml.ports.feature_log import LoggedRows
 from streamml.settings.settings import RedisSettings, Settings
 from topologies.flight_delay import stream, train
+from topologies.flight_delay.arrivals import Arrivals, recent_tables
+from topologies.flight_delay.data import load_flights
+from topologies.flight_delay.features import Table
+from topologies.flight_delay.recorded import Recorded
 from topologies.flight_delay.topology import FEATURE_SETS, model_inputs
 from topologies.flight_delay.topology import topology as flight_delay
 
@@ -58,7 +63,7 @@ def own(seen: dict[str, np.ndarray[Any, Any]], name: str) -> sm.Topology:
         name=name,
         source=source,
         steps=steps,
-        sink=replace(flight_delay.sink, topic=f"{name}.out"),
+        sink=flight_delay.sink.into(f"{name}.out"),
         dead_letters=replace(flight_delay.dead_letters, topic=f"{name}.dlq"),
         feature_log=sm.FeatureLog(f"{name}.features"),
     )
@@ -80,21 +85,49 @@ def flights() -> stream.Stream:
     return stream.prepare(FLIGHTS)
 
 
+def written_until(arrivals: Arrivals, moment: np.datetime64) -> dict[str, Table]:
+    """What Redis holds of recent arrivals at a moment: the last value of each entity."""
+    made = recent_tables(arrivals.take(arrivals.arrived_at <= moment))
+    last = {}
+    for name, table in made.items():
+        (entity,) = table.key.values()
+        rows = np.append(entity[1:] != entity[:-1], True)
+        columns = {column: values[rows] for column, values in table.columns.items()}
+        last[name] = Table(dict.fromkeys(table.key, entity[rows]), table.event_time[rows], columns)
+    return last
+
+
+def put(flights: stream.Stream, recent: dict[str, Table], folder: Path, url: str) -> None:
+    sets = {one.name: one for one in FEATURE_SETS}
+    for name, path in flights.write_features(folder):
+        load_file(path, sets[name].schema, sets[name].key, url=url)
+    for name, table in recent.items():
+        with FeatureWriter(sets[name], url=url) as writer:
+            writer.write({**table.key, "event_time": table.event_time, **table.columns})
+
+
+def logged(part: Rows) -> LoggedRows:
+    """An export's rows as the feature log has them."""
+    texts, text = np.unique(part.table.column("feature_flags").to_pylist(), return_inverse=True)
+    return LoggedRows(np.arange(len(part)), None, text, tuple(texts.tolist()), dict(part.columns))
+
+
 def test_inputs_at_training_and_at_serving_are_equal(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path, flights: stream.Stream
 ) -> None:
-    """F5.4."""
+    """F5.4. The join of training treats recent arrivals as Redis does, too: what is newer than a departure, or too old, gives defaults."""
     seen: dict[str, np.ndarray[Any, Any]] = {}
     settings = Settings(brokers=kafka.bootstrap_servers, redis=RedisSettings(url=redis_server.url))
     topology = own(seen, f"flights-{uuid.uuid4().hex[:8]}")
     labelled = replace(topology, source=replace_topics(topology.source, f"{topology.name}.labels"))
     for one in (topology, labelled):
         create_topics(one, settings, 2, 1)
-    for declared in FEATURE_SETS:
-        path = tmp_path / f"{declared.name}.parquet"
-        flights.tables[declared.name].write(path)
-        schema = FeatureSchema(declared.name, tuple(declared.columns.items()))
-        load_file(path, schema, declared.key, url=redis_server.url)
+    chosen = load_flights().in_months(stream.MONTHS).take(np.arange(FLIGHTS))
+    recent = written_until(flights.arrivals, chosen.departed_at[FLIGHTS // 2])
+    put(flights, recent, tmp_path, redis_server.url)
+    expected = stream.expected_probabilities(chosen, {**flights.tables, **recent})
+    judge = Recorded(chosen, flights.tables, flights.arrivals)
+    assert 0.1 < (expected != flights.expected).mean() < 0.9
     # Younger than what retention removes.
     start = int(time.time() * 1000) - 3 * HOUR_MS
     times = [start + place * 1000 for place in range(FLIGHTS)]
@@ -122,8 +155,12 @@ def test_inputs_at_training_and_at_serving_are_equal(
     assert inputs.tobytes() == np.stack([seen[id] for id in ids]).tobytes()
     predicted = {row["event.flight_id"]: row for part in parts for row in part.table.to_pylist()}
     for place, id in enumerate(flights.flight_ids):
-        assert predicted[id]["prediction.late_probability"] == pytest.approx(flights.expected[place], abs=1e-4)
+        assert predicted[id]["prediction.late_probability"] == pytest.approx(expected[place], abs=1e-4)
         assert predicted[id]["label.arrival_delay"] == flights.truth.get(id)
+
+    for part in parts:
+        rows = [flights.flight_ids.index(id) for id in part.columns["flight_id"]]
+        assert judge.expected(np.array(rows), logged(part)) == pytest.approx(expected[rows], abs=1e-4)
 
     x, delay = train.inputs_and_truth_of_export(tmp_path / "out")
     assert len(x) == len(flights.truth)

@@ -174,4 +174,28 @@ MISTAKES: Final = (
         "        audit = _not_utf8\n",
         ("tests/property/test_json_codec.py::test_exactly_the_records_that_repeat_a_key_are_refused_for_it",),
     ),
+    Mistake(
+        "a row counts as settled before Redis has its prediction, where nothing else is written",
+        "streamml/adapters/redis/latest_sink.py",
+        "            if isinstance(ended, Delivered) and ended.token in self._storing:\n",
+        "            if False:\n",
+        ("tests/testing/test_latest.py::test_d1_nothing_is_committed_and_little_taken_while_redis_is_away",),
+    ),
+    Mistake(
+        "in Redis an older child replaces a newer one",
+        "streamml/adapters/redis/latest.py",
+        "offset_low, partition, child, revision}",
+        "offset_low, partition, revision, child}",
+        ("tests/integration/test_latest_layout.py::test_d3_redis_keeps_what_python_says_is_newer",),
+    ),
+    Mistake(
+        "predictions that belong to Redis alone are written to a topic as well",
+        "streamml/adapters/redis/latest_sink.py",
+        "        others = [_emptied(block) if block.topic == self._topic else block for block in blocks]\n",
+        "        others = list(blocks)\n",
+        (
+            "tests/integration/test_latest_corrected.py"
+            "::test_d3_what_is_redriven_and_what_is_published_reach_redis_and_a_replay_does_not",
+        ),
+    ),
 )

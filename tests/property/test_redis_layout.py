@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamml.adapters.redis.layout import Layout, entity_keys, writer_number
+from streamml.adapters.redis.layout import Layout, entity_keys, keys_of_sets, writer_number
 from streamml.batch.column import f4, f8, i8
 from streamml.ports.feature_store import FeatureSchema
 
@@ -50,6 +50,16 @@ def test_f1_values_round_trip_and_damaged_ones_are_not_present(
     for name, column in columns.items():
         assert decoded.columns[name][fine].tobytes() == column[fine].tobytes()
         assert not decoded.columns[name][~fine].any()
+
+
+@given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4))), st.booleans())
+def test_f1_sets_that_share_their_entities_have_the_keys_that_each_has_alone(
+    entities: list[tuple[bytes, bytes]], same: bool
+) -> None:
+    """F1.4."""
+    others = entities if same else entities[::-1]
+    made = keys_of_sets([(b"a:", entities), (b"other:", others), (b"b:", [(b"x",)])])
+    assert made == [entity_keys(b"a:", entities), entity_keys(b"other:", others), entity_keys(b"b:", [(b"x",)])]
 
 
 @given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4)), unique=True, min_size=1))

@@ -26,7 +26,7 @@ def pressed(on_late: OnLate) -> sm.Topology:
     batching = sm.Batching(max_batch_size=64, latency_budget="50ms", on_late=on_late)
     scored = sm.Onnx(score.name, outputs=score.outputs, batching=batching)
     order: Any = "none" if on_late == "last" else "partition"
-    sink = sm.Sink(plain.sink.topic, schema=plain.sink.schema, key=plain.sink.key, order=order)
+    sink = sm.Sink(plain.destination, schema=plain.sink.schema, key=plain.sink.key, order=order)
     return sm.Topology(
         "payments",
         source=plain.source,

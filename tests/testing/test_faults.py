@@ -34,11 +34,15 @@ EVERYTHING: list[faults.Fault] = [
 
 
 def shop(
-    found: list[faults.Fault], guarantee: Guarantee = "at_least_once", seed: int = 1, model: StandIn = score
+    found: list[faults.Fault],
+    guarantee: Guarantee = "at_least_once",
+    seed: int = 1,
+    model: StandIn = score,
+    events: int = 1500,
 ) -> Report:
     return faults.run(
         payments(),
-        [payment(number, amount=number % 50, account=("ann", "bob")[number % 2]) for number in range(1500)],
+        [payment(number, amount=number % 50, account=("ann", "bob")[number % 2]) for number in range(events)],
         found,
         seed=seed,
         guarantee=guarantee,
@@ -59,13 +63,15 @@ def test_d1_d2_d4_everything_at_once_loses_nothing_of_the_shop(guarantee: Guaran
 
 
 def test_the_same_seed_gives_the_same_report_and_another_one_does_not() -> None:
-    first, again, other = (shop(EVERYTHING, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (shop(EVERYTHING, seed=seed, events=500) for seed in (3, 3, 4))
     assert first == again != other
 
 
 def put(driver: TopologyDriver, sample: stream.Stream) -> None:
-    """Load the features of the flights."""
+    """Load the features of the flights; nobody writes the sets of recent arrivals."""
     for one in FEATURE_SETS:
+        if one.kind == "streaming":
+            continue
         table = sample.tables[one.name]
         keys: list[Any] = list(zip(*(table.key[part].tolist() for part in one.key), strict=True))
         values = [dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True)]

@@ -14,10 +14,10 @@ from streamml.adapters.codecs.json import json_decoder
 from streamml.batch.column import object_array
 from streamml.schema.contract import Contract
 from streamml.topology.check import problems
-from topologies.flight_delay import features, quality, stream, train
+from topologies.flight_delay import arrivals, features, quality, stream, train
 from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records
 from topologies.flight_delay.localtime import utc_of_midnight
-from topologies.flight_delay.topology import FEATURE_SETS, Departure, model_inputs, topology
+from topologies.flight_delay.topology import FEATURE_SETS, RECENT, RECENT_SETS, Departure, model_inputs, topology
 
 CUT = np.datetime64("2013-10-15", "D")
 MODEL = Path(train.FOLDER)
@@ -71,6 +71,44 @@ def test_a_flight_that_arrived_just_before_the_cut_counts(flights: Flights) -> N
     assert all(not same(before[name], changed[name]) for name in before)
 
 
+def test_recent_values_know_nothing_that_landed_after_the_departure(flights: Flights) -> None:
+    """What landed later may have been as late as it likes, or not have landed at all."""
+    moment = np.datetime64("2013-10-15T18:00", "us")
+    chosen = flights.take((flights.departed_at > moment - np.timedelta64(6, "h")) & (flights.departed_at <= moment))
+    later = flights.arrived_at > moment
+    with_future, changed, gone = (
+        train.joined(chosen, arrivals.recent_tables(arrivals.Arrivals.of(others)))
+        for others in (flights, delayed(flights, later), flights.take(~later))
+    )
+    for declared in RECENT_SETS:
+        for name in declared.outputs:
+            assert with_future[name].tobytes() == changed[name].tobytes() == gone[name].tobytes(), name
+        assert (with_future[f"{declared.name}.landings"] > 0).mean() > 0.5
+
+
+def test_a_flight_that_landed_at_the_moment_of_departure_counts_and_one_a_minute_later_does_not(
+    flights: Flights,
+) -> None:
+    landed = arrivals.Arrivals.of(flights)
+    place = len(landed) * 4 // 5
+    minute = np.timedelta64(1, "m")
+    at = landed.arrived_at[place] + np.array([-minute, np.timedelta64(0, "m")])
+    table = arrivals.recent_table(landed, "dest")
+    told = arrivals.as_of(table, landed.dest[[place, place]], at, arrivals.ttl_of(RECENT_SETS[0]))
+    assert table.event_time[told[1]] == landed.arrived_at[place]
+    assert told[0] < 0 or table.event_time[told[0]] < landed.arrived_at[place]
+
+
+def test_the_arrivals_of_the_stream_give_the_recent_values_that_all_arrivals_give(flights: Flights) -> None:
+    chosen = flights.in_months((10,)).take(np.arange(2000))
+    some, every = (
+        train.joined(chosen, arrivals.recent_tables(given))
+        for given in (stream.arrivals_for(chosen, flights), arrivals.Arrivals.of(flights))
+    )
+    for name in (name for declared in RECENT_SETS for name in declared.outputs):
+        assert some[name].tobytes() == every[name].tobytes()
+
+
 def test_the_weather_of_an_hour_is_what_was_observed_before_it() -> None:
     weather = load_weather()
     hour = np.datetime64("2013-10-15T15", "h")
@@ -87,6 +125,7 @@ def test_the_weather_of_an_hour_is_what_was_observed_before_it() -> None:
 def test_what_a_worker_decodes_and_joins_is_what_training_saw(flights: Flights) -> None:
     chosen = flights.in_months((10,)).take(np.arange(500))
     made = features.all_tables(features.days_of(chosen), flights, load_weather(), load_planes())
+    made |= arrivals.recent_tables(arrivals.Arrivals.of(flights))
     trained = model_inputs(train.joined(chosen, made))
     contract = Contract.of(Departure)
     values = [value for _, value in records((10,), chosen)]
@@ -109,6 +148,8 @@ def test_the_committed_figures_are_better_than_the_baseline_and_true_of_the_stre
     metrics = tomllib.loads((MODEL / "model.toml").read_text())["metrics"]
     assert metrics["auc"] > metrics["baseline_auc"]
     assert metrics["brier"] < metrics["baseline_brier"]
+    assert metrics["auc"] > metrics["without_recent_auc"] > metrics["baseline_auc"]
+    assert metrics["recent_defaulted_auc"] > metrics["baseline_auc"]
     assert (MODEL / "model.onnx").stat().st_size < 2_000_000
 
 
@@ -160,3 +201,87 @@ def test_poison_is_no_departure_in_every_way(sample: stream.Stream) -> None:
     assert len(bad) == 9
     assert len(decoder.decode(object_array(bad, 9)).failed) == 9
     assert json.loads(sample.values[0])["flight_id"] == sample.flight_ids[0]
+
+
+@pytest.fixture(scope="module")
+def fresh(sample: stream.Stream) -> tuple[list[int], dict[str, np.ndarray], np.ndarray]:
+    """Departures with two fresh recent values, what the log says of them, and what the model does."""
+    tables = arrivals.recent_tables(sample.arrivals)
+    departures, at = sample.departures, sample.departures.departed_at
+    places = [
+        arrivals.as_of(tables[one.name], getattr(departures, one.key[0]), at, arrivals.ttl_of(one))
+        for one in RECENT_SETS
+    ]
+    rows = np.flatnonzero((places[0] >= 0) & (places[1] >= 0))[-200:]
+    columns = {
+        f"{one.name}.{name}": values[place[rows]]
+        for one, place in zip(RECENT_SETS, places, strict=True)
+        for name, values in tables[one.name].columns.items()
+    }
+    joined = train.joined(departures.take(rows), {**sample.tables, **tables})
+    return rows.tolist(), columns, probabilities(model_inputs(joined)["x"])
+
+
+def probabilities(x: np.ndarray) -> np.ndarray:
+    from onnxruntime import InferenceSession
+
+    found: np.ndarray = InferenceSession(str(MODEL / "model.onnx")).run(["probabilities"], {"x": x})[0][:, 1]
+    return found
+
+
+USED = "airport_recent@live-1,carrier_recent@live-1,route@v1"
+STALE = "airport_recent@live-1:stale,carrier_recent:unavailable,route@v1"
+
+
+def test_a_prediction_is_right_that_the_model_makes_of_what_the_log_says(
+    sample: stream.Stream, fresh: tuple[list[int], dict[str, np.ndarray], np.ndarray]
+) -> None:
+    rows, columns, answers = fresh
+    expected = sample.expected_with_recent()
+    event, answer = rows[0], float(answers[0])
+    assert expected.is_right(event, answer, USED, unlogged=False) is None
+    expected.logged(rows, columns, [USED] * len(rows))
+    assert all(expected.is_right(*one, USED, unlogged=False) for one in zip(rows, answers.tolist(), strict=True))
+    assert expected.is_right(event, answer + 0.01, USED, unlogged=False) is False
+    # With the defaults instead, which it does not say.
+    differs = int(np.argmax(np.abs(answers - sample.expected[rows])))
+    assert not expected.is_right(rows[differs], float(sample.expected[rows[differs]]), USED, unlogged=False)
+
+
+def test_recent_values_of_the_future_or_of_nobody_are_wrong_and_flagged_defaults_are_right(
+    sample: stream.Stream, fresh: tuple[list[int], dict[str, np.ndarray], np.ndarray]
+) -> None:
+    rows, columns, answers = fresh
+    event, expected = rows[0], sample.expected_with_recent()
+    wrong = {name: values[:1] + (name == "airport_recent.mean_delay") for name, values in columns.items()}
+    expected.logged([event], wrong, [USED])
+    assert expected.is_right(event, float(answers[0]), USED, unlogged=False) is False
+    default = float(sample.expected[event])
+    expected.logged([event], {name: np.array([RECENT[name.split(".")[1]].default], "f4") for name in columns}, [STALE])
+    assert expected.is_right(event, default, STALE, unlogged=False)
+    early = sample.expected_with_recent()
+    later = {name: values[-1:] for name, values in columns.items()}
+    early.logged(rows[:1], later, [USED])
+    assert early.is_right(event, float(answers[-1]), USED, unlogged=False) is False
+
+
+def test_a_prediction_that_was_never_logged_may_use_any_value_of_then_and_no_other(
+    sample: stream.Stream, fresh: tuple[list[int], dict[str, np.ndarray], np.ndarray]
+) -> None:
+    rows, _, answers = fresh
+    expected = sample.expected_with_recent()
+    for event, answer in zip(rows[:20], answers[:20].tolist(), strict=True):
+        assert expected.is_right(event, answer, USED, unlogged=True)
+        assert not expected.is_right(event, answer + 0.5, USED, unlogged=True)
+        assert expected.is_right(event, float(sample.expected[event]), STALE, unlogged=True)
+
+
+def test_every_arrival_goes_out_before_the_departures_that_may_know_of_it(sample: stream.Stream) -> None:
+    before = sample.arrivals_before()
+    departed = sample.departures.departed_at
+    landed = [json.loads(value)["arrived_at"] for place in sorted(before) for _, value in before[place]]
+    assert landed == [event["arrived_at"] for event in sample.arrivals.events()]
+    for place, records_ in before.items():
+        times = np.array([json.loads(value)["arrived_at"].rstrip("Z") for _, value in records_], "M8[s]")
+        assert (times >= departed[place - 1]).all() or place == 0
+        assert place == len(sample) or (times < departed[place]).all()

@@ -36,7 +36,7 @@ SIGNATURES = {
 def test_they_type_check_as_their_users_would() -> None:
     file = Path(__file__).parent / "topologies.py"
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(file)],
+        [sys.executable, "-m", "mypy", str(file)],
         capture_output=True,
         text=True,
         check=False,

@@ -159,3 +159,19 @@ two_topics = sm.Topology(
     sink=sm.Sink("moods", schema=Mood, key="id", provenance="fields", order="none"),
     dead_letters=sm.DeadLetterQueue("reviews.dlq"),
 )
+
+# -- predictions that apps look up: no topic of predictions
+
+
+class Positive(BaseModel):
+    id: str
+    positive: float
+
+
+looked_up = sm.Topology(
+    "moods-by-review",
+    source=two_topics.source,
+    steps=two_topics.steps,
+    sink=sm.RedisSink("moods", schema=Positive, key="id", ttl="24h"),
+    dead_letters=two_topics.dead_letters,
+)

@@ -19,13 +19,16 @@ from confluent_kafka import Producer
 from numpy.typing import NDArray
 
 from streamml.adapters.kafka.client import opened
+from streamml.settings.settings import Settings
 from streamml.settings.sources import read_settings
+from topologies.flight_delay.arrivals import WINDOW, Arrivals, ttl_of
+from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS, check_topics
 from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records, truth
+from topologies.flight_delay.expected import Expected
 from topologies.flight_delay.features import Table, all_tables, days_of
-from topologies.flight_delay.topology import model_inputs, topology
+from topologies.flight_delay.topology import airport_recent, model_inputs, topology
 
 MONTHS: Final = (10, 11, 12)
-_MODEL: Final = Path(__file__).parent / "models" / "flight-delay" / "1" / "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,12 @@ class Stream:
     Args:
         flight_ids: one per event.
         keys, values: the records.
-        expected: probability of being late that each should get: features joined and model run outside of any worker; ``[n]``.
+        expected: probability of being late that each should get while nobody writes recent arrivals: features joined and model run
+            outside of any worker; ``[n]``.
         truth: minutes of delay on arrival by flight id.
-        tables: feature sets for the days of these events.
+        tables: loaded feature sets for the days of these events.
+        arrivals: those that the recent values of these departures are made of, in the order of landing.
+        departures: the same as columns.
     """
 
     flight_ids: list[str]
@@ -46,6 +52,8 @@ class Stream:
     expected: NDArray[np.float32]
     truth: dict[str, float]
     tables: dict[str, Table]
+    arrivals: Arrivals
+    departures: Flights
 
     def __len__(self) -> int:
         return len(self.flight_ids)
@@ -54,6 +62,18 @@ class Stream:
         """Whether a prediction is the one that this event should get."""
         same = prediction["flight_id"] == self.flight_ids[event]
         return bool(same and abs(prediction["late_probability"] - self.expected[event]) < 1e-4)
+
+    def expected_with_recent(self) -> Expected:
+        """The same while the features app follows the arrivals."""
+        return Expected(self.departures, self.tables, self.arrivals)
+
+    def arrivals_before(self) -> dict[int, list[tuple[bytes, bytes]]]:
+        """Key and value of the arrivals that come before each departure, by its number; none for most."""
+        places = np.searchsorted(self.departures.departed_at, self.arrivals.arrived_at, side="right")
+        found: dict[int, list[tuple[bytes, bytes]]] = {}
+        for place, record in zip(places.tolist(), self.arrivals.records(), strict=True):
+            found.setdefault(place, []).append(record)
+        return found
 
     def write_features(self, folder: Path) -> Iterator[tuple[str, Path]]:
         """Write each feature set as a Parquet file; name and path of each."""
@@ -83,18 +103,40 @@ def prepare(count: int) -> Stream:
         expected=expected_probabilities(chosen, tables),
         truth=truth(MONTHS, chosen),
         tables=tables,
+        arrivals=arrivals_for(chosen, flights),
+        departures=chosen,
     )
 
 
+def arrivals_for(departures: Flights, flights: Flights) -> Arrivals:
+    """Of these flights the arrivals that the recent values of these departures are made of: up to the last departure, from one window
+    before what is fresh at the first."""
+    landed = Arrivals.of(flights)
+    if not len(departures):
+        return landed.take(np.arange(0))
+    first, last = departures.departed_at[[0, -1]]
+    return landed.between(first - np.timedelta64(ttl_of(airport_recent) + WINDOW), last)
+
+
 def expected_probabilities(flights: Flights, tables: dict[str, Table]) -> NDArray[np.float32]:
-    """What the model says of these flights, without a worker: the join of training, and ONNX Runtime itself."""
+    """What the model says of these flights, without a worker: the join of training, and ONNX Runtime itself.
+
+    Args:
+        tables: by set; one whose table is not there gets its defaults.
+    """
     from onnxruntime import InferenceSession
 
-    from topologies.flight_delay.train import joined
+    from topologies.flight_delay.train import FOLDER, joined
 
     x = model_inputs(joined(flights, tables))["x"]
-    answer: NDArray[np.float32] = InferenceSession(str(_MODEL)).run(["probabilities"], {"x": x})[0][:, 1]
+    answer: NDArray[np.float32] = InferenceSession(str(FOLDER / "model.onnx")).run(["probabilities"], {"x": x})[0][:, 1]
     return answer
+
+
+def create_arrivals_topics(settings: Settings) -> str:
+    """Make what the features app reads from and writes to; the topic of arrivals."""
+    check_topics(settings, ARRIVALS, DEAD_LETTERS, create=True)
+    return ARRIVALS
 
 
 def poison(value: bytes, dice: random.Random) -> bytes:

@@ -1,4 +1,5 @@
-"""How late will this flight arrive? Asked when it leaves New York; answered from the flight, and from what was known at midnight.
+"""How late will this flight arrive? Asked when it leaves New York; answered from the flight, from what was known at midnight, and from how
+flights arrived in the hours before.
 
 A prediction is the probability of arriving 15 or more minutes late, and the expected delay on arrival.
 """
@@ -67,7 +68,29 @@ weather = sm.FeatureSet(
         "visib": sm.f4(default=10.0),  # miles
     },
 )
-FEATURE_SETS: Final = (route, carrier, aircraft, weather)
+RECENT: Final = {"landings": sm.f4(default=0.0), "mean_delay": sm.f4(default=7.0), "late_share": sm.f4(default=0.24)}
+
+# Written by whoever follows the arrivals. Without them a prediction is a little worse, and says so; none waits.
+airport_recent = sm.FeatureSet(
+    "airport_recent",
+    key=("dest",),
+    ttl="3h",
+    kind="streaming",
+    if_unavailable="default",
+    max_default_ratio=1.0,
+    columns=RECENT,
+)
+carrier_recent = sm.FeatureSet(
+    "carrier_recent",
+    key=("carrier",),
+    ttl="3h",
+    kind="streaming",
+    if_unavailable="default",
+    max_default_ratio=1.0,
+    columns=RECENT,
+)
+RECENT_SETS: Final = (airport_recent, carrier_recent)
+FEATURE_SETS: Final = (route, carrier, aircraft, weather, *RECENT_SETS)
 
 _STORED: Final = tuple(name for one in FEATURE_SETS for name in one.outputs)
 _EVENT: Final = ("scheduled_at", "departed_at", "distance")

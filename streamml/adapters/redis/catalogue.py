@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from streamml.adapters.redis.connection import Session
 from streamml.adapters.redis.layout import catalogue_key, pointer_key
+from streamml.adapters.redis.nodes import Nodes
 from streamml.errors import ConfigError, FeaturesUnavailable
 
 State = Literal["loading", "complete", "live", "pruning"]
@@ -31,7 +32,7 @@ _ATTEMPTS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which version of a set is read: the JSON under ``streamml:{set}:current``.
+    """Which version of a set is read: the JSON under its `pointer_key`.
 
     Args:
         version: the version that is read.
@@ -158,12 +159,16 @@ def _unpack(record: type[_Record], packed: bytes) -> _Record:
         raise ValueError(f"{packed[:200]!r} is no {record.__name__.lower()} of a feature set.") from error
 
 
-def read_catalogue(session: Session, set_name: str) -> Catalogue:
+def read_catalogue(nodes: Nodes, set_name: str) -> Catalogue:
     """Read pointer and catalogue of a set.
 
     Raises:
         FeaturesUnavailable: the server does not answer, or holds something else under these keys.
     """
+    return nodes.at(pointer_key(set_name), lambda session: _read(session, set_name))
+
+
+def _read(session: Session, set_name: str) -> Catalogue:
     pointer = session.call("GET", pointer_key(set_name))
     entries = session.call("HVALS", catalogue_key(set_name))
     try:
@@ -173,15 +178,19 @@ def read_catalogue(session: Session, set_name: str) -> Catalogue:
         raise FeaturesUnavailable(f"The catalogue of feature set {set_name!r} cannot be read: {error}") from error
 
 
-def change(session: Session, set_name: str, decide: Callable[[Catalogue], Sequence[Command]]) -> None:
+def change(nodes: Nodes, set_name: str, decide: Callable[[Catalogue], Sequence[Command]]) -> None:
     """Apply what ``decide`` makes of the catalogue, all of it or nothing; ``decide`` may be called several times.
 
     Raises:
         FeaturesUnavailable: the server does not answer, or other writers were always faster.
     """
+    nodes.at(pointer_key(set_name), lambda session: _change(session, set_name, decide))
+
+
+def _change(session: Session, set_name: str, decide: Callable[[Catalogue], Sequence[Command]]) -> None:
     for _ in range(_ATTEMPTS):
         session.call("WATCH", pointer_key(set_name), catalogue_key(set_name))
-        commands = decide(read_catalogue(session, set_name))
+        commands = decide(_read(session, set_name))
         session.call("MULTI")
         for command in commands:
             session.call(*command)

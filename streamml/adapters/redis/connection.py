@@ -1,7 +1,8 @@
-"""Connections to one Redis server; whatever goes wrong on one becomes a sentence."""
+"""Connections to a Redis server; whatever goes wrong on one becomes a sentence."""
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections import deque
@@ -12,29 +13,36 @@ from urllib.parse import urlsplit
 
 import hiredis
 import redis
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.exceptions import (
     AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
-    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     RedisError,
     TryAgainError,
 )
 
+from streamml.adapters.redis.slots import Address
 from streamml.errors import ConfigError, FeatureStoreDown
 
 Reply = Any
 _READ_BYTES: Final = 1 << 20
 _TRUST_S: Final = 0.5
+_PORT: Final = 6379
 _BAD_URL: Final = (
-    "The URL or an option of Redis is not valid; write redis://[user[:password]@]host[:port][/database] "
+    "The URL or an option of Redis is not valid; write redis://[user[:password]@]host[:port][,host[:port]…][/database] "
     "(rediss:// for TLS), percent-encode special characters of the password, and use only options of redis-py."
 )
+
+
+class SlotMoved(FeatureStoreDown):
+    """The slot of a key is at another node of the cluster, or on its way there."""
 
 
 def pack(*command: bytes | str | int) -> bytes:
@@ -47,7 +55,8 @@ class Server:
     """One Redis server and how to reach it. Building it opens nothing.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and database if wanted.
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and database if wanted. Several hosts, separated by
+            commas, are nodes of one Redis Cluster; the server is the first of them.
         timeout_s: how long to wait for a connection, and for any part of a reply.
         options: further arguments of a redis-py connection (``username``, ``password``, ``ssl_ca_certs`` …), which
             override the URL's.
@@ -68,11 +77,13 @@ class Server:
         }
         try:
             _refuse_misread(url)
-            pool = redis.ConnectionPool.from_url(url, **settings)
+            first, self._others = _hosts(url)
+            pool = redis.ConnectionPool.from_url(first, **settings)
             # What the caller passes wins over the URL; redis-py lets the URL win.
             self._arguments: dict[str, Any] = {**pool.connection_kwargs, **(options or {})}
             self._connection_class: Any = pool.connection_class
             self._connection_class(**self._arguments)
+            self._is_node = False
         except (ValueError, TypeError, RedisError):
             # The client's own message, and its cause, may quote the password.
             raise ConfigError(_BAD_URL) from None
@@ -86,13 +97,32 @@ class Server:
         """Number of the database."""
         return int(self._arguments.get("db") or 0)
 
+    @property
+    def host(self) -> str:
+        """Its name or address; that of a unix socket is empty."""
+        return "" if "path" in self._arguments else str(self._arguments.get("host", "localhost"))
+
+    @property
+    def named(self) -> tuple[Server, ...]:
+        """All that the URL names, this one first."""
+        return (self, *map(self.at, self._others))
+
+    def at(self, address: Address) -> Server:
+        """Another node of the same cluster, reached in the same way."""
+        found = copy.copy(self)
+        found._others, found._is_node = (), True
+        found._arguments = {**self._arguments, "host": address[0], "port": address[1]}
+        found.where = _where(found._arguments)
+        return found
+
     def connect(self) -> Session:
         """A new connection; it is opened by its first command."""
         return Session(self._connection_class(**self._arguments), self)
 
     def unavailable(self, error: Exception) -> FeatureStoreDown:
         """What went wrong, in a sentence without secrets."""
-        return FeatureStoreDown(f"Redis at {self.where} {self._what(error)}")
+        kind = SlotMoved if isinstance(error, (AskError, TryAgainError)) else FeatureStoreDown
+        return kind(f"Redis at {self.where} {self._what(error)}")
 
     def _what(self, error: Exception) -> str:
         # A server that does not know a command, AUTH too, repeats its arguments.
@@ -105,6 +135,10 @@ class Server:
                 return "is still loading its data from disk; wait until it has."
             case AuthenticationError() | AuthorizationError():
                 return f"refused the login of user {user!r}; check user name and password."
+            case redis.ConnectionError() if self._is_node:
+                return (
+                    f"cannot be reached: {said}. It is a node of a cluster; a replica takes its place, if it has one."
+                )
             case redis.ConnectionError():
                 return (
                     f"cannot be reached: {said}. Name yours with --redis-url or STREAMML_REDIS_URL, or start one for "
@@ -117,10 +151,25 @@ class Server:
                 return "is out of memory; raise its maxmemory, or run `streamml features prune`."
             case MasterDownError():
                 return "is a replica that has lost its primary; wait until it has it back, or name another server."
-            case AskError() | ClusterCrossSlotError() | ClusterDownError() | TryAgainError():
-                return "is a node of a Redis Cluster, which is not supported; name a stand-alone server or a primary."
             case _:
-                return f"answered with an error: {said}."
+                return _of_cluster(error, said) or f"answered with an error: {said}."
+
+
+def _of_cluster(error: Exception, said: str) -> str | None:
+    """What only nodes of a cluster say; ``None``: this is none of it."""
+    match error:
+        case ClusterDownError():
+            return (
+                f"is a node of a cluster that is down: {said}. It comes back with the nodes that are gone, or when replicas "
+                "take their place; `redis-cli --cluster check` tells."
+            )
+        case MovedError():
+            return f"has sent a key on to another node ({said}) too often; do the nodes agree on who has which slot?"
+        case AskError() | TryAgainError():
+            return "is giving a slot to another node, which takes long; try again."
+        case redis.ResponseError() if said.startswith("SELECT is not allowed in cluster"):
+            return "is a node of a cluster, which has database 0 only; take the number out of the URL."
+    return None
 
 
 def _refuse_misread(url: str) -> None:
@@ -130,8 +179,22 @@ def _refuse_misread(url: str) -> None:
         raise ValueError
 
 
+def _hosts(url: str) -> tuple[str, tuple[Address, ...]]:
+    """The URL with its first host alone, and the others."""
+    parts = urlsplit(url)
+    login, at, named = parts.netloc.rpartition("@")
+    first, *others = named.split(",")
+    if others and not first:
+        raise ValueError
+    read = [urlsplit(f"//{one}") for one in others]
+    if any(one.hostname is None for one in read):
+        raise ValueError
+    alone = parts._replace(netloc=f"{login}{at}{first}").geturl() if others else url
+    return alone, tuple((one.hostname or "", one.port or _PORT) for one in read)
+
+
 def _where(arguments: Mapping[str, Any]) -> str:
-    return str(arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}")
+    return str(arguments.get("path") or f"{arguments.get('host', 'localhost')}:{arguments.get('port', _PORT)}")
 
 
 class _Process:
@@ -187,6 +250,26 @@ class Session:
             reply = self._connection.read_response(disable_decoding=True)
         self._used_at = time.monotonic()
         return reply
+
+    def read_many(self, count: int) -> list[Reply]:
+        """The next replies, texts as bytes; one that is an error of the server stands among them as an exception.
+
+        Raises:
+            FeatureStoreDown: the server does not answer.
+        """
+        replies: list[Reply] = []
+        with self._translated():
+            # One by one through redis-py they would take longer than the server does.
+            parser = self._connection._parser
+            gets, missing = parser._reader.gets, NOT_ENOUGH_DATA
+            while len(replies) < count:
+                reply = gets(False)
+                if reply is missing:
+                    parser.read_from_socket()
+                else:
+                    replies.append(reply)
+        self._used_at = time.monotonic()
+        return replies
 
     def usable(self) -> bool:
         """Whether the connection is open with nothing unread; the server may have closed it meanwhile.

@@ -121,6 +121,12 @@ def unpacked(stored: bytes) -> Latest:
     return Latest(value, made.id, made.model, revision, made.flags, time_us // 1000)
 
 
+def rank(stored: bytes) -> tuple[int, int, int, int, int]:
+    """What decides which of two stored predictions is the newer one: time, offset, partition, child and revision."""
+    _, revision, time_us, offset, partition, child, _, _ = _HEAD.unpack_from(stored)
+    return time_us, offset, partition, child, revision
+
+
 def latest_keys(name: str, keys: Sequence[bytes]) -> list[bytes]:
     """Where the latest predictions of these keys are."""
     return keys_of_parts(latest_prefix(name), [keys], len(keys))

@@ -1,18 +1,30 @@
-"""A sink of records that keeps the latest predictions in Redis as well: what it reports is in both."""
+"""Sinks of records that keep the latest predictions in Redis, beside a topic or instead of one: what they report is in all."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from streamml.adapters.redis.latest import entries, latest_prefix
-from streamml.adapters.redis.latest_writer import LatestWriter
 from streamml.errors import FeatureStoreDown, SinkUnavailable
 from streamml.ports.sink import Delivered, OutboundRecords, Sink, TransactionalSink, TransactionEnded
 from streamml.ports.source import Positions
 
 _COMMIT_WAIT_S: Final = 2.0
+
+
+class Keeper(Protocol):
+    """What keeps predictions by token: `LatestWriter` in Redis, `MemoryLatest` in tests."""
+
+    def ping(self) -> None: ...
+    def put(self, token: int, keys: list[bytes], values: list[bytes]) -> None: ...
+    def done(self) -> list[int]: ...
+    def forget(self) -> None: ...
+    def wait(self, timeout_s: float) -> int: ...
+    @property
+    def trouble(self) -> str | None: ...
+    def close(self, timeout_s: float) -> int: ...
 
 
 class SinkAndLatest:
@@ -22,10 +34,10 @@ class SinkAndLatest:
     a crash is put over itself.
     """
 
-    def __init__(self, sink: Sink, latest: LatestWriter, topic: str, name: str) -> None:
+    def __init__(self, sink: Sink, latest: Keeper, topic: str, name: str) -> None:
         """
         Args:
-            topic: of the predictions; other records are the other sink's alone.
+            topic: what blocks of predictions say; other records are the other sink's alone.
             name: of the latest predictions in Redis.
         """
         self._sink = sink
@@ -45,13 +57,7 @@ class SinkAndLatest:
 
     def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
         """See `Sink.send`."""
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        for block in blocks:
-            if block.topic == self._topic:
-                found = entries(block, self._prefix)
-                keys += found[0]
-                values += found[1]
+        keys, values = self._entries(blocks)
         if keys:
             self._storing[token] = None
             self._latest.put(token, keys, values)
@@ -77,9 +83,38 @@ class SinkAndLatest:
         left = self._sink.close(timeout_s)
         return left + self._latest.close(max(0.0, until - time.monotonic()))
 
+    def _entries(self, blocks: Sequence[OutboundRecords]) -> tuple[list[bytes], list[bytes]]:
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for block in blocks:
+            if block.topic == self._topic:
+                found = entries(block, self._prefix)
+                keys += found[0]
+                values += found[1]
+        return keys, values
+
     def _stored(self) -> list[Delivered]:
         ended = [self._storing.pop(token, None) for token in self._latest.done()]
         return [one for one in ended if one is not None]
+
+
+class LatestOnly(SinkAndLatest):
+    """The same where Redis alone has the predictions: the other sink gets dead letters and the feature log."""
+
+    def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
+        """See `Sink.send`."""
+        keys, values = self._entries(blocks)
+        # Refusals name blocks by their number, so those of predictions stay there, empty.
+        others = [_emptied(block) if block.topic == self._topic else block for block in blocks]
+        sent = any(map(len, others))
+        self._storing[token] = None if sent else Delivered(token)
+        self._latest.put(token, keys, values)
+        if sent:
+            self._sink.send(token, others)
+
+
+def _emptied(block: OutboundRecords) -> OutboundRecords:
+    return OutboundRecords(block.topic, [], [], [], [])
 
 
 class TransactionsAndLatest(SinkAndLatest):
@@ -89,7 +124,7 @@ class TransactionsAndLatest(SinkAndLatest):
     of a transaction that was taken back, whose event is then scored again, under the same id.
     """
 
-    def __init__(self, sink: TransactionalSink, latest: LatestWriter, topic: str, name: str) -> None:
+    def __init__(self, sink: TransactionalSink, latest: Keeper, topic: str, name: str) -> None:
         super().__init__(sink, latest, topic, name)
         self._transactions = sink
 

@@ -9,13 +9,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from streamml.adapters.redis.connection import Server, Session
+from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.latest import SCRIPT
+from streamml.adapters.redis.line import script_calls
+from streamml.adapters.redis.nodes import Nodes
 from streamml.engine.retry import Backoff
 from streamml.errors import FeatureStoreDown
 
 _LOG: Final = logging.getLogger(__name__)
 _ROWS_PER_SCRIPT: Final = 200
+_ROWS_AT_ONCE: Final = 1600
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class LatestWriter:
         Args:
             keep_ms: how long a prediction is kept after it was written; 0: for ever.
         """
-        self._server = server
+        self._nodes = Nodes(server)
         self._keep_ms = keep_ms
         self._jobs: deque[_Job] = deque()
         self._done: deque[int] = deque()
@@ -49,11 +52,7 @@ class LatestWriter:
         Raises:
             FeatureStoreDown: it does not.
         """
-        session = self._server.connect()
-        try:
-            session.call("PING")
-        finally:
-            session.close()
+        self._nodes.everywhere("PING")
 
     def put(self, token: int, keys: list[bytes], values: list[bytes]) -> None:
         """Store these; never waits."""
@@ -97,22 +96,19 @@ class LatestWriter:
         return left
 
     def _run(self) -> None:
-        attempts, session, script = 0, None, b""
+        attempts, script = 0, b""
         while (found := self._next()) is not None:
             job, generation = found
             try:
-                if session is None:
-                    session = self._server.connect()
-                    script = session.call("SCRIPT", "LOAD", SCRIPT)
-                self._store(session, script, job)
+                script = script or self._nodes.everywhere("SCRIPT", "LOAD", SCRIPT)[0]
+                self._store(script, job)
             except FeatureStoreDown as error:
-                attempts, session = attempts + 1, None
+                attempts, script = attempts + 1, b""
                 self._failed(error, attempts)
                 continue
             attempts, self._trouble = 0, None
             self._stored(job, generation)
-        if session is not None:
-            session.close()
+        self._nodes.close()
 
     def _next(self) -> tuple[_Job, int] | None:
         """The oldest job, which stays at its place until it is stored; ``None`` at the end."""
@@ -120,11 +116,10 @@ class LatestWriter:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             return None if self._closed else (self._jobs[0], self._generation)
 
-    def _store(self, session: Session, script: bytes, job: _Job) -> None:
-        for start in range(0, len(job.keys), _ROWS_PER_SCRIPT):
-            part = slice(start, start + _ROWS_PER_SCRIPT)
-            keys, values = job.keys[part], job.values[part]
-            session.call("EVALSHA", script, len(keys), *keys, self._keep_ms, *values)
+    def _store(self, script: bytes, job: _Job) -> None:
+        for start in range(0, len(job.keys), _ROWS_AT_ONCE):
+            keys, values = job.keys[start : start + _ROWS_AT_ONCE], job.values[start : start + _ROWS_AT_ONCE]
+            self._nodes.exchange(*script_calls(self._nodes, script, keys, self._keep_ms, values, _ROWS_PER_SCRIPT))
 
     def _stored(self, job: _Job, generation: int) -> None:
         with self._changed:

@@ -4,15 +4,16 @@ Every other reader or writer can rely on this; ``docs/reference/redis-layout.md`
 
 Keys, all of them Redis strings but for the catalogue::
 
-    streamml:{set}:current                     pointer: which version is read
-    streamml:{set}:versions                    catalogue: a hash, version -> JSON about it
-    streamml:{set}:writers                     who writes into a streaming set: a hash, number -> JSON
-    streamml:{set}:live-{schema hash}          pointer of a streaming set: there is one for each schema ever written
-    streamml:{set}:{version}:{len}:{part}...   one entity: each key part as decimal byte length, ":", bytes
+    streamml:{SET}:current                   pointer: which version is read
+    streamml:{SET}:versions                  catalogue: a hash, version -> JSON about it
+    streamml:{SET}:writers                   who writes into a streaming set: a hash, number -> JSON
+    streamml:{SET}:live-HASH                 pointer of a streaming set: there is one for each schema ever written
+    streamml:SET:VERSION:LENGTH:PART...      one entity: each key part as decimal byte length, ":", bytes
 
-``{set}`` and ``{version}`` are 1 to 64 of ``A-Z a-z 0-9 . _ -``, the first a letter or digit; a version of a loaded set
+The braces are part of the keys: what is changed in one transaction has to be of one slot of a Redis Cluster, while entities are spread
+over all of them. ``SET`` and ``VERSION`` are 1 to 64 of ``A-Z a-z 0-9 . _ -``, the first a letter or digit; a version of a loaded set
 is none of ``current``, ``versions``, ``writers`` and ``live-`` with eight hexadecimal digits. A streaming set has one
-version for each schema, called ``live-{schema hash}``, the hash as eight hexadecimal digits in lower case. Key parts are UTF-8 text: integers in decimal, dates as ``2013-01-31``. Route
+version for each schema, called ``live-HASH``, the schema hash as eight hexadecimal digits in lower case. Key parts are UTF-8 text: integers in decimal, dates as ``2013-01-31``. Route
 ``("JFK", "LAX")`` of set ``route`` in version ``v7`` is ``streamml:route:v7:3:JFK3:LAX``.
 
 A value, little-endian throughout; of a loaded set, and of a streaming one::
@@ -54,7 +55,7 @@ _HEADER_BYTES: Final = {"loaded": 24, "streaming": 32}
 _ALIGNMENT: Final = 8
 _RESERVED: Final = re.compile(r"current|versions|writers|live-[0-9a-f]{8}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_POINTER: Final = re.compile(rb"streamml:([A-Za-z0-9][A-Za-z0-9._-]{0,63}):current")
+_POINTER: Final = re.compile(rb"streamml:\{([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}:current")
 _HEADER: Final = (("stamp", "<u8", 0), ("event_time", "<i8", 8), ("write_time", "<i8", 16))
 _KINDS: Final = ("bool", "i4", "i8", "f4", "f8", "timestamp")
 
@@ -80,17 +81,27 @@ def name_problem(what: str, name: str) -> str | None:
 
 def pointer_key(set_name: str) -> bytes:
     """Key of the record that says which version of a set is read."""
-    return f"streamml:{set_name}:current".encode()
+    return _about(set_name, "current")
 
 
 def catalogue_key(set_name: str) -> bytes:
     """Key of the hash of all versions of a set."""
-    return f"streamml:{set_name}:versions".encode()
+    return _about(set_name, "versions")
 
 
 def writers_key(set_name: str) -> bytes:
     """Key of the hash of all writers of a streaming set."""
-    return f"streamml:{set_name}:writers".encode()
+    return _about(set_name, "writers")
+
+
+def live_key(set_name: str, version: str) -> bytes:
+    """Key of the record that says that one version of a streaming set is written."""
+    return _about(set_name, version)
+
+
+def _about(set_name: str, what: str) -> bytes:
+    # Only what is in braces decides the slot on Redis Cluster.
+    return f"streamml:{{{set_name}}}:{what}".encode()
 
 
 def writer_number(name: str) -> int:
@@ -110,6 +121,19 @@ def entity_keys(prefix: bytes, entities: Sequence[tuple[bytes, ...]]) -> list[by
         ValueError: the entities have different numbers of key parts.
     """
     return keys_of_parts(prefix, list(zip(*entities, strict=True)), len(entities))
+
+
+def keys_of_sets(sets: Sequence[tuple[bytes, Sequence[tuple[bytes, ...]]]]) -> list[list[bytes]]:
+    """The keys of several sets, each a prefix and its entities. What sets have in one, the same sequence of entities, is joined once.
+
+    Raises:
+        ValueError: entities of one set have different numbers of key parts.
+    """
+    distinct = {id(entities): entities for _, entities in sets}
+    if len(distinct) == len(sets):
+        return [entity_keys(prefix, entities) for prefix, entities in sets]
+    joined = {place: entity_keys(b"", entities) for place, entities in distinct.items()}
+    return [[prefix + key for key in joined[id(entities)]] for prefix, entities in sets]
 
 
 def keys_of_parts(prefix: bytes, parts: Sequence[Sequence[bytes]], count: int) -> list[bytes]:
@@ -239,7 +263,7 @@ class Layout:
     def pointer(self) -> bytes:
         """Key of the record that says which version is read; of a streaming set, that it was ever written."""
         if self.schema.kind == "streaming":
-            return entity_prefix(self.schema.name, self.live_version)[:-1]
+            return live_key(self.schema.name, self.live_version)
         return pointer_key(self.schema.name)
 
     def encode(self, columns: Mapping[str, Array], event_time: Int, write_time: int, writer: int = 0) -> list[bytes]:

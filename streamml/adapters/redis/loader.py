@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,8 +18,10 @@ from streamml.adapters.redis.catalogue import (
     new_version_name,
     put,
 )
-from streamml.adapters.redis.connection import Server, Session, pack
+from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem, schema_lines
+from streamml.adapters.redis.line import Line
+from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows
 from streamml.adapters.redis.versions import remove
 from streamml.batch.column import Array
@@ -97,18 +99,17 @@ def load(
         FeaturesUnavailable: the server does not answer, or refuses to store. The same.
     """
     layout, clock = _checked(plan), clock or SystemClock()
-    session = server.connect()
-    try:
-        claimed = _claim(session, plan, layout, clock.now())
-        loading = _Load(session, plan, layout, claimed, clock)
+    with closing(Nodes(server)) as nodes:
+        claimed = _claim(nodes, plan, layout, clock.now())
+        loading = _Load(nodes, plan, layout, claimed, clock)
         try:
             return loading.run(batches, progress)
         except Exception:
             loading.settle()
-            _abandon(server, plan.schema.name, claimed)
+            _abandon(nodes, plan.schema.name, claimed)
             raise
-    finally:
-        session.close()
+        finally:
+            loading.close()
 
 
 def _checked(plan: LoadPlan) -> Layout:
@@ -128,7 +129,7 @@ def _checked(plan: LoadPlan) -> Layout:
     return layout
 
 
-def _claim(session: Session, plan: LoadPlan, layout: Layout, now: float) -> Version:
+def _claim(nodes: Nodes, plan: LoadPlan, layout: Layout, now: float) -> Version:
     """Enter the version into the catalogue, under a name that nobody else has."""
     lines = tuple(schema_lines(layout.schema))
     claimed: list[Version] = []
@@ -141,11 +142,11 @@ def _claim(session: Session, plan: LoadPlan, layout: Layout, now: float) -> Vers
         claimed.append(Version(name, "loading", layout.schema_hash, lines, now, now, source=plan.source))
         return [put(catalogue.set_name, claimed[-1])]
 
-    change(session, plan.schema.name, decide)
+    change(nodes, plan.schema.name, decide)
     return claimed[-1]
 
 
-def _abandon(server: Server, set_name: str, claimed: Version) -> None:
+def _abandon(nodes: Nodes, set_name: str, claimed: Version) -> None:
     """Remove what a failed load has written. Where that fails too, pruning will do it."""
     ours: list[bool] = []
 
@@ -153,15 +154,12 @@ def _abandon(server: Server, set_name: str, claimed: Version) -> None:
         ours.append(_is_loading(catalogue, claimed))
         return [put(set_name, replace(claimed, state="pruning"))] if ours[-1] else []
 
-    session = server.connect()
     try:
-        change(session, set_name, decide)
+        change(nodes, set_name, decide)
         if ours[-1]:
-            remove(session, set_name, claimed.version)
+            remove(nodes, set_name, claimed.version)
     except FeaturesUnavailable as error:
         _log.warning("Version %s of feature set %s is left for pruning: %s", claimed.version, set_name, error)
-    finally:
-        session.close()
 
 
 def _is_loading(catalogue: Catalogue, entry: Version) -> bool:
@@ -173,13 +171,13 @@ def _is_loading(catalogue: Catalogue, entry: Version) -> bool:
 class _Load:
     """Writes into a claimed version and completes it."""
 
-    def __init__(self, session: Session, plan: LoadPlan, layout: Layout, claimed: Version, clock: Clock) -> None:
-        self._session = session
+    def __init__(self, nodes: Nodes, plan: LoadPlan, layout: Layout, claimed: Version, clock: Clock) -> None:
+        self._nodes = nodes
         self._plan = plan
         self._layout = layout
         self._entry = claimed
         self._clock = clock
-        self._writer = _Writer(session)
+        self._writer = _Writer(nodes)
 
     def run(self, batches: Batches, progress: Progress | None) -> LoadReport:
         for rows in self._fit(batches):
@@ -196,6 +194,9 @@ class _Load:
         # Without an answer there is nothing to wait for; what failed is being raised.
         with suppress(FeaturesUnavailable):
             self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
 
     def _fit(self, batches: Batches) -> Iterator[Rows]:
         """The rows of every batch up to the first bad row; then the search goes on for others, to name them all."""
@@ -222,6 +223,7 @@ class _Load:
             return
         prefix = entity_prefix(self._plan.schema.name, self._entry.version)
         step = max(1, min(_ROWS_PER_COMMAND, _BYTES_PER_COMMAND // self._layout.size))
+        step *= _COMMANDS_IN_FLIGHT if self._nodes.clustered else 1
         written_at = int(self._clock.now() * 1e6)
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
@@ -271,53 +273,73 @@ class _Load:
             cut_over = make_current(catalogue, entry, entry.updated_at) if entry.state == "complete" else []
             return [put(catalogue.set_name, entry), *cut_over]
 
-        change(self._session, self._plan.schema.name, decide)
+        change(self._nodes, self._plan.schema.name, decide)
         self._entry = entry
 
 
 @dataclass(frozen=True, slots=True)
-class _Chunk:
-    keys: list[bytes]
+class _Group:
+    """Entities that one command writes.
+
+    Args:
+        keys: each once.
+        pairs: keys and values in turn; of a key that comes again, the last value remains.
+    """
+
+    keys: set[bytes]
     pairs: list[bytes]
 
 
 class _Writer:
     """Sends chunks of values without waiting for each; counts entities.
 
-    MSETNX says at no cost whether any entity of a chunk was written before. Only then the chunk is counted and written
+    MSETNX says at no cost whether any entity of a group was written before. Only then its chunk is counted and written
     again, and with it those that were sent after it, so that the last row of an entity is what remains.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._in_flight: deque[_Chunk] = deque()
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._line = Line(nodes)
+        self._in_flight: deque[list[_Group]] = deque()
         self.entities = 0
 
     def write(self, keys: list[bytes], values: list[bytes]) -> None:
-        pairs = [b""] * (2 * len(keys))
-        pairs[::2], pairs[1::2] = keys, values
         while len(self._in_flight) >= _COMMANDS_IN_FLIGHT:
             self._settle_oldest()
-        self._session.send(pack("MSETNX", *pairs))
-        self._in_flight.append(_Chunk(keys, pairs))
+        chunk = [_group(keys, values, places) for places in self._nodes.groups(keys)]
+        self._line.send(*_commands("MSETNX", chunk))
+        self._in_flight.append(chunk)
 
     def drain(self) -> None:
         """Wait until everything is written."""
         while self._in_flight:
             self._settle_oldest()
 
-    def _settle_oldest(self) -> None:
-        chunk = self._in_flight.popleft()
-        self.entities += len(set(chunk.keys))
-        if self._session.read() == 1:
-            return
-        again = [chunk, *self._in_flight]
-        was_new = [False, *(self._read_next() for _ in range(len(self._in_flight)))]
-        for chunk, new in zip(again, was_new, strict=True):
-            if not new:
-                self.entities -= self._session.call("EXISTS", *set(chunk.keys))
-            self._session.call("MSET", *chunk.pairs)
+    def close(self) -> None:
+        self._line.close()
 
-    def _read_next(self) -> bool:
-        self.entities += len(set(self._in_flight.popleft().keys))
-        return bool(self._session.read() == 1)
+    def _settle_oldest(self) -> None:
+        chunk, new = self._next()
+        if all(new):
+            return
+        for late, was_new in [(chunk, new), *(self._next() for _ in range(len(self._in_flight)))]:
+            known = [group for group, whether in zip(late, was_new, strict=True) if not whether]
+            counts = [pack("EXISTS", *group.keys) for group in known]
+            self.entities -= sum(self._nodes.exchange([group.pairs[0] for group in known], counts))
+            self._nodes.exchange(*_commands("MSET", late))
+
+    def _next(self) -> tuple[list[_Group], list[bool]]:
+        """The oldest chunk, and of which of its groups no entity was there."""
+        chunk = self._in_flight.popleft()
+        self.entities += sum(len(group.keys) for group in chunk)
+        return chunk, [reply == 1 for reply in self._line.read()]
+
+
+def _group(keys: list[bytes], values: list[bytes], places: list[int]) -> _Group:
+    pairs = [b""] * (2 * len(places))
+    pairs[::2], pairs[1::2] = [keys[place] for place in places], [values[place] for place in places]
+    return _Group(set(pairs[::2]), pairs)
+
+
+def _commands(name: str, groups: list[_Group]) -> tuple[list[bytes], list[bytes]]:
+    return [group.pairs[0] for group in groups], [pack(name, *group.pairs) for group in groups]

@@ -51,15 +51,14 @@ class PinnedFeatureStore(RedisFeatureStore):
         if name not in self._vouched:
             self._vouch(layout, version)
         keys = entity_keys(entity_prefix(name, version), request.entities)
-        decoded = layout.decode(self._mget(keys) if keys else [])
+        decoded = layout.decode(self._nodes.mget(keys) if keys else [])
         if not decoded.present.all():
             self._vouch(layout, version)
         return FeatureReply(version, decoded.present, decoded.event_time, decoded.columns)
 
     def _vouch(self, layout: Layout, version: str) -> None:
         name = layout.schema.name
-        with self._pool.session() as session:
-            catalogue = read_catalogue(session, name)
+        catalogue = read_catalogue(self._nodes, name)
         found: Version | None = catalogue.find(version)
         if found is None or found.state != "complete":
             there = ", ".join(one.version for one in catalogue.complete()) or "none"

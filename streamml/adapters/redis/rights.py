@@ -11,6 +11,9 @@ READING: Final = ("mget", "ping")
 WATCHING: Final = ("client|caching", "client|tracking")
 """What a worker sends besides where a set has a near cache: `streamml.adapters.redis.tracking`."""
 
+CLUSTER: Final = ("asking", "cluster|slots")
+"""What is sent to the nodes of a cluster besides: `streamml.adapters.redis.nodes`."""
+
 LOADING: Final = (
     "exists",
     "exec",
@@ -39,8 +42,18 @@ KEEPING: Final = ("evalsha", "ping", "script|load", "set")
 """What a worker sends, and its script, that keeps latest predictions: `streamml.adapters.redis.latest_writer`."""
 
 
+LOOKING_UP: Final = ("mget",)
+"""What a `streamml.latest.LatestPredictions` sends."""
+
+
 def least_rule(
-    user: str, sets: Iterable[str], commands: Sequence[str], *, database: int = 0, latest: str | None = None
+    user: str,
+    sets: Iterable[str],
+    commands: Sequence[str],
+    *,
+    database: int = 0,
+    latest: str | None = None,
+    cluster: bool = False,
 ) -> str:
     """The line for ``redis-cli`` that lets ``user`` send ``commands`` for the keys of these sets, and nothing else.
 
@@ -48,10 +61,13 @@ def least_rule(
 
     Args:
         database: number in the URL; another than 0 has to be chosen by a command.
-        latest: name of the latest predictions that it may write.
+        latest: name of the latest predictions that are meant.
+        cluster: whether it is a user of all nodes of a cluster, where each value is read by a command of its own.
     """
     # Names of sets have no characters that a pattern would take otherwise (`streamml.adapters.redis.layout`).
-    keys = [f"~streamml:{name}:*" for name in sets]
+    keys = [f"~streamml:{written}:*" for name in sets for written in (f"{{{name}}}", name)]
     keys += [f"~streamml.latest:{latest}:*"] if latest else []
+    if cluster:
+        commands = [*("get" if one == "mget" else one for one in commands), *CLUSTER]
     allowed = [f"+{command}" for command in (*dict.fromkeys(commands), *(("select",) if database else ()))]
     return " ".join(["ACL SETUSER", user, "reset on >PASSWORD", *keys, *allowed])

@@ -1,4 +1,4 @@
-"""Reads feature values from Redis: one MGET for all sets of a lookup, pointers included."""
+"""Reads feature values from Redis: one round trip for all sets of a lookup, pointers included."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from itertools import chain
 from typing import Any, Final
 
 from streamml.adapters.redis.catalogue import Pointer, unpack_pointer
-from streamml.adapters.redis.connection import Pool, Server
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, schema_lines
+from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_sets, schema_lines
+from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.versions import never_loaded, never_written
 from streamml.errors import FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
@@ -33,17 +34,17 @@ class Current:
 
 
 class RedisFeatureStore:
-    """The port `FeatureStore` on one Redis or Valkey server.
+    """The port `FeatureStore` on Redis or Valkey, one server or a cluster.
 
-    Pointers and values come in one MGET, which the server answers at one moment: a reply is of the version that was
-    current at that moment. If a pointer has moved since the last lookup, the MGET is repeated with the new version's
-    keys. A streaming set has a
-    pointer and keys for each schema, so that each reader finds values of its own schema only. Threads share the store; each call has a connection to itself, and after an error the next call connects
+    Pointers and values are asked for together, in one MGET, or in one round trip to each node of a cluster. Values of a
+    version are there before the pointer to it and stay for an hour after, so a reply whose pointer has not moved is of the version that was current
+    while it was made. If a pointer has moved since the last lookup, all is asked again with the new version's keys. A streaming set has a
+    pointer and keys for each schema, so that each reader finds values of its own schema only. Threads share the store; each call has connections to itself, and after an error the next call connects
     anew. Values that are there but truncated, or of another format or schema, are not present; they are counted in
     `corrupt_values` and logged at most once a minute.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``.
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``; of a cluster some of its nodes, separated by commas.
         timeout_s: how long to wait for a connection, and for any part of a reply.
         options: further arguments of a redis-py connection, such as ``username``, ``password``, ``ssl_ca_certs``.
 
@@ -52,8 +53,7 @@ class RedisFeatureStore:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None) -> None:
-        self._server = Server(url, timeout_s, options)
-        self._pool = Pool(self._server)
+        self._nodes = Nodes(Server(url, timeout_s, options))
         self._layouts: dict[str, Layout] = {}
         self._current: dict[bytes, Current] = {}
         self._corrupt = _CorruptValues()
@@ -76,15 +76,15 @@ class RedisFeatureStore:
         layouts = [self._layout(request.schema) for request in requests]
         pointers = {layout.pointer: layout for layout in layouts}
         known = [self._current.get(key) for key in pointers]
-        raw = [current.raw for current in known if current is not None]
+        raw: list[bytes | None] = [current.raw for current in known if current is not None]
         if len(raw) < len(pointers):
-            raw = self._mget([*pointers])
+            raw = self._nodes.mget([*pointers])
         for _ in range(_ATTEMPTS):
             current = self._learn(pointers, raw)
             self._check_schemas(layouts, current)
             asked_for = zip(requests, layouts, strict=True)
-            keys = [entity_keys(current[layout.pointer].prefix, request.entities) for request, layout in asked_for]
-            values = self._mget([*pointers, *chain.from_iterable(keys)])
+            keys = keys_of_sets([(current[layout.pointer].prefix, one.entities) for one, layout in asked_for])
+            values = self._nodes.mget([*pointers, *chain.from_iterable(keys)])
             asked, raw = raw, values[: len(pointers)]
             if raw == asked:
                 return self._replies(requests, layouts, current, values[len(pointers) :])
@@ -92,28 +92,22 @@ class RedisFeatureStore:
         raise FeaturesUnavailable(f"The current version of one of {names} changes all the time; try again.")
 
     def ping(self) -> None:
-        """Whether the server answers.
+        """Whether every node answers.
 
         Raises:
-            FeaturesUnavailable: it does not.
+            FeaturesUnavailable: one does not.
         """
-        with self._pool.session() as session:
-            session.call("PING")
+        self._nodes.everywhere("PING")
 
     def close(self) -> None:
         """Close all connections, those in use when their call ends."""
-        self._pool.close()
+        self._nodes.close()
 
     def _layout(self, schema: FeatureSchema) -> Layout:
         known = self._layouts.get(schema.name)
         if known is None or (known.schema is not schema and known.schema != schema):
             known = self._layouts[schema.name] = Layout.of(schema)
         return known
-
-    def _mget(self, keys: list[bytes]) -> list[Any]:
-        with self._pool.session() as session:
-            values: list[Any] = session.call("MGET", *keys)
-            return values
 
     def _learn(self, pointers: Mapping[bytes, Layout], raw: Sequence[bytes | None]) -> dict[bytes, Current]:
         """What is current according to these pointers; remembered for the next lookup."""

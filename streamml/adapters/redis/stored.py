@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from streamml.adapters.redis.catalogue import Catalogue, Version, read_catalogue
-from streamml.adapters.redis.connection import Server, Session
+from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import (
     Layout,
     entity_keys,
@@ -20,7 +20,8 @@ from streamml.adapters.redis.layout import (
     writer_number,
     writers_key,
 )
-from streamml.adapters.redis.versions import never_loaded, never_written, open_session, scanned
+from streamml.adapters.redis.nodes import Nodes
+from streamml.adapters.redis.versions import never_loaded, never_written, nodes_for
 from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureSchema
 
@@ -68,26 +69,23 @@ def show(server: Server, set_name: str, entity: Sequence[str], schema: FeatureSc
         ConfigError: this cannot be the name of a set, or the set's keys have another number of parts.
         FeaturesUnavailable: the server does not answer, or the set was never loaded or written.
     """
-    session = open_session(server, set_name)
-    try:
-        catalogue = read_catalogue(session, set_name)
+    with nodes_for(server, set_name) as nodes:
+        catalogue = read_catalogue(nodes, set_name)
         version, layout = _read(catalogue, schema)
         prefix = entity_prefix(set_name, version.version)
         key = entity_keys(prefix, [tuple(part.encode() for part in entity)])[0]
-        value: bytes | None = session.call("MGET", key)[0]
+        value: bytes | None = nodes.mget([key])[0]
         found: dict[str, Any] = {"kind": layout.schema.kind, "version": version.version, "key": key.decode()}
         found["schema"] = tuple(schema_lines(layout.schema))
         if value is None:
-            _hold_against_another(session, set_name, prefix, len(entity))
+            _hold_against_another(nodes, set_name, prefix, len(entity))
             return StoredEntity(**found, problem="there is no value for this entity")
         decoded = layout.decode([value])
         if decoded.corrupt:
             problem = f"its {len(value)} bytes are no value of this version's {layout.size} bytes"
             return StoredEntity(**found, problem=problem)
-        left_ms = session.call("PTTL", key)
-        writer = version.source if layout.schema.kind == "loaded" else _writer(session, layout, value)
-    finally:
-        session.close()
+        left_ms = nodes.call(key, "PTTL", key)
+        writer = version.source if layout.schema.kind == "loaded" else _writer(nodes, layout, value)
     return StoredEntity(
         **found,
         event_time=_time(decoded.event_time[0]),
@@ -118,9 +116,9 @@ def _read(catalogue: Catalogue, schema: FeatureSchema | None) -> tuple[Version, 
     return version, Layout.of(schema_from_lines(name, current.columns))
 
 
-def _writer(session: Session, layout: Layout, value: bytes) -> str:
-    number = layout.writer_of(value)
-    names = map(_name, session.call("HVALS", writers_key(layout.schema.name)))
+def _writer(nodes: Nodes, layout: Layout, value: bytes) -> str:
+    number, key = layout.writer_of(value), writers_key(layout.schema.name)
+    names = map(_name, nodes.call(key, "HVALS", key))
     return next((name for name in names if writer_number(name) == number), f"{number:08x}")
 
 
@@ -131,13 +129,13 @@ def _name(about: bytes) -> str:
         return ""
 
 
-def _hold_against_another(session: Session, set_name: str, prefix: bytes, parts: int) -> None:
+def _hold_against_another(nodes: Nodes, set_name: str, prefix: bytes, parts: int) -> None:
     """Whether the key of any other entity has as many parts; the catalogue does not know.
 
     Raises:
         ConfigError: it has not.
     """
-    keys = next(scanned(session, prefix + b"*"), [])
+    keys = next(nodes.scan(prefix + b"*"), [])
     known = entity_parts(prefix, keys[0]) if keys else None
     if known is not None and len(known) != parts:
         raise ConfigError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from streamml.adapters.redis.catalogue import Catalogue, Command, Pointer, Version, change, pack_pointer, put
-from streamml.adapters.redis.connection import Server, Session, pack
+from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import (
     Layout,
     entity_prefix,
@@ -20,6 +20,8 @@ from streamml.adapters.redis.layout import (
     writer_number,
     writers_key,
 )
+from streamml.adapters.redis.line import Line, script_calls
+from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows
 from streamml.clock import Clock, SystemClock
 from streamml.engine.retry import Backoff
@@ -82,7 +84,8 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    packed: bytes
+    keys: list[bytes]
+    packed: list[bytes]
     rows: int
 
 
@@ -90,10 +93,10 @@ class StreamWriter:
     """Writes rows of one set; for one thread at a time. Nothing is connected before the first write."""
 
     def __init__(self, server: Server, stream: Stream, clock: Clock | None = None) -> None:
-        self._server = server
+        self._nodes = Nodes(server)
         self._stream = stream
         self._clock = clock or SystemClock()
-        self._pipe = _Pipe(server, stream, self._declare, self._clock)
+        self._pipe = _Pipe(self._nodes, stream, self._declare, self._clock)
         self._declared_at = float("-inf")
 
     def write(self, rows: Rows) -> int:
@@ -109,21 +112,23 @@ class StreamWriter:
 
     def close(self) -> None:
         self._pipe.close()
+        self._nodes.close()
 
     def _chunks(self, rows: Rows) -> Iterator[_Chunk]:
         layout, stream = self._stream.layout, self._stream
         prefix = entity_prefix(layout.schema.name, layout.live_version)
         written_at, number = int(self._clock.now() * 1e6), writer_number(stream.writer)
-        step = max(1, min(_ROWS_PER_SCRIPT, _BYTES_PER_SCRIPT // layout.size))
+        most = max(1, min(_ROWS_PER_SCRIPT, _BYTES_PER_SCRIPT // layout.size))
+        step = most * (_SCRIPTS_IN_FLIGHT if self._nodes.clustered else 1)
         for start in range(0, len(rows.event_time), step):
             event_time = rows.event_time[start : start + step]
             count, part = len(event_time), slice(start, start + step)
             keys = keys_of_parts(prefix, [texts[part] for texts in rows.parts], count)
             columns = {name: column[part] for name, column in rows.columns.items()}
             values = layout.encode(columns, event_time, written_at, number)
-            yield _Chunk(pack("EVALSHA", self._pipe.script, count, *keys, stream.keep_ms, *values), count)
+            yield _Chunk(*script_calls(self._nodes, self._pipe.script, keys, stream.keep_ms, values, most), count)
 
-    def _declare(self, session: Session) -> None:
+    def _declare(self) -> None:
         """Say that the set is written with this schema, and by whom; without that no reader takes it for there."""
         stream, now = self._stream, self._clock.now()
         layout, name = stream.layout, stream.layout.schema.name
@@ -140,7 +145,7 @@ class StreamWriter:
                 ("HSET", writers_key(name), f"{writer_number(stream.writer):08x}", about),
             ]
 
-        change(session, name, decide)
+        change(self._nodes, name, decide)
         self._declared_at = now
 
 
@@ -148,14 +153,14 @@ class _Pipe:
     """Sends chunks without waiting for each, a bounded number at a time; after an outage those that were not answered
     are sent again, which does no harm: no value replaces a newer one."""
 
-    script = ""
+    script = b""
 
-    def __init__(self, server: Server, stream: Stream, declare: Callable[[Session], None], clock: Clock) -> None:
-        self._server = server
+    def __init__(self, nodes: Nodes, stream: Stream, declare: Callable[[], None], clock: Clock) -> None:
+        self._nodes = nodes
         self._stream = stream
         self._declare = declare
         self._clock = clock
-        self._session: Session | None = None
+        self._line: Line | None = None
         self._waiting: deque[_Chunk] = deque()
         self._failing_since: float | None = None
         self._attempts = 0
@@ -164,7 +169,7 @@ class _Pipe:
         """Send all of them and wait; returns the sum of the replies."""
         older = done = 0
         try:
-            if self._session is None:
+            if self._line is None:
                 self._mend(None)
             for chunk in chunks:
                 if len(self._waiting) >= _SCRIPTS_IN_FLIGHT:
@@ -182,22 +187,22 @@ class _Pipe:
         return older
 
     def close(self) -> None:
-        """Close the connection; the next `run` makes another one."""
+        """Let go of the connection; the next `run` makes another one."""
         self._drop()
 
     def _send(self, chunk: _Chunk) -> None:
-        assert self._session is not None
+        assert self._line is not None
         try:
-            self._session.send(chunk.packed)
+            self._line.send(chunk.keys, chunk.packed)
         except FeatureStoreDown as error:
             self._mend(error)
 
     def _answer(self) -> int:
         """The reply to the oldest chunk."""
         while True:
-            assert self._session is not None
+            assert self._line is not None
             try:
-                reply = int(self._session.read())
+                reply = sum(self._line.read())
             except FeatureStoreDown as error:
                 self._mend(error)
             else:
@@ -214,15 +219,20 @@ class _Pipe:
             if error is not None:
                 self._wait(error)
             try:
-                self._session = self._server.connect()
-                self.script = self._session.call("SCRIPT", "LOAD", SCRIPT).decode()
-                self._declare(self._session)
+                self.script = self._nodes.everywhere("SCRIPT", "LOAD", SCRIPT)[0]
+                self._declare()
+                self._line = self._renewed()
                 for chunk in self._waiting:
-                    self._session.send(chunk.packed)
+                    self._line.send(chunk.keys, chunk.packed)
             except FeaturesUnavailable as again:
                 error = again
             else:
                 return
+
+    def _renewed(self) -> Line:
+        if self._line is not None:
+            self._line.close()
+        return Line(self._nodes)
 
     def _wait(self, error: FeaturesUnavailable) -> None:
         now = self._clock.now()
@@ -235,9 +245,9 @@ class _Pipe:
     def _drop(self) -> None:
         self._waiting.clear()
         self._failing_since, self._attempts = None, 0
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def _given_up(self, error: FeaturesUnavailable, done: int, rows: int) -> str:
         return (

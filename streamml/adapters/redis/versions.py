@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -18,20 +19,21 @@ from streamml.adapters.redis.catalogue import (
     to_prune,
     to_roll_back_to,
 )
-from streamml.adapters.redis.connection import Server, Session
+from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.layout import (
     Layout,
     entity_prefix,
+    live_key,
     name_problem,
     pointer_key,
     schema_lines,
     set_of_pointer,
 )
+from streamml.adapters.redis.nodes import Nodes
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
 
 MIN_AGE_S: Final = 3600.0
-_SCAN: Final = 1000
 
 
 def versions(server: Server, set_name: str) -> Catalogue:
@@ -41,11 +43,8 @@ def versions(server: Server, set_name: str) -> Catalogue:
         ConfigError: this cannot be the name of a set.
         FeaturesUnavailable: the server does not answer.
     """
-    session = open_session(server, set_name)
-    try:
-        return read_catalogue(session, set_name)
-    finally:
-        session.close()
+    with nodes_for(server, set_name) as nodes:
+        return read_catalogue(nodes, set_name)
 
 
 def loaded_sets(server: Server) -> list[str]:
@@ -54,11 +53,8 @@ def loaded_sets(server: Server) -> list[str]:
     Raises:
         FeaturesUnavailable: the server does not answer.
     """
-    session = server.connect()
-    try:
-        found = [set_of_pointer(key) for keys in scanned(session, pointer_key("*")) for key in keys]
-    finally:
-        session.close()
+    with closing(Nodes(server)) as nodes:
+        found = [set_of_pointer(key) for keys in nodes.scan(pointer_key("*")) for key in keys]
     return sorted({name for name in found if name is not None})
 
 
@@ -76,11 +72,8 @@ def rollback(server: Server, set_name: str, version: str | None = None, *, clock
         chosen.append(to_roll_back_to(catalogue, version))
         return make_current(catalogue, chosen[-1], now)
 
-    session = open_session(server, set_name)
-    try:
-        change(session, set_name, decide)
-    finally:
-        session.close()
+    with nodes_for(server, set_name) as nodes:
+        change(nodes, set_name, decide)
     return chosen[-1]
 
 
@@ -107,34 +100,22 @@ def prune(
         chosen[:] = to_prune(catalogue, keep, older_than_s, now)
         return [put(set_name, replace(known, state="pruning")) for known in chosen]
 
-    session = open_session(server, set_name)
-    try:
-        change(session, set_name, decide)
+    with nodes_for(server, set_name) as nodes:
+        change(nodes, set_name, decide)
         for known in chosen:
-            remove(session, set_name, known.version)
-    finally:
-        session.close()
+            remove(nodes, set_name, known.version)
     return [known.version for known in chosen]
 
 
-def remove(session: Session, set_name: str, version: str) -> None:
+def remove(nodes: Nodes, set_name: str, version: str) -> None:
     """Delete the values of a version whose state is pruning, then its entry."""
-    for keys in scanned(session, entity_prefix(set_name, version) + b"*"):
-        session.call("UNLINK", *keys)
+    for keys in nodes.scan(entity_prefix(set_name, version) + b"*"):
+        groups = [[keys[place] for place in group] for group in nodes.groups(keys)]
+        nodes.exchange([group[0] for group in groups], [pack("UNLINK", *group) for group in groups])
     # Of a streaming set, this is what readers ask for first.
-    session.call("UNLINK", entity_prefix(set_name, version)[:-1])
-    session.call(*forget(set_name, version))
-
-
-def scanned(session: Session, pattern: bytes) -> Iterator[list[bytes]]:
-    """Keys that match, a few at a time, as the server must not be held up."""
-    cursor = b"0"
-    while True:
-        cursor, keys = session.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN)
-        if keys:
-            yield keys
-        if cursor == b"0":
-            return
+    pointer = live_key(set_name, version)
+    nodes.call(pointer, "UNLINK", pointer)
+    nodes.call(pointer, *forget(set_name, version))
 
 
 def never_loaded(set_name: str) -> FeaturesUnavailable:
@@ -151,12 +132,14 @@ def never_written(layout: Layout) -> FeaturesUnavailable:
     )
 
 
-def open_session(server: Server, set_name: str) -> Session:
-    """A connection, for what has to do with one set.
+@contextmanager
+def nodes_for(server: Server, set_name: str) -> Iterator[Nodes]:
+    """What is asked about one set.
 
     Raises:
         ConfigError: this cannot be the name of a set.
     """
     if wrong := name_problem("Feature set", set_name):
         raise ConfigError(wrong)
-    return server.connect()
+    with closing(Nodes(server)) as nodes:
+        yield nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from streamml.ops.referee import Place
@@ -25,6 +25,7 @@ class Feeder:
         keys, values: the events, in order.
         rate: events per second.
         poison: makes a record that is no event out of one that is.
+        beside: topic, key and value of other records, by the number of the event that they go out before.
         on_produced: hears where each record is once the broker has it, and which event it is; ``None`` for poison.
     """
 
@@ -38,6 +39,7 @@ class Feeder:
         rate: float,
         poison: Callable[[bytes, random.Random], bytes],
         on_produced: OnProduced,
+        beside: Mapping[int, Sequence[tuple[str, bytes, bytes]]] | None = None,
     ) -> None:
         from confluent_kafka import Producer
 
@@ -50,6 +52,7 @@ class Feeder:
         self._rate = rate
         self._make_poison = poison
         self._on_produced = on_produced
+        self._beside = beside or {}
         self._dice = random.Random(2013)  # noqa: S311  a demo is to be repeatable
         self._ended = threading.Event()
         self.poisoning = False
@@ -65,6 +68,8 @@ class Feeder:
         while self.sent < len(self._values) and not self._ended.is_set():
             due = min(len(self._values), int((time.monotonic() - begun) * self._rate) + 1)
             for event in range(self.sent, due):
+                for topic, key, value in self._beside.get(event, ()):
+                    self._send(topic, key, value, lambda error, message: None)
                 self._produce(self._keys[event], self._values[event], event)
                 if self.poisoning and self._dice.random() < _POISON_SHARE:
                     self._produce(self._keys[event], self._make_poison(self._values[event], self._dice), None)
@@ -78,9 +83,12 @@ class Feeder:
             if error is None:
                 self._on_produced(Place(message.partition(), message.offset()), event)
 
+        self._send(self._topic, key, value, acknowledged)
+
+    def _send(self, topic: str, key: bytes, value: bytes, acknowledged: Callable[[Any, Any], None]) -> None:
         while True:
             try:
-                self._producer.produce(self._topic, value, key, on_delivery=acknowledged)
+                self._producer.produce(topic, value, key, on_delivery=acknowledged)
             except BufferError:
                 self._producer.poll(0.1)
             else:

@@ -5,28 +5,59 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 import numpy as np
 
+from streamml.engine.feature_log import LogSchema
+from streamml.engine.identity import Provenance
 from streamml.ops.referee import Place, Referee, Verdict, provenance_of
+from streamml.ports.feature_log import LoggedRows
 from streamml.telemetry.latency import LatencyHistogram
 
 _RECENT: Final = 8
+_LATE_S: Final = 0.5
+_PATIENCE_S: Final = 3.0
+FRESH: Final = "fresh"
 
+Fates = Mapping[str, str]
 OnPredictions = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
+class Explains(Protocol):
+    """What knows which predictions an event may get, given the features that it was logged with."""
+
+    def logged(self, events: Sequence[int], columns: Mapping[str, Any], flags: Sequence[str]) -> None:
+        """Rows of the feature log: values and flags, by event."""
+
+    def is_right(self, event: int, probability: float, flags: str, *, unlogged: bool) -> bool | None:
+        """Whether an event may get this; ``None`` where its row has not come yet.
+
+        Args:
+            unlogged: whether the log need not have the row that it was made of.
+        """
+
+
+@lru_cache(maxsize=4096)
+def fates_of(flags: str) -> Fates:
+    """What came of each feature set: empty where its values were used, else why the defaults were."""
+    sets = (one.partition(":") for one in flags.split(","))
+    # A set that was not to be had has no version, and what is no set has neither version nor fate.
+    return {name.partition("@")[0]: fate for name, _, fate in sets if fate or "@" in name}
+
+
 class Judge:
-    """A thread that consumes predictions and dead letters with a plain client.
+    """A thread that consumes predictions, dead letters, and the feature log with a plain client.
 
     Args:
         brokers: ``host:port`` of the broker.
         predictions, dead_letters: topics.
         is_right: see `Referee`.
         on_predictions: hears of predictions, the first of each record and revision.
+        log: topic and schema of the feature log, and what explains predictions by it; then ``is_right`` is not asked.
     """
 
     def __init__(
@@ -36,6 +67,7 @@ class Judge:
         dead_letters: str,
         is_right: Callable[[int, Any], bool],
         on_predictions: OnPredictions,
+        log: tuple[str, LogSchema, Explains] | None = None,
     ) -> None:
         from confluent_kafka import Consumer
 
@@ -43,8 +75,15 @@ class Judge:
 
         own = {"group.id": "streamml-demo-judge", "auto.offset.reset": "earliest", "enable.auto.commit": False}
         self._consumer: Any = opened(Consumer, {"bootstrap.servers": brokers, "fetch.queue.backoff.ms": 10, **own})
-        self._topics = (predictions, dead_letters)
-        self._referee = Referee(is_right)
+        self._topics = (predictions, dead_letters, *(() if log is None else (log[0],)))
+        self._log = log
+        self._events: dict[Place, int] = {}
+        self._unread: list[tuple[float, Place, int, LoggedRows]] = []
+        self._logged_at: dict[int, float] = {}
+        self._referee = Referee(is_right if log is None else self._is_explained)
+        self.fates: dict[str, Counter[str]] = {}
+        """By feature set, of how many live predictions its values were used (`FRESH`), or why they were not."""
+        self.fates_lately: deque[tuple[float, str, str]] = deque(maxlen=20_000)
         self._on_predictions = on_predictions
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -59,11 +98,28 @@ class Judge:
         """A record is in the input topic."""
         with self._lock:
             self._referee.produced(place, event)
+            if event is not None and self._log is not None:
+                self._events[place] = event
 
     def verdict(self, *, under_way: bool = False) -> Verdict:
         """See `Referee.verdict`."""
         with self._lock:
+            self._read_log()
             return self._referee.verdict(under_way=under_way)
+
+    @property
+    def undecided(self) -> int:
+        """Predictions that wait for their row of the feature log."""
+        with self._lock:
+            return self._referee.undecided
+
+    def fates_of_late(self, seconds: float) -> dict[str, Counter[str]]:
+        """`fates`, of the latest predictions only."""
+        since, found = time.time() - seconds, dict[str, Counter[str]]()
+        for came, name, fate in list(self.fates_lately):
+            if came > since:
+                found.setdefault(name, Counter())[fate] += 1
+        return found
 
     def stop(self) -> None:
         self._ended.set()
@@ -93,10 +149,16 @@ class Judge:
                 if message.topic() == self._topics[1]:
                     self._referee.dead_lettered(message.key().decode())
                     continue
-                value, made = json.loads(message.value()), provenance_of(message.headers())
+                if message.topic() != self._topics[0]:
+                    self._unread += self._rows(now, message)
+                    continue
+                made = provenance_of(message.headers())
+                value = {**json.loads(message.value()), "made": made, "came": now}
                 if self._referee.predicted(made.id, message.partition(), value, made.revision):
+                    self._count(now, made)
                     (corrections if made.revision else fresh).append(value)
                     stamps += [] if made.revision else [message.timestamp()[1]]
+            self._read_log()
         self.progress_at = time.monotonic()
         self._on_predictions(corrections)
         if fresh:
@@ -106,3 +168,44 @@ class Judge:
             self.newest_ms = max(self.newest_ms, *stamps)
             self.recent.extend(fresh[-_RECENT:])
             self._on_predictions(fresh)
+
+    def _count(self, now: float, made: Provenance) -> None:
+        """What came of the feature sets of a live prediction."""
+        if made.revision:
+            return
+        for name, fate in fates_of(made.flags).items():
+            self.fates.setdefault(name, Counter())[fate or FRESH] += 1
+            self.fates_lately.append((now, name, fate or FRESH))
+
+    def _rows(self, now: float, message: Any) -> list[tuple[float, Place, int, LoggedRows]]:
+        assert self._log is not None
+        partition = int(message.key().decode().rpartition("/")[2])
+        rows = self._log[1].decode(message.value())
+        return [(now, Place(partition, offset), row, rows) for row, offset in enumerate(rows.offset.tolist())]
+
+    def _read_log(self) -> None:
+        """Tell of the rows whose events are known; the acknowledgements of others are on the way."""
+        known = [one for one in self._unread if one[1] in self._events]
+        if self._log is None or not known:
+            return
+        self._unread = [one for one in self._unread if one[1] not in self._events]
+        events = [self._events[place] for _, place, _, _ in known]
+        for event, (came, *_) in zip(events, known, strict=True):
+            self._logged_at.setdefault(event, came)
+        columns = {
+            name: np.array([rows.columns[name][row] for _, _, row, rows in known]) for name in known[0][3].columns
+        }
+        self._log[2].logged(events, columns, [rows.texts[rows.text[row]] for _, _, row, rows in known])
+
+    def _is_explained(self, event: int, value: Mapping[str, Any]) -> bool | None:
+        """A record that a killed worker had scored is scored again, with the recent values of later: of either prediction the row of the
+        log may be yet to come, and of the first it may never come."""
+        assert self._log is not None
+        made, came, explains = value["made"], value["came"], self._log[2].is_right
+        found = explains(event, value["late_probability"], made.flags, unlogged=bool(made.revision))
+        if found or made.revision:
+            return found
+        logged_at = self._logged_at.get(event)
+        if logged_at is None or time.time() - came < _PATIENCE_S:
+            return None
+        return explains(event, value["late_probability"], made.flags, unlogged=logged_at - came > _LATE_S)

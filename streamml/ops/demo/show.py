@@ -20,10 +20,12 @@ import numpy as np
 
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.compose.locate import Located, locate_topology
+from streamml.engine.feature_log import LogSchema
 from streamml.errors import ConfigError, FatalError, StreamMLError
 from streamml.ops.demo.feeder import Feeder
 from streamml.ops.demo.incident import CommandLine, Incident
 from streamml.ops.demo.judge import Judge
+from streamml.ops.demo.kept import Kept
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.features import load_file
@@ -34,11 +36,12 @@ from streamml.settings.settings import RedisSettings, Settings
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
-FAULTS: Final = ("kill", "poison", "slow", "features")
+FAULTS: Final = ("kill", "poison", "slow", "features", "app")
 _TOPOLOGY: Final = "flight_delay"
 _PARTITIONS: Final = 4
 _PATIENCE_S: Final = 60.0
 _PAUSE_MS: Final = 3000
+_LATELY_S: Final = 1.0
 _PAGE: Final = Path(tempfile.gettempdir()) / "streamml-demo-replay.html"
 _OF_INCIDENT: Final = {"features": Incident.break_features, "mend": Incident.mend, "publish": Incident.publish}
 
@@ -52,6 +55,7 @@ class DemoOptions:
         rate: events per second.
         workers: processes in the group.
         faults: faults that come by themselves, each at its place in the stream.
+        fast: whether the features app follows the arrivals, so that predictions know of the last hours.
         brokers, redis_url: servers to use; ``None``: embedded ones, started and ended by the demo.
     """
 
@@ -59,6 +63,7 @@ class DemoOptions:
     rate: float = 2000.0
     workers: int = 1
     faults: tuple[str, ...] = ()
+    fast: bool = True
     brokers: str | None = None
     redis_url: str | None = None
 
@@ -96,7 +101,9 @@ class Show:
         self._summaries: list[dict[str, Any]] = []
         self._crash: StreamMLError | None = None
         self._scripted = [
-            (place, name) for name, place in zip(FAULTS, (0.25, 0.5, 0.75, 0.3), strict=True) if name in options.faults
+            (place, name)
+            for name, place in zip(FAULTS, (0.25, 0.5, 0.75, 0.3, 0.4), strict=True)
+            if name in options.faults
         ]
         self._scripted += [(0.6, "mend"), (0.6, "publish")] if "features" in options.faults else []
         self._scripted.sort()
@@ -105,6 +112,7 @@ class Show:
         self.leaving = False
         self.faults: list[Fault] = []
         self._folder = Path(tempfile.mkdtemp(prefix="streamml-demo-"))
+        self._app: Kept | None = None
 
     def __enter__(self) -> Show:
         return self
@@ -129,13 +137,15 @@ class Show:
         self._stream = stream_module.prepare(count)
         self._load_features(topology)
         create_topics(topology, self._settings, _PARTITIONS, -1)
+        beside = self._start_app(stream_module) if self._options.fast else {}
         self._quality = quality_module.Quality(self._stream.truth)
         self._judge = Judge(
             self._settings.brokers,
-            topology.sink.topic,
+            topology.destination,
             topology.dead_letters.topic,
             self._stream.is_right,
             self._quality.add,
+            self._explained(topology) if self._options.fast else None,
         )
         self._feeder = Feeder(
             self._settings.brokers,
@@ -145,12 +155,15 @@ class Show:
             rate=self._options.rate,
             poison=stream_module.poison,
             on_produced=self._judge.produced,
+            beside=beside,
         )
         self._workers = threading.Thread(target=self._work, name="streamml-demo-workers")
         self._progress("Starting the worker")
         self._judge.thread.start()
         self._workers.start()
-        self._wait_for_the_group()
+        self._wait_for_the_group(self._group)
+        if self._options.fast:
+            self._wait_for_the_group(self._app_group)
         broken = self._folder / "broken.parquet"
         broken_set = self._stream.write_broken_features(broken)
         self.streamml = CommandLine(self._settings, self._group)
@@ -162,7 +175,7 @@ class Show:
         """Do harm, or good.
 
         Args:
-            name: ``kill`` a worker (SIGKILL), switch ``poison`` on or off (1 % of records), ``slow`` Redis for 3 s, load wrong
+            name: ``kill`` a worker or the features ``app`` (SIGKILL), switch ``poison`` on or off (1 % of records), ``slow`` Redis for 3 s, load wrong
                 ``features``; ``mend`` them, and score again what came meanwhile; ``publish`` the corrections.
         """
         moment = time.time()
@@ -171,6 +184,8 @@ class Show:
                 os.kill(pid, signal.SIGKILL)
         elif name == "poison":
             self._feeder.poisoning = not self._feeder.poisoning
+        elif name == "app" and self._app is not None:
+            self._app.kill()
         elif name == "slow":
             self._pause_redis()
         elif name in _OF_INCIDENT:
@@ -225,7 +240,11 @@ class Show:
             self._judge.progress_at = time.monotonic()
             return False
         verdict = self._judge.verdict()
-        if verdict.lost == 0 and verdict.corrected >= incident.published.get("written", 0):
+        if (
+            verdict.lost == 0
+            and not self._judge.undecided
+            and verdict.corrected >= incident.published.get("written", 0)
+        ):
             if self._ended_s is None:
                 self._ended_s = time.time() - self._begun
             return True
@@ -250,6 +269,7 @@ class Show:
             else {},
             "referee": verdict.document(),
             "quality": self._quality.figures(),
+            "fast": self._fast(lately=True),
             "recent": list(self._judge.recent),
             "faults": list(self.faults),
             "poisoning": self._feeder.poisoning,
@@ -280,6 +300,7 @@ class Show:
             "quality": self._quality.figures(),
             "referee": verdict.document(),
             "incident": self.incident.told(),
+            "fast_features": self._fast(lately=False),
             "faults": [
                 {"fault": one.name, "at_s": round(one.at_s, 2), "recovered_s": one.recovered_s} for one in self.faults
             ],
@@ -296,6 +317,8 @@ class Show:
                 part.stop()
         if getattr(self, "_workers", None) is not None and self._workers.is_alive():
             self._workers.join()
+        if self._app is not None:
+            self._app.stop()
         for server in reversed(self._servers):
             server.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -314,19 +337,45 @@ class Show:
         redis.start()
         return redis.url
 
+    def _start_app(self, stream_module: Any) -> dict[int, list[tuple[str, bytes, bytes]]]:
+        """Start what keeps the recent features fresh; returns the arrivals, by the departure that they come before."""
+        self._progress("Starting the Faust app that follows the arrivals")
+        topic = stream_module.create_arrivals_topics(self._settings)
+        self._app_group = f"{self._group}-app"
+        places = {"STREAMML_BROKERS": self._settings.brokers, "STREAMML_REDIS_URL": self._settings.redis.url}
+        module = f"topologies.{_TOPOLOGY}.features_app"
+        self._app = Kept([sys.executable, "-m", module, "--group", self._app_group], places)
+        self._app.thread.start()
+        arrivals = self._stream.arrivals_before()
+        return {event: [(topic, *record) for record in records] for event, records in arrivals.items()}
+
+    def _explained(self, topology: Topology) -> tuple[str, LogSchema, Any]:
+        assert topology.feature_log is not None
+        return topology.feature_log.topic, LogSchema(topology.feature_columns), self._stream.expected_with_recent()
+
+    def _fast(self, *, lately: bool) -> dict[str, dict[str, float]]:
+        """Of each streaming set, which share of predictions had its values (``fresh``), or why it was at its defaults."""
+        counts = self._judge.fates_of_late(_LATELY_S) if lately else self._judge.fates
+        return {
+            name: {fate: round(count / found.total(), 4) for fate, count in found.most_common()}
+            for name, found in sorted(counts.items())
+            if name in self._fast_sets
+        }
+
     def _load_features(self, topology: Topology) -> None:
         sets = {one.name: one for step in topology.steps if isinstance(step, FeatureLookup) for one in step.sets}
+        self._fast_sets = {name for name, one in sets.items() if one.kind == "streaming"}
         for name, path in self._stream.write_features(self._folder):
             self._progress(f"Loading features: {name}, {len(self._stream.tables[name]):,} rows")
             load_file(path, sets[name].schema, sets[name].key, url=self._settings.redis.url)
 
-    def _wait_for_the_group(self) -> None:
-        """Until the workers have partitions, so that the first events do not wait for them."""
+    def _wait_for_the_group(self, group: str) -> None:
+        """Until its members have partitions, so that the first events do not wait for them."""
         admin = KafkaAdmin(self._settings.client())
         deadline = time.monotonic() + _PATIENCE_S
-        while not admin.group_is_stable(self._group) and self._crash is None:
+        while not admin.group_is_stable(group) and self._crash is None:
             if time.monotonic() > deadline:
-                raise FatalError(f"No worker has joined its group within {_PATIENCE_S:.0f} s.")
+                raise FatalError(f"Nobody has joined group {group} within {_PATIENCE_S:.0f} s.")
             self._stop.wait(0.1)
 
     def _work(self) -> None:

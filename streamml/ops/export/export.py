@@ -138,7 +138,7 @@ class _Export:
         return _summary(manifest, tuple(self._notes), again=False)
 
     def _check_topics(self) -> None:
-        named = [self._topology.sink.topic, *([self._request.labels] if self._request.labels else [])]
+        named = [one for one in (self._topology.sink.topic, self._request.labels) if one]
         found = self._admin.topics([*self._manifest.topic_ids, *named])
         problems = [
             f"The topic {name!r} was deleted or made anew since the export began; export what is there into another folder."
@@ -204,6 +204,9 @@ class _Export:
         }
         with parquet_file(self._manifest.work / "predictions-none.parquet", prediction_schema(sink)):
             pass
+        if sink.topic is None:
+            self._notes.append("Predictions are in Redis alone, so the columns of predictions are empty.")
+            return
         pieces = self._read_since("predictions", sink.topic)
         self._do("predictions", [(one, lambda one: self._staging.predictions(one, sink, spans)) for one in pieces])
 

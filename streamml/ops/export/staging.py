@@ -23,7 +23,7 @@ from streamml.ops.export.arrow import arrow_column, parquet_file, schema_of
 from streamml.ports.codec import Decoder
 from streamml.ports.source import TopicPartition
 from streamml.schema.contract import Contract
-from streamml.topology.topology import Sink, Source
+from streamml.topology.topology import RedisSink, Sink, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +113,7 @@ class Staging:
                 rows += len(logged)
         return {"rows": rows}
 
-    def predictions(self, piece: Piece, sink: Sink, spans: Mapping[str, tuple[int, int, int]]) -> Facts:
+    def predictions(self, piece: Piece, sink: Sink | RedisSink, spans: Mapping[str, tuple[int, int, int]]) -> Facts:
         """Predictions of events in the export.
 
         Args:
@@ -182,7 +182,7 @@ def event_columns(source: Source) -> dict[str, ColumnType]:
     return {name: kind for name, kind in Contract.of(source.schema).columns.items() if name not in source.secret}
 
 
-def prediction_schema(sink: Sink) -> pa.Schema:
+def prediction_schema(sink: Sink | RedisSink) -> pa.Schema:
     """Columns of staged predictions."""
     columns = Contract.of(sink.schema).columns
     return schema_of({**PREDICTION, **{f"prediction.{name}": kind for name, kind in columns.items()}})
@@ -206,7 +206,7 @@ def wider(one: str | None, other: str) -> str:
     return "float" if {one, other} == {"int", "float"} else "text"
 
 
-def _prediction_decoder(sink: Sink) -> Decoder:
+def _prediction_decoder(sink: Sink | RedisSink) -> Decoder:
     contract = Contract.of(sink.schema)
     return json_decoder(
         contract,
@@ -218,7 +218,7 @@ def _prediction_decoder(sink: Sink) -> Decoder:
 
 
 def _placed(
-    message: Any, sink: Sink, spans: Mapping[str, tuple[int, int, int]]
+    message: Any, sink: Sink | RedisSink, spans: Mapping[str, tuple[int, int, int]]
 ) -> tuple[Any, Provenance, tuple[int, int, int]] | None:
     """A prediction with what made it, and number of the span, offset and child of its event; ``None`` if it is none of ours."""
     try:
@@ -235,7 +235,7 @@ def _placed(
         return None  # Somebody else wrote it.
 
 
-def _provenance(message: Any, sink: Sink) -> Provenance:
+def _provenance(message: Any, sink: Sink | RedisSink) -> Provenance:
     if sink.provenance == "header":
         return read_header(dict(headers_of(message))[HEADER] or b"")
     value = json.loads(message.value())

@@ -66,6 +66,8 @@ def compare(topology: Topology, settings: Settings, run: Replay, options: Compar
     """
     began = time.monotonic()
     check_options(topology, run, options)
+    if options.against is None:
+        check_live(topology)
     with matched(topology, settings, run, options) as found:
         names = [run.topic_ids.get(name, name) for name in sorted({span.topic for span in run.spans})]
         measures = Measures(found.connection, found.fields, options.tolerance, names, keys_shown=keys_shown(topology))
@@ -75,7 +77,7 @@ def compare(topology: Topology, settings: Settings, run: Replay, options: Compar
             topology.name,
             run.number,
             "live" if options.against is None else str(options.against.number),
-            (run.into, topology.sink.topic if options.against is None else options.against.into),
+            (run.into, topology.destination if options.against is None else options.against.into),
             options.tolerance,
             found.counts,
             measures.fields(),
@@ -106,7 +108,7 @@ def matched(topology: Topology, settings: Settings, run: Replay, options: Compar
         times = loader.times() if theirs.bounded else None
         if theirs.bounded and times is None:
             loader.notes.append(
-                f"All of {theirs.topic} was read: the broker no longer has all records that were replayed, so their times "
+                f"All of {theirs.topic or theirs.letters} was read: the broker no longer has all records that were replayed, so their times "
                 "are not known."
             )
         loader.predictions("run", ours, None)
@@ -146,6 +148,19 @@ def _remarks(connection: Any, run: Replay) -> list[str]:
                 f"{odd:,} of {what} predictions are not what the topology's schema says; they are compared byte by byte."
             )
     return found
+
+
+def check_live(topology: Topology) -> None:
+    """Return if there is something live to compare with.
+
+    Raises:
+        ConfigError: predictions are in Redis alone.
+    """
+    if topology.sink.topic is None:
+        raise ConfigError(
+            f"The live predictions of {topology.name} are in Redis alone, which keeps the latest of each key and none before it: "
+            "there is nothing to compare a run with but another run, as `streamml replay diff` with --against NUMBER does."
+        )
 
 
 def check_options(topology: Topology, run: Replay, options: CompareOptions) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from streamml.batch.column import Array, ColumnType
 from streamml.errors import ConfigError
 
 Value = Any
-"""A column, or a number, text or time that stands for one."""
+"""A column, or a number, text or time that stands for one; a `_Truth` of what is true or false."""
 _Made = Callable[[Mapping[str, Array]], Value]
 
 _COMPARED: Final[Mapping[type[ast.cmpop], Callable[[Any, Any], Any]]] = {
@@ -60,12 +60,23 @@ class Condition:
     Args:
         text: as it was written.
         columns: that it reads.
-        function: columns to bool ``[n]``. Nothing is true of a value that is not there, but ``is None``.
+        function: columns to bool ``[n]``. As in SQL, a comparison with a value that is not there (a null, or NaN) is neither true
+            nor false, so that ``not`` of it is not true either; only ``is None`` says something of it.
     """
 
     text: str
     columns: tuple[str, ...]
     function: Callable[[Mapping[str, Array]], Array]
+
+
+class _Truth(NamedTuple):
+    """Where something is true, and where it is false; elsewhere it is unknown."""
+
+    yes: Any
+    no: Any
+
+    def __invert__(self) -> _Truth:
+        return _Truth(self.no, self.yes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ def condition(text: str, columns: Mapping[str, ColumnType]) -> Condition:
 
     def function(values: Mapping[str, Array]) -> Array:
         rows = len(next(iter(values.values())))
-        return np.broadcast_to(np.asarray(part.made(values), bool), rows).copy()
+        return np.broadcast_to(np.asarray(part.made(values).yes, bool), rows).copy()
 
     if not reader.read_columns:
         raise ConfigError(f"The condition {text!r} reads no column of the event; there are {', '.join(columns)}.")
@@ -122,7 +133,7 @@ class _Reader:
                 return self._joined(node)
             case ast.UnaryOp(op=ast.Not()):
                 one = self._of("truth", node.operand)
-                return _Part("truth", lambda values: ~np.asarray(one.made(values), bool))
+                return _Part("truth", lambda values: ~one.made(values))
             case ast.UnaryOp(op=ast.USub()):
                 one = self._of("number", node.operand)
                 return _Part("number", lambda values: -one.made(values))
@@ -144,8 +155,8 @@ class _Reader:
 
     def _joined(self, node: ast.BoolOp) -> _Part:
         parts = [self._of("truth", one) for one in node.values]
-        join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-        return _Part("truth", lambda values: reduce(join, [np.asarray(one.made(values), bool) for one in parts]))
+        join = _both if isinstance(node.op, ast.And) else _either
+        return _Part("truth", lambda values: reduce(join, [one.made(values) for one in parts]))
 
     def _computed(self, node: ast.BinOp) -> _Part:
         compute = _COMPUTED.get(type(node.op))
@@ -162,7 +173,7 @@ class _Reader:
     def _compared(self, node: ast.Compare) -> _Part:
         sides = [node.left, *node.comparators]
         pairs = [self._pair(op, sides[n], sides[n + 1]) for n, op in enumerate(node.ops)]
-        return _Part("truth", lambda values: reduce(np.logical_and, [made(values) for made in pairs]))
+        return _Part("truth", lambda values: reduce(_both, [made(values) for made in pairs]))
 
     def _pair(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> _Made:
         if isinstance(op, (ast.Is, ast.IsNot)):
@@ -171,7 +182,7 @@ class _Reader:
             return self._among(op, left, right)
         compare = _COMPARED[type(op)]
         one, other = _alike(self._side(left), self._side(right), left, right)
-        return lambda values: _where_there(compare, one.made(values), other.made(values))
+        return lambda values: _compared_where_there(compare, _plain(one.made(values)), _plain(other.made(values)))
 
     def _side(self, node: ast.expr) -> _Part:
         """A side of a comparison. It is computed for each neighbour, so comparisons in it would double the work at each depth."""
@@ -183,18 +194,17 @@ class _Reader:
     def _is_none(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> _Made:
         if not (isinstance(right, ast.Constant) and right.value is None and isinstance(left, ast.Name)):
             raise ValueError("`is` stands between a column and None")
-        one, wanted = self._column(left.id), isinstance(op, ast.Is)
-        return lambda values: np.ma.getmaskarray(one.made(values)) == wanted
+        self._column(left.id)
+        name, wanted = left.id, isinstance(op, ast.Is)
+        return lambda values: _known(np.ma.getmaskarray(values[name]) == wanted)
 
     def _among(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> _Made:
         if not isinstance(right, (ast.Tuple, ast.List, ast.Set)) or not right.elts:
             raise ValueError("behind `in` stands a list, as in carrier in ('UA', 'DL')")
-        one = self._side(left)
         equal = [self._pair(ast.Eq(), left, item) for item in right.elts]
         if isinstance(op, ast.In):
-            return lambda values: reduce(np.logical_or, [made(values) for made in equal])
-        there: _Made = lambda values: ~np.ma.getmaskarray(one.made(values))  # noqa: E731  as its neighbours
-        return lambda values: there(values) & ~reduce(np.logical_or, [made(values) for made in equal])
+            return lambda values: reduce(_either, [made(values) for made in equal])
+        return lambda values: ~reduce(_either, [made(values) for made in equal])
 
     def _column(self, name: str) -> _Part:
         if name not in self._columns:
@@ -204,7 +214,7 @@ class _Reader:
             raise ValueError(f"the column {name!r} is {declared}, which cannot be compared")
         self.read_columns.add(name)
         if declared.kind == "bool":
-            return _Part("truth", lambda values: np.ma.filled(values[name], False))
+            return _Part("truth", lambda values: _truth_of(values[name]))
         return _Part(_KINDS[declared.kind], lambda values: values[name])
 
 
@@ -212,7 +222,8 @@ def _constant(value: object) -> _Part:
     kind = {bool: "truth", int: "number", float: "number", str: "text"}.get(type(value))
     if kind is None:
         raise ValueError(f"{value!r} is not among what it may have")
-    return _Part(kind, lambda values: value, literal=value)
+    made = _known(np.asarray(value)) if kind == "truth" else value
+    return _Part(kind, lambda values: made, literal=value)
 
 
 def _alike(one: _Part, other: _Part, left: ast.expr, right: ast.expr) -> tuple[_Part, _Part]:
@@ -237,13 +248,38 @@ def _timed(part: _Part) -> _Part:
     return _Part("time", lambda values: stamp)
 
 
-def _where_there(compare: Callable[[Any, Any], Any], one: Value, other: Value) -> Array:
-    """The comparison, false where a value is not there."""
-    missing = np.ma.getmaskarray(one) | np.ma.getmaskarray(other)
-    if not missing.any():
-        return np.asarray(compare(np.ma.getdata(one), np.ma.getdata(other)), bool)
-    there = ~missing
-    found = np.zeros(len(missing), bool)
-    sides = [np.ma.getdata(side)[there] if np.ndim(side) else side for side in (one, other)]
-    found[there] = np.asarray(compare(*sides), bool)
-    return found
+def _known(truth: Array) -> _Truth:
+    return _Truth(truth, ~truth)
+
+
+def _both(one: _Truth, other: _Truth) -> _Truth:
+    return _Truth(one.yes & other.yes, one.no | other.no)
+
+
+def _either(one: _Truth, other: _Truth) -> _Truth:
+    return _Truth(one.yes | other.yes, one.no & other.no)
+
+
+def _truth_of(column: Array) -> _Truth:
+    there, truth = ~np.ma.getmaskarray(column), np.ma.getdata(column)
+    return _Truth(there & truth, there & ~truth)
+
+
+def _plain(value: Value) -> Value:
+    """What is true or false as a column, as it is compared."""
+    return np.ma.masked_array(value.yes, ~(value.yes | value.no)) if isinstance(value, _Truth) else value
+
+
+def _compared_where_there(compare: Callable[[Any, Any], Any], one: Value, other: Value) -> _Truth:
+    there = ~(_missing(one) | _missing(other))
+    sides = [np.ma.getdata(side) for side in (one, other)]
+    if there.all():
+        return _known(np.asarray(compare(*sides), bool))
+    found = np.zeros(len(there), bool)
+    found[there] = np.asarray(compare(*(side[there] if np.ndim(side) else side for side in sides)), bool)
+    return _Truth(found, there & ~found)
+
+
+def _missing(value: Value) -> Array:
+    missing, plain = np.ma.getmaskarray(value), np.ma.getdata(value)
+    return missing | np.isnan(plain) if plain.dtype.kind in "fM" else missing

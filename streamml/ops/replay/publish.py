@@ -1,11 +1,11 @@
-"""The predictions of a run as corrections in the live prediction topic."""
+"""The predictions of a run as corrections where the live predictions are: in their topic, in Redis, or in both."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -16,8 +16,10 @@ from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.chunks import Chunk, Stretch, joined, read_chunks
 from streamml.adapters.kafka.copying import KafkaCopy
 from streamml.adapters.kafka.offsets import KafkaOffsets
+from streamml.adapters.redis.latest_copy import LatestCopy
 from streamml.batch.microbatch import Int
 from streamml.clock import SystemClock
+from streamml.compose.assemble import latest_writer
 from streamml.errors import ConfigError
 from streamml.ops.replay.compare import CompareOptions, matched
 from streamml.ops.replay.comparison import Counts
@@ -74,8 +76,9 @@ class Publication:
 
     Args:
         run: number of the run, the revision of what is published.
-        topic: of the live predictions.
-        counts: of the run against the live predictions; ``None`` where nothing is left and nobody looked.
+        topic: of the live predictions, or ``redis:NAME`` where they have none.
+        counts: of the run against the live predictions; ``None`` where nothing is left and nobody looked, or they are in Redis
+            alone.
         selection: in words.
         chosen: rows that are to be published in all; those that an earlier try has published are among them.
         left: of them those that are not published yet.
@@ -113,7 +116,9 @@ class Publisher:
         self._starts: dict[int, int] = {}
         self._ends: dict[int, int] = {}
         self._newest: Newest | None = None
-        self.plan = Publication(run.number, topology.sink.topic, options.selection)
+        kept = topology.redis_sink
+        self._latest = None if kept is None else LatestCopy(latest_writer(kept, settings), kept.name)
+        self.plan = Publication(run.number, topology.destination, options.selection)
 
     @staticmethod
     @contextmanager
@@ -135,7 +140,7 @@ class Publisher:
             memory_mb=options.memory_mb,
             progress=lambda count: options.progress("read", count),
         )
-        with matched(topology, settings, run, compare) as found:
+        with made._latest or nullcontext(), matched(topology, settings, run, compare) as found:
             made._choose(found.connection, found.counts)
             yield made
 
@@ -143,7 +148,7 @@ class Publisher:
 
     def _check(self) -> None:
         run, topic = self._run, self._topology.sink.topic
-        problems: list[str] = []
+        problems = self._redis_problems() if topic is None else []
         if run.topology != self._topology.name:
             problems.append(f"Run {run.number} is of the topology {run.topology}, and not of {self._topology.name}.")
         if run.into == topic:
@@ -153,12 +158,23 @@ class Publisher:
                 f"Run {run.number} is {run.state}, and not done: `streamml replay resume` finishes it. What it has so far is "
                 "published with --unfinished."
             )
-        found = KafkaAdmin(self._settings.client()).topics([run.into, topic])
+        found = KafkaAdmin(self._settings.client()).topics([run.into, *([topic] if topic else [])])
         for name, what in ((run.into, "of the run"), (topic, "of the live predictions")):
-            if name not in found:
+            if name is not None and name not in found:
                 problems.append(f"The topic {name} {what} is gone; there is nothing to publish from, or into.")
         if problems:
             raise ConfigError(problems)
+
+    def _redis_problems(self) -> list[str]:
+        """What needs more than the latest prediction of each key."""
+        found: list[str] = []
+        if self._options.changed_only:
+            found.append(
+                "What a run changed is not known, as Redis keeps no past predictions; leave --changed-only out."
+            )
+        if self._options.only_latest_per_key:
+            found.append("Redis keeps the newest prediction of each key by itself; leave --only-latest-per-key out.")
+        return found
 
     def _look_at_positions(self) -> None:
         offsets = KafkaOffsets(self._settings.client())
@@ -199,7 +215,8 @@ class Publisher:
             self._chosen[number] = np.asarray(found.fetchnumpy()["at_offset"], np.int64)
         chosen = sum(map(len, self._chosen.values()))
         left = sum(int((places >= self._starts[number]).sum()) for number, places in self._chosen.items())
-        self.plan = replace(self.plan, counts=counts, chosen=chosen, left=left)
+        live = None if self._topology.sink.topic is None else counts
+        self.plan = replace(self.plan, counts=live, chosen=chosen, left=left)
 
     # -- writing
 
@@ -216,6 +233,8 @@ class Publisher:
         exactly_once = self._settings.worker.processing_guarantee == "exactly_once"
         copy = KafkaCopy(self._settings.producer(), self._group, self._options.selection, exactly_once=exactly_once)
         copy.open()
+        if self._latest is not None:
+            self._latest.open()
         # Whoever published at the same time has ended now, and may have come farther than when the plan was made.
         self._look_at_positions()
         if self.plan.complete:
@@ -254,6 +273,10 @@ class Publisher:
             records = OutboundRecords(
                 self.plan.topic, kept.keys(), kept.values(), kept.headers(), kept.timestamps().tolist()
             )
+            if self._latest is not None:
+                self._latest.write(records)
+            if self._topology.sink.topic is None:
+                records = OutboundRecords(self.plan.topic, [], [], [], [])
             if copy.write(records, positions, None if self._newest is None else partial(self._still, kept)):
                 return len(kept), len(block) - len(kept)
         # Somebody corrects the same keys without end; the next block may fare better, and these rows are older for good.

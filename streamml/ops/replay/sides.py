@@ -64,13 +64,13 @@ class Side:
     """Where one side's predictions and dead letters are.
 
     Args:
-        topic, letters: of predictions and of dead letters.
+        topic, letters: of predictions and of dead letters; ``None``: no topic has the predictions.
         revision: the one that counts; ``None``: the highest ``below``.
         below: revisions from here on do not count.
         bounded: whether only a part of the topics is of the run, as of live ones.
     """
 
-    topic: str
+    topic: str | None
     letters: str
     revision: int | None
     below: int
@@ -142,7 +142,7 @@ class Loader:
         )
         values = "".join(f", {one.column}" for one in self.reader.fields)
         insert = _INSERT.format(name=name, values=values, revisions=side.revisions, place=_PLACE)
-        for chunk in self._of_times(side.topic, side, times):
+        for chunk in () if side.topic is None else self._of_times(side.topic, side, times):
             self.connection.register("arrived", self.reader.table(chunk))
             self.connection.execute(insert)
             self.connection.unregister("arrived")

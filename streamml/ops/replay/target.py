@@ -23,8 +23,13 @@ _KEPT: Final = {
 
 def default_target(topology: Topology) -> tuple[str, str]:
     """Topics of predictions and dead letters; ``{number}`` stands for the replay's."""
-    into = f"{topology.sink.topic}.replay.{{number}}"
+    into = f"{replay_prefix(topology)}{{number}}"
     return into, letters_of(into)
+
+
+def replay_prefix(topology: Topology) -> str:
+    """What the names of replays' own topics begin with."""
+    return f"{topology.sink.topic or topology.name}.replay."
 
 
 def letters_of(into: str) -> str:
@@ -51,7 +56,7 @@ def check_target(topology: Topology, settings: Settings, replay: Replay, others:
 def _live(topology: Topology, settings: Settings, replay: Replay) -> Iterator[str]:
     group = settings.group or topology.name
     live = {
-        topology.sink.topic: "the live prediction topic",
+        topology.destination: "the live prediction topic",
         topology.dead_letters.topic: "the live dead-letter topic",
         control_topic(group): "the topic that the group is paused by",
         replays_topic(group): "the topic that replays are recorded in",
@@ -89,16 +94,18 @@ def _used(settings: Settings, replay: Replay) -> Iterator[str]:
 
 
 def make_target(topology: Topology, settings: Settings, replay: Replay) -> None:
-    """Make the topics, as many partitions as the live ones have; those that are there stay as they are.
+    """Make the topics, with as many partitions as the live ones have (as the input where predictions have no topic); those that
+    are there stay as they are.
 
     Raises:
         FatalError: no rights, or the broker refuses.
         SourceUnavailable: the broker does not answer.
     """
     admin = KafkaAdmin(settings.client())
-    live = admin.topics([topology.sink.topic, topology.dead_letters.topic])
-    sink, letters = live.get(topology.sink.topic), live.get(topology.dead_letters.topic)
-    largest = USUAL_MESSAGE_BYTES if sink is None else sink.max_message_bytes
+    like = topology.sink.topic or topology.source.topics[0]
+    live = admin.topics([like, topology.dead_letters.topic])
+    sink, letters = live.get(like), live.get(topology.dead_letters.topic)
+    largest = USUAL_MESSAGE_BYTES if sink is None or like != topology.sink.topic else sink.max_message_bytes
     admin.create(
         [
             NewTopicPlan(

@@ -58,7 +58,7 @@ def model_versions(topology: Topology, chosen: Sequence[str]) -> dict[str, str]:
 
 
 def replayed(topology: Topology, replay: Replay) -> Topology:
-    """The topology as this replay runs it (promise M2).
+    """The topology as this replay runs it (promise M2); latest predictions are not touched.
 
     A record without a value is dropped where the replay is not of all events, as no condition is true of it.
 
@@ -74,9 +74,10 @@ def replayed(topology: Topology, replay: Replay) -> Topology:
         topology,
         source=source,
         steps=(*filters, *without_budgets(versioned).steps),
-        sink=replace(topology.sink, topic=replay.into),
+        sink=topology.sink.into(replay.into),
         dead_letters=replace(topology.dead_letters, topic=replay.letters, max_ratio=replay.max_ratio),
         feature_log=None,
+        latest=None,
     )
 
 

@@ -22,6 +22,7 @@ def shown(referee: Referee, incident: Told, *, leaving: bool = False) -> str:
         "latency_ms": {},
         "referee": referee.verdict().document(),
         "quality": {"flights": 0, **figures},
+        "fast": {"airport_recent": {"fresh": 0.75, "stale": 0.25}},
         "recent": [],
         "faults": [],
         "poisoning": False,
@@ -43,6 +44,7 @@ def test_poison_is_counted_beside_the_departures_and_not_as_some() -> None:
     assert "every departure is on the topic" in picture
     assert "departures 1,000 of 1,000" in picture
     assert "poison     3" in picture
+    assert "airport_recent 75% fresh, 25% stale" in picture
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_a_worker_reads_its_input_writes_its_output_and_is_in_its_group() -> Non
         ("READ", "group", "pay"),
     ]
     assert {one.principal for one in worker.kafka} == {"User:scorer"}
-    assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* +mget +ping"
+    assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:{pay}:* ~streamml:pay:* +mget +ping"
 
 
 def test_a_near_cache_needs_to_be_told_of_changes() -> None:
@@ -61,6 +61,15 @@ def test_a_feature_log_is_written_by_the_worker_and_read_by_others() -> None:
     assert "CREATE" in {one.operation for one in found["topics create"] if one.name == "pay.features"}
 
 
+def test_redis_alone_takes_the_predictions_and_no_topic_of_them_is_named() -> None:
+    alone = replace(JOB, redis_only=True).topology
+    found = {one.purpose: one for one in least_rights(alone, Settings(), "scorer")}
+    assert not [right for one in found.values() for right in one.kafka if right.name.startswith("pay.out")]
+    assert "pay.replay." in {right.name for right in found["replay"].kafka}
+    redis = "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* ~streamml.latest:pay:* +mget +ping +evalsha +script|load +set"
+    assert found["worker"].redis == redis
+
+
 def test_settings_name_user_group_and_database() -> None:
     settings = Settings(
         group="g", kafka={"sasl.username": "sasl-user"}, redis=RedisSettings(url="redis://r:1/3", options={})
@@ -70,6 +79,22 @@ def test_settings_name_user_group_and_database() -> None:
     assert worker.kafka[-1].principal == "User:sasl-user"
     assert worker.redis is not None
     assert worker.redis.endswith("+mget +ping +select")
+
+
+def test_a_cluster_needs_other_rights_and_several_hosts_are_one() -> None:
+    several = Settings(redis=RedisSettings(url="redis://r:1,s:2"))
+    told = rights(several, "scorer")["worker"].redis
+    assert told == (
+        "ACL SETUSER scorer reset on >PASSWORD ~streamml:{pay}:* ~streamml:pay:* +get +ping +asking +cluster|slots"
+    )
+    asked = {one.purpose: one for one in least_rights(JOB.topology, Settings(), "scorer", cluster=True)}
+    assert asked["worker"].redis == told
+
+
+def test_readers_of_latest_predictions_have_a_user_of_their_own() -> None:
+    kept = replace(JOB, latest=sm.RedisSink("arrivals"))
+    found = {one.purpose: one.redis for one in least_rights(kept.topology, Settings(), "scorer")}
+    assert found["latest reader"] == "ACL SETUSER scorer-reader reset on >PASSWORD ~streamml.latest:arrivals:* +mget"
 
 
 def test_a_topology_without_features_needs_no_redis() -> None:

@@ -131,3 +131,17 @@ def test_a_prediction_that_is_heard_of_before_its_record_leaves_nothing_open() -
     referee.produced(Place(0, 0), 0)
     assert referee.open == 0
     assert referee.verdict() == Verdict(1, 0, 1, 0, 0, 0, 0, 0)
+
+
+def test_what_cannot_be_told_yet_is_asked_again() -> None:
+    known: set[int] = set()
+    referee = Referee(lambda event, value: value["score"] == event if event in known else None)
+    for offset in range(3):
+        referee.produced(Place(0, offset), offset)
+        referee.predicted(f"topic/0/{offset}", 0, {"score": 1})
+    assert (referee.verdict(under_way=True).wrong, referee.undecided) == (0, 3)
+    assert referee.verdict().wrong == 3
+    known.update(range(2))
+    assert (referee.verdict(under_way=True).wrong, referee.undecided) == (1, 1)
+    known.add(2)
+    assert (referee.verdict().wrong, referee.undecided) == (2, 0)

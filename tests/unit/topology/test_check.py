@@ -117,7 +117,10 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ),
     (
         "A feature log is in the order of the source",
-        lambda: {"feature_log": sm.FeatureLog("log"), "sink": replace(topology().sink, order="none")},
+        lambda: {
+            "feature_log": sm.FeatureLog("log"),
+            "sink": replace(topology().sink.into("predictions"), order="none"),
+        },
     ),
     ("max_ratio", lambda: {"dead_letters": sm.DeadLetterQueue("events.dlq", max_ratio=7)}),
     ("min_sample", lambda: {"dead_letters": sm.DeadLetterQueue("events.dlq", min_sample=0)}),
@@ -171,6 +174,13 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     (
         "keeps predictions by the sink's key",
         lambda: {"latest": sm.RedisSink("scores"), "sink": sm.Sink("scores", schema=Prediction)},
+    ),
+    ("and has no schema", lambda: {"sink": sm.RedisSink("scores", key="id")}),
+    ("in RedisSink(key=)", lambda: {"sink": sm.RedisSink("scores", schema=Prediction)}),
+    ("leave its schema and key out", lambda: {"latest": sm.RedisSink("scores", key="id")}),
+    (
+        "is another one beside it",
+        lambda: {"latest": sm.RedisSink("more"), "sink": sm.RedisSink("scores", schema=Prediction, key="id")},
     ),
     ("The sink's key", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="nobody")}),
     ("passes on the header 'streamml'", lambda: with_headers("trace", "streamml")),

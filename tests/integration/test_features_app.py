@@ -1,0 +1,303 @@
+"""The Faust app of the fast features: what is in Redis is what a batch job makes of the same arrivals, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis as client
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as ClientPartition
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+
+from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
+from streamml.adapters.kafka.probe import GroupProbe
+from streamml.adapters.kafka.tail import read_topic
+from streamml.adapters.redis.store import RedisFeatureStore
+from streamml.engine.dead_letters import Letter, read_letter
+from streamml.features import AsyncFeatureWriter
+from streamml.ops.embedded.kafka import EmbeddedKafka
+from streamml.ops.embedded.redis import EmbeddedRedis
+from streamml.ports.feature_store import FeatureRequest
+from streamml.ports.source import RawRecord, TopicPartition
+from streamml.settings.settings import Settings
+from streamml.settings.sources import read_settings
+from tests.integration.secured import Secured
+from topologies.flight_delay import features_app
+from topologies.flight_delay.arrivals import Arrivals, recent_table
+from topologies.flight_delay.arrivals_topic import ArrivalsTopic, Record
+from topologies.flight_delay.faust_client import credentials
+from topologies.flight_delay.recent_follower import Follower
+from topologies.flight_delay.recent_state import SETS
+
+pytestmark = pytest.mark.integration
+BEGAN = datetime(2013, 10, 1, tzinfo=UTC)
+POISON = (
+    b"",
+    b"not json",
+    b'{"flight_id":"x"}',
+    b'{"flight_id":"x","carrier":"UA","dest":"ORD","arrived_at":"2013-10-01T05:00:00Z","delay":"late"}',
+    b'{"flight_id":"x","carrier":"UA","dest":"ORD","arrived_at":"2013-10-01T05:00:00","delay":5}',
+    b'{"flight_id":"x","carrier":"UA","dest":"ORD","arrived_at":"2999-01-01T00:00:00Z","delay":5}',
+    b'{"flight_id":"x","carrier":"UA","dest":"ORD","arrived_at":"0001-01-01T00:00:00Z","delay":5}',
+    b'{"flight_id":"x","carrier":"UA","dest":"ORD","arrived_at":"2013-10-01T05:00:00Z","delay":99999999999999999999}',
+    b'{"flight_id":"x","carrier":"","dest":"ORD","arrived_at":"2013-10-01T05:00:00Z","delay":5}',
+    b'{"flight_id":"x","carrier":"UA","dest":"\xff\xfe","arrived_at":"2013-10-01T05:00:00Z","delay":5}',
+)
+
+
+@dataclass
+class Place:
+    """Topics, group and database of one test, and the app's processes on them."""
+
+    brokers: str
+    redis_url: str
+    state: Path
+    name: str
+
+    @property
+    def arguments(self) -> list[str]:
+        own = ["--topic", self.name, "--dead-letters", f"{self.name}.dlq", "--group", self.name]
+        return ["--brokers", self.brokers, "--redis-url", self.redis_url, *own]
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "topologies.flight_delay.features_app", *self.arguments, *more],
+            env={**os.environ, "STREAMML_STATE_DIR": str(self.state)},
+        )
+
+    def position(self, probe: GroupProbe) -> int:
+        where = TopicPartition(self.name, 0)
+        return probe.committed([where]).get(where, 0)
+
+    def moves(self, probe: GroupProbe) -> Callable[[], bool]:
+        """Whether the group's position is behind where it is now."""
+        now = self.position(probe)
+        return lambda: self.position(probe) > now
+
+    def letters(self) -> dict[int, bytes | None]:
+        """Values of dead letters by the offset of their record."""
+        found = {}
+        for one in read_topic({"bootstrap.servers": self.brokers}, f"{self.name}.dlq"):
+            letter = read_letter(one.record)
+            assert letter is not None
+            assert letter.topic == self.name
+            assert letter.message
+            found[letter.offset] = letter.value
+        return found
+
+
+@pytest.fixture
+def place(kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path) -> Iterator[Place]:
+    # The sets have one name each, so the test has a database of its own.
+    url = redis_server.url.rsplit("/", 1)[0] + "/7"
+    with client.Redis.from_url(url) as raw:
+        raw.flushdb()
+        yield Place(kafka.bootstrap_servers, url, tmp_path, f"arrivals-{uuid.uuid4().hex[:8]}")
+        raw.flushdb()
+
+
+@pytest.fixture
+def probe(place: Place) -> Iterator[GroupProbe]:
+    made = GroupProbe({"bootstrap.servers": place.brokers}, place.name)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def begun() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that end with the test."""
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def landings(count: int, dice: random.Random) -> list[bytes]:
+    """Records of arrivals: out of order by up to 50 minutes, some by hours, some twice."""
+    moments = sorted(dice.randrange(36 * 3600) for _ in range(count))
+    late = [3000 if dice.random() < 0.97 else 6 * 3600 for _ in moments]
+    numbered = sorted(range(count), key=lambda at: moments[at] + dice.randrange(late[at]))
+    records = [
+        (
+            b'{"flight_id":"%d","carrier":"%s","dest":"%s","arrived_at":"%s","delay":%d}'
+            % (
+                at,
+                dice.choice((b"UA", b"B6", b"DL", b"\xc3\x84")),
+                b"A%02d" % dice.randrange(30),
+                (BEGAN + timedelta(seconds=moments[at])).isoformat().encode(),
+                dice.randrange(-30, 90),
+            )
+        )
+        for at in numbered
+    ]
+    for at in dice.sample(range(count - 40), count // 30):
+        records.insert(at + dice.randrange(40), records[at])
+    return records
+
+
+def batch_values(records: Sequence[bytes], part: Any) -> dict[str, tuple[Any, ...]]:
+    """What a batch job says of each entity after the last record: event time and columns."""
+    table = recent_table(Arrivals.read(records), part)
+    names = table.key[part].tolist()
+    columns = [
+        table.event_time.astype("M8[us]").astype(int).tolist(),
+        *(table.columns[one].tolist() for one in COLUMNS),
+    ]
+    return dict(zip(names, zip(*columns, strict=True), strict=True))
+
+
+COLUMNS = ("landings", "mean_delay", "late_share")
+
+
+def stored_values(place: Place, part: Any, entities: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """What a worker finds."""
+    store = RedisFeatureStore(place.redis_url)
+    try:
+        reply = store.lookup([FeatureRequest(SETS[part].schema, [(one.encode(),) for one in entities])])[0]
+    finally:
+        store.close()
+    columns = [reply.event_time.tolist(), *(np.asarray(reply.columns[one]).tolist() for one in COLUMNS)]
+    found = dict(zip(entities, zip(*columns, strict=True), strict=True))
+    return {name: value for name, value, there in zip(found, found.values(), reply.present, strict=True) if there}
+
+
+def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def test_what_is_left_out_or_repeated_or_never_written_is_made_up_for(place: Place) -> None:
+    """Records that a framework skips are read from the topic, repeated ones change nothing, and what a dead process had committed
+    but not written is written by the next before anything new arrives."""
+    records = landings(600, random.Random(7))
+    KafkaAdmin({"bootstrap.servers": place.brokers}).create([NewTopicPlan(place.name, 1)])
+    producer = Producer({"bootstrap.servers": place.brokers})
+    for record in records:
+        producer.produce(place.name, record)
+    producer.flush()
+    numbered = [(at, RawRecord(None, record, [], int(time.time() * 1000))) for at, record in enumerate(records)]
+    asyncio.run(follow(place, numbered))
+    for part in SETS:
+        expected = batch_values(records, part)
+        assert stored_values(place, part, list(expected)) == expected
+
+
+async def follow(place: Place, records: Sequence[Record]) -> None:
+    """Hand records over as badly as one can; the last hundred not at all, as they are committed already."""
+    settings = read_settings({"brokers": place.brokers, "redis.url": place.redis_url}).settings
+    where = TopicPartition(place.name, 0)
+
+    async def bury(letters: Sequence[Letter]) -> None:
+        assert not letters
+
+    async with AsyncExitStack() as ended:
+        writers = {part: AsyncFeatureWriter(declared, url=place.redis_url) for part, declared in SETS.items()}
+        for one in writers.values():
+            await ended.enter_async_context(one)
+        topic = ArrivalsTopic(settings, place.name, place.name, timedelta(hours=1))
+        ended.callback(topic.close)
+        follower = Follower(topic, where, place.name, writers, bury, "test")
+        await follower.begin()
+        assert follower.position == 0
+        await follower.take(records[:100])
+        await follower.take(records[50:200])
+        await follower.take([*records[250:260], *records[300:500]])
+        assert follower.position == 500
+        commit(place, len(records))
+        await follower.begin()
+        assert follower.position == len(records)
+
+
+def commit(place: Place, offset: int) -> None:
+    consumer = Consumer({"bootstrap.servers": place.brokers, "group.id": place.name})
+    consumer.commit(offsets=[ClientPartition(place.name, 0, offset)], asynchronous=False)
+    consumer.close()
+
+
+@pytest.mark.timeout(240)
+def test_values_are_those_of_a_batch_job_and_dead_letters_the_bad_ones_through_kill_9(
+    place: Place, probe: GroupProbe, begun: list[subprocess.Popen[bytes]]
+) -> None:
+    """Disorder, repeats, poison and tombstones flow; the app is killed again and again, at no moment of its choosing, and ends cleanly."""
+    dice = random.Random(2013)
+    good = landings(2_400, dice)
+    records: list[bytes | None] = list(good)
+    for number in range(60):
+        records.insert(dice.randrange(len(records)), POISON[number % len(POISON)])
+    records.insert(7, None)
+    producer = Producer({"bootstrap.servers": place.brokers, "compression.type": "lz4"})
+    begun.append(place.start("--create-topics"))
+    until(lambda: place.name in KafkaAdmin({"bootstrap.servers": place.brokers}).topics([place.name]))
+    for share in range(2):
+        part = records[share * len(records) // 2 : (share + 1) * len(records) // 2]
+        for record in part[:400]:
+            producer.produce(place.name, record)
+        producer.flush()
+        until(place.moves(probe))
+        for record in part[400:]:
+            producer.produce(place.name, record)
+        producer.poll(0)
+        begun[-1].kill()
+        begun.append(place.start())
+    producer.flush()
+    until(lambda: place.position(probe) == len(records))
+    begun[-1].send_signal(signal.SIGTERM)
+    assert begun[-1].wait(60) == 0
+    for column in SETS:
+        expected = batch_values(good, column)
+        assert stored_values(place, column, list(expected)) == expected
+    bad = {at: record for at, record in enumerate(records) if record in POISON}
+    assert place.letters() == bad
+
+
+def test_the_client_of_faust_logs_in_by_the_settings_of_streamml(secured: Secured) -> None:
+    """By name and password, and by certificate, over TLS."""
+    asyncio.run(log_in(Settings(brokers=secured.security.sasl_servers, kafka=secured.sasl())))
+    asyncio.run(log_in(Settings(brokers=secured.security.certificate_servers, kafka=secured.mtls())))
+
+
+@pytest.mark.logs_errors("Unable connect to")
+def test_a_wrong_password_does_not_get_in(secured: Secured) -> None:
+    wrong = secured.sasl(sasl_password="wrong")
+    with pytest.raises(KafkaConnectionError):
+        asyncio.run(log_in(Settings(brokers=secured.security.sasl_servers, kafka=wrong)))
+
+
+async def log_in(settings: Settings) -> None:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.brokers, **credentials_to_aiokafka_auth(credentials(settings))
+    )
+    try:
+        await consumer.start()
+        assert await consumer.topics() is not None
+    finally:
+        await consumer.stop()
+
+
+def test_topics_that_do_not_fit_are_told_at_once(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """No dead-letter topic, and arrivals spread over partitions: two problems, two sentences, and nothing is begun."""
+    KafkaAdmin({"bootstrap.servers": place.brokers}).create([NewTopicPlan(place.name, 3)])
+    assert features_app.main(place.arguments) == 2
+    said = capsys.readouterr().err
+    assert f"{place.name}.dlq" in said
+    assert "3 partitions" in said

@@ -1,0 +1,122 @@
+"""What each departure should get, judged from outside of any worker: by the loaded features, which are known before, and by the recent ones
+that its prediction says it used, which depend on how far the app was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamml.ops.demo.judge import fates_of
+from topologies.flight_delay.arrivals import Arrivals, recent_tables, ttl_of
+from topologies.flight_delay.data import Flights, Text
+from topologies.flight_delay.features import Table
+from topologies.flight_delay.topology import INPUTS, RECENT, RECENT_SETS, model_inputs
+
+_CLOSE: Final = 1e-4
+_LOOK_BACK: Final = 40
+_DEFAULTS: Final = tuple(np.array([declared.default for declared in RECENT.values()], np.float32).tolist())
+
+Value = tuple[float, ...]
+"""Columns of a recent set."""
+
+
+class Expected:
+    """Departures by number, and which probabilities of being late are right for each.
+
+    A prediction is right that the model makes of the departure, its loaded features, and recent values as the feature log has them,
+    where each of those is one that the entity had by then and that was fresh, or the flagged defaults. One that no row of the log
+    explains, as its worker was killed before it was logged, or as a replay made it, may use any such value.
+    """
+
+    def __init__(self, departures: Flights, tables: Mapping[str, Table], arrivals: Arrivals) -> None:
+        """
+        Args:
+            tables: of the loaded sets.
+            arrivals: as they were published.
+        """
+        from onnxruntime import InferenceSession
+
+        from topologies.flight_delay.train import FOLDER, joined
+
+        self._x = model_inputs(joined(departures, dict(tables)))["x"]
+        self._session = InferenceSession(str(FOLDER / "model.onnx"))
+        self._at = departures.departed_at.astype("M8[us]").astype(np.int64)
+        self._entities: list[Text] = [getattr(departures, one.key[0]) for one in RECENT_SETS]
+        self._columns = [[INPUTS.index(f"{one.name}.{column}") for column in RECENT] for one in RECENT_SETS]
+        self._ttl_us = [int(ttl_of(one).total_seconds() * 1e6) for one in RECENT_SETS]
+        found = recent_tables(arrivals)
+        self._history = [_by_entity(found[one.name], one.key[0]) for one in RECENT_SETS]
+        self._logged: dict[int, list[float]] = {}
+
+    def logged(self, events: Sequence[int], columns: Mapping[str, Any], flags: Sequence[str]) -> None:
+        """Rows of the feature log, by event: their values, and their flags."""
+        x = self._x[np.asarray(events, np.int64)].copy()
+        fit = np.ones(len(events), np.bool_)
+        for number, declared in enumerate(RECENT_SETS):
+            values = np.stack([columns[f"{declared.name}.{column}"] for column in RECENT], axis=1)
+            x[:, self._columns[number]] = values
+            for row, (event, value) in enumerate(zip(events, values.tolist(), strict=True)):
+                flagged = fates_of(flags[row]).get(declared.name)
+                fit[row] &= tuple(value) in ({_DEFAULTS: None} if flagged else self._fresh(number, event))
+        answers = np.where(fit, self._probabilities(x), np.nan)
+        for event, answer in zip(events, answers.tolist(), strict=True):
+            self._logged.setdefault(event, []).append(answer)
+
+    def is_right(self, event: int, probability: float, flags: str, *, unlogged: bool) -> bool | None:
+        """Whether this is a prediction that the event may get; ``None`` where its row of the log has not come yet.
+
+        Args:
+            unlogged: whether the log need not have it.
+        """
+        known = self._logged.get(event)
+        if known and any(abs(answer - probability) < _CLOSE for answer in known):
+            return True
+        if unlogged:
+            return self._explains(event, probability, flags)
+        return False if known else None
+
+    def _explains(self, event: int, probability: float, flags: str) -> bool:
+        """Whether any fresh value of then gives this."""
+        fates = fates_of(flags)
+        choices = [
+            [_DEFAULTS] if fates.get(declared.name) else list(self._fresh(number, event))[-_LOOK_BACK:]
+            for number, declared in enumerate(RECENT_SETS)
+        ]
+        rows = list(product(*choices))
+        if not rows:
+            return False
+        x = np.repeat(self._x[event : event + 1], len(rows), axis=0)
+        for number, places in enumerate(self._columns):
+            x[:, places] = [row[number] for row in rows]
+        return bool((np.abs(self._probabilities(x) - probability) < _CLOSE).any())
+
+    def _fresh(self, number: int, event: int) -> dict[Value, None]:
+        """Values that an entity had until the departure and that were not too old by then, in their order."""
+        history = self._history[number].get(self._entities[number][event])
+        if history is None:
+            return {}
+        times, values = history
+        at = self._at[event]
+        first, last = np.searchsorted(times, at - self._ttl_us[number]), np.searchsorted(times, at, side="right")
+        return dict.fromkeys(values[first:last])
+
+    def _probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        answer: NDArray[np.float32] = self._session.run(["probabilities"], {"x": x})[0][:, 1]
+        return answer
+
+
+def _by_entity(table: Table, key: str) -> dict[str, tuple[NDArray[np.int64], list[Value]]]:
+    """Event times, µs, and values of each entity, in the order of coming."""
+    names = table.key[key].tolist()
+    times = table.event_time.astype("M8[us]").astype(np.int64)
+    values = list(zip(*(table.columns[column].tolist() for column in RECENT), strict=True))
+    ends = [at for at in range(1, len(names)) if names[at] != names[at - 1]]
+    return {
+        names[first]: (times[first:last], values[first:last])
+        for first, last in zip([0, *ends], [*ends, len(names)], strict=True)
+        if first < last
+    }
