@@ -83,6 +83,7 @@ def least_rights(
     server = Server(settings.redis.url, options=settings.redis.options) if sets or kept else None
     database = 0 if server is None else server.database
     cluster = cluster or (server is not None and len(server.named) > 1)
+    near = any(one.near_cache is not None for one in declared)
     commands = (*(READING if sets else ()), *(WATCHING if near else ()), *(KEEPING if kept else ()))
     rule = least_rule(name, sets, commands, database=database, latest=kept, cluster=cluster) if commands else None
     found = [
