@@ -78,7 +78,6 @@ def least_rights(
     every = (*inputs, *outputs, letters, *logs)
     declared = [one for step in _lookups(topology) for one in step.sets]
     sets = list(dict.fromkeys(one.name for one in declared))
-    database = Server(settings.redis.url, options=settings.redis.options).database if sets or topology.latest else 0
     kept = None if topology.redis_sink is None else topology.redis_sink.name
     server = Server(settings.redis.url, options=settings.redis.options) if sets or kept else None
     database = 0 if server is None else server.database
