@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from streamml.batch.column import ColumnType, boolean, f4, f8, i4, i8, text, timestamp
-    from streamml.topology.features import FeatureSet
+    from streamml.topology.features import FeatureSet, NearCache
     from streamml.topology.model_steps import Batching, Calls, Onnx, Output, Python, Torch
     from streamml.topology.steps import PARENT, Explode, FeatureLookup, Filter, Transform, failures
     from streamml.topology.topology import DeadLetterQueue, FeatureLog, RedisSink, Sink, Source, Topology
@@ -20,6 +20,7 @@ __all__ = [
     "FeatureLog",
     "RedisSink",
     "FeatureSet",
+    "NearCache",
     "FeatureLookup",
     "Transform",
     "Filter",
@@ -44,10 +45,10 @@ __all__ = [
 
 _HOMES: Final = {
     "streamml.topology.topology": __all__[:6],
-    "streamml.topology.features": ("FeatureSet",),
-    "streamml.topology.steps": __all__[7:13],
-    "streamml.topology.model_steps": __all__[13:19],
-    "streamml.batch.column": __all__[19:],
+    "streamml.topology.features": ("FeatureSet", "NearCache"),
+    "streamml.topology.steps": __all__[8:14],
+    "streamml.topology.model_steps": __all__[14:20],
+    "streamml.batch.column": __all__[20:],
 }
 
 

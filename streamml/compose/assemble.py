@@ -17,7 +17,7 @@ from streamml.engine.engine import Engine, EngineConfig
 from streamml.engine.pace import Pace
 from streamml.errors import SettingsError
 from streamml.ports.control import Control
-from streamml.ports.feature_store import FeatureStore
+from streamml.ports.feature_store import FeatureStore, NearCaching
 from streamml.ports.model import Model
 from streamml.ports.sink import Sink, TransactionalSink
 from streamml.ports.source import Source
@@ -97,6 +97,8 @@ def _guarded(store: FeatureStore | None, clock: Clock, observer: Observer) -> Fe
         return None
     guard = feature_store_guard(clock)
     observer.guards.append(guard)
+    if isinstance(store, NearCaching):
+        observer.near_caches = store.near_caches
     return GuardedStore(store, guard)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureStore
 from streamml.ports.model import Model
 from streamml.settings.settings import RedisSettings, Settings
+from streamml.topology.features import FeatureSet
+from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
 
 
@@ -52,22 +54,37 @@ def gather(topology: Topology, repository: Path, settings: Settings, pinned: Map
     parts = Parts(models, problems=problems)
     try:
         if needs_features(topology):
-            parts.store = open_store(settings.redis, pinned)
+            parts.store = open_store(settings.redis, pinned, near_sets(topology))
     except ConfigError as error:
         parts.problems += error.problems
     return parts
 
 
-def open_store(settings: RedisSettings, pinned: Mapping[str, str] | None = None) -> FeatureStore:
+def near_sets(topology: Topology) -> list[FeatureSet]:
+    """The feature sets of which a worker keeps values."""
+    lookups = (step for step in topology.steps if isinstance(step, FeatureLookup))
+    return [one for step in lookups for one in step.sets if one.near_cache is not None]
+
+
+def open_store(
+    settings: RedisSettings, pinned: Mapping[str, str] | None = None, near: Sequence[FeatureSet] = ()
+) -> FeatureStore:
     """The feature store that settings name; it connects when it is asked first.
+
+    Args:
+        pinned: versions of feature sets that are read instead of the current ones; nothing is near then.
+        near: sets that have a near cache.
 
     Raises:
         ConfigError: the URL or an option is not valid.
     """
+    from streamml.adapters.redis.near_store import NearFeatureStore
     from streamml.adapters.redis.pinned import PinnedFeatureStore
     from streamml.adapters.redis.store import RedisFeatureStore
 
     timeout_s = settings.timeout_ms / 1000
     if pinned:
         return PinnedFeatureStore(settings.url, pinned, timeout_s=timeout_s, options=settings.options)
+    if near:
+        return NearFeatureStore(settings.url, near, timeout_s=timeout_s, options=settings.options)
     return RedisFeatureStore(settings.url, timeout_s=timeout_s, options=settings.options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.rights import KEEPING, LOADING, LOOKING_UP, READING, WRITING, least_rule
+from streamml.adapters.redis.rights import KEEPING, LOADING, LOOKING_UP, READING, WATCHING, WRITING, least_rule
 from streamml.compose.control import control_topic
 from streamml.compose.group_topics import RIGHTS
 from streamml.ops.replay.registry import replays_topic
@@ -82,7 +82,8 @@ def least_rights(
     server = Server(settings.redis.url, options=settings.redis.options) if sets or kept else None
     database = 0 if server is None else server.database
     cluster = cluster or (server is not None and len(server.named) > 1)
-    commands = (*(READING if sets else ()), *(KEEPING if kept else ()))
+    near = any(one.near_cache is not None for one in declared)
+    commands = (*(READING if sets else ()), *(WATCHING if near else ()), *(KEEPING if kept else ()))
     rule = least_rule(name, sets, commands, database=database, latest=kept, cluster=cluster) if commands else None
     found = [
         Rights(

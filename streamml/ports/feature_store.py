@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from streamml.batch.column import Array, ColumnType
 from streamml.batch.microbatch import Int, Mask
@@ -48,6 +48,27 @@ class FeatureReply:
     columns: Mapping[str, Array]
 
 
+@dataclass(frozen=True, slots=True)
+class NearCacheUse:
+    """What the cache of one set in this process has done so far.
+
+    Args:
+        hits, misses: entities asked for that were here, and that were not.
+        changes: values that were forgotten as the store told that they changed.
+        losses: how often all were, as the connection on which it tells was lost.
+        size_bytes: in use now.
+        staleness_s: what the latest lookup used from here was the newest so long before, at most.
+    """
+
+    set: str
+    hits: int
+    misses: int
+    changes: int
+    losses: int
+    size_bytes: int
+    staleness_s: float
+
+
 class FeatureStore(Protocol):
     """Reads feature values. `lookup` may be called from several threads."""
 
@@ -70,3 +91,12 @@ class FeatureStore(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class NearCaching(Protocol):
+    """A feature store that keeps values in this process."""
+
+    def near_caches(self) -> Sequence[NearCacheUse]:
+        """What each of its caches has done. Any thread may ask."""
+        ...

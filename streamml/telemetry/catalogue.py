@@ -37,6 +37,28 @@ FEATURES: Final = Metric(
     "Predictions by feature set and state of the value.",
     ("set", "version", "state"),
 )
+NEAR_ENTITIES: Final = Metric(
+    "streamml_near_cache_entities",
+    "counter",
+    "Entities looked up in a near cache, by whether they were there: hit or miss.",
+    ("set", "result"),
+)
+NEAR_CHANGES: Final = Metric(
+    "streamml_near_cache_changes", "counter", "Values that a near cache forgot as Redis told of a change.", ("set",)
+)
+NEAR_LOSSES: Final = Metric(
+    "streamml_near_cache_losses",
+    "counter",
+    "How often a near cache forgot everything: its connection was lost, or the database flushed.",
+    ("set",),
+)
+NEAR_BYTES: Final = Metric("streamml_near_cache_bytes", "gauge", "Bytes that a near cache takes.", ("set",))
+NEAR_STALENESS: Final = Metric(
+    "streamml_near_cache_staleness_seconds",
+    "gauge",
+    "What the latest lookup used from a near cache was the newest at most so long before.",
+    ("set",),
+)
 LATE: Final = Metric("streamml_late_predictions", "counter", "Predictions beyond the latency budget.")
 RETRIES: Final = Metric("streamml_stage_retries", "counter", "Tries of a stage put off as something did not answer.")
 STALE_RESULTS: Final = Metric(
@@ -71,6 +93,11 @@ CATALOGUE: Final = (
     FILTERED,
     DEAD_LETTERS,
     FEATURES,
+    NEAR_ENTITIES,
+    NEAR_CHANGES,
+    NEAR_LOSSES,
+    NEAR_BYTES,
+    NEAR_STALENESS,
     LATE,
     RETRIES,
     STALE_RESULTS,

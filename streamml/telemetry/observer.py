@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int
 from streamml.batch.outcome import Kind
 from streamml.engine.events import Settled, StageResult
+from streamml.ports.feature_store import NearCacheUse
 from streamml.stages.guard import Guard
 from streamml.telemetry.latency import LatencyHistogram
 
@@ -35,6 +37,7 @@ class Observer:
         flags: predictions by flag, ``route@v7:missing`` for example.
         dead_letters: rows by step and error.
         guards: the breakers before what the worker depends on.
+        near_caches: tells what the near caches of feature sets have done.
     """
 
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
@@ -42,6 +45,7 @@ class Observer:
     flags: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[tuple[str, str]] = field(default_factory=Counter)
     guards: list[Guard] = field(default_factory=list)
+    near_caches: Callable[[], Sequence[NearCacheUse]] = tuple
 
     def settled(self, settled: Settled, now: float) -> None:
         """Rows reached their end; ``now`` in seconds since 1970."""

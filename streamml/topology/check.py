@@ -11,7 +11,7 @@ from streamml.errors import ConfigError
 from streamml.ports.model import Signature
 from streamml.schema.contract import Contract
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
-from streamml.topology.features import FeatureSet
+from streamml.topology.features import FeatureSet, NearCache
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.sentences import choice_problems, duration_problems
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
@@ -231,6 +231,7 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
     if one.kind == "streaming" and one.ttl is None:
         yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
+    yield from _near_cache_problems(where, one)
     defaults = "default" in (one.if_missing, one.if_stale, one.if_unavailable)
     for name, declared in one.columns.items():
         if not declared.numeric and declared.kind != "timestamp":
@@ -241,6 +242,18 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
             yield f"{where} has the column {name!r} without a default, and a policy is 'default'; write {declared.kind}(default=…)."
         elif declared.default is not None and (wrong := default_problem(declared)):
             yield f"{where} has the column {name!r} with a default that {wrong}: {declared.default!r}; correct it."
+
+
+def _near_cache_problems(where: str, one: FeatureSet) -> Iterator[str]:
+    near = one.near_cache
+    if near is None:
+        return
+    if not isinstance(near, NearCache):
+        yield f"{where} has the near_cache {near!r}; write sm.NearCache(max_mb=64)."
+        return
+    if near.max_mb < 1:
+        yield f"{where}: near_cache has max_mb {near.max_mb}; it has to be at least 1."
+    yield from duration_problems(f"{where}: near_cache: max_staleness", near.max_staleness)
 
 
 def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:

@@ -10,6 +10,24 @@ from streamml.batch.column import ColumnType
 from streamml.ports.feature_store import FeatureSchema
 
 
+@dataclass(frozen=True, slots=True)
+class NearCache:
+    """Values that a worker keeps after it has read them, so that it need not ask for them again.
+
+    Redis tells the worker of each value that changes, so a change shows at the next lookup, usually; `max_staleness` is what
+    holds if the news do not come. It pays for sets that are read much more often than written and whose keys are few, or
+    some much more frequent than others.
+
+    Args:
+        max_mb: most memory, in megabytes, of values, keys and their index; the values used lately stay.
+        max_staleness: no lookup uses a value that was replaced longer ago than this when the lookup began. The worker asks
+            Redis for a sign of life this often, at most.
+    """
+
+    max_mb: int = 64
+    max_staleness: str = "1s"
+
+
 @dataclass(frozen=True, init=False)
 class FeatureSet:
     """Values precomputed per entity.
@@ -30,6 +48,7 @@ class FeatureSet:
         max_default_ratio: share of the latest rows that may get defaults for want of a value; above it the worker waits and
             says so, as an empty load or a wrong key must not be scored in silence (promise F3). A worker that has just started,
             and a new load, are judged by their first entities: by some 20 at 0.5 where none has a value.
+        near_cache: values that a worker has read stay with it until they change; ``None``: every lookup asks for them.
     """
 
     name: str
@@ -41,6 +60,7 @@ class FeatureSet:
     if_unavailable: Literal["wait", "default"]
     max_default_ratio: float
     kind: Literal["loaded", "streaming"]
+    near_cache: NearCache | None
 
     def __init__(
         self,
@@ -54,6 +74,7 @@ class FeatureSet:
         if_unavailable: Literal["wait", "default"] = "wait",
         max_default_ratio: float = 0.5,
         kind: Literal["loaded", "streaming"] = "loaded",
+        near_cache: NearCache | None = None,
     ) -> None:
         key = (key,) if isinstance(key, str) else tuple(key)
         for field, value in locals().items():

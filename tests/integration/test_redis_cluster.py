@@ -22,6 +22,7 @@ import streamml as sm
 from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.layout import pointer_key
 from streamml.adapters.redis.loader import LoadPlan, load
+from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rights import CLUSTER, READING, least_rule
 from streamml.adapters.redis.store import RedisFeatureStore
@@ -101,6 +102,12 @@ def test_f1_every_node_has_its_requests_before_any_reply_is_read(redis_cluster: 
     thread.join(30)
     assert found == keys
     assert len(others) == 2
+
+
+def test_a_near_cache_is_refused_before_anything_runs(redis_cluster: RedisCluster) -> None:
+    near = sm.FeatureSet("near", key="a", columns={"mean": f4}, near_cache=sm.NearCache())
+    with closing(NearFeatureStore(redis_cluster.url, [near])) as store, pytest.raises(ConfigError, match="near_cache"):
+        store.ping()
 
 
 def test_f1_a_slot_that_moved_is_followed_and_then_known(redis_cluster: RedisCluster, nodes: Nodes) -> None:

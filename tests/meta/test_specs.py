@@ -16,7 +16,7 @@ IDS = {
     *(f"D{number}" for number in range(1, 8)),
     *(f"B{number}" for number in range(1, 4)),
     *(f"M{number}" for number in range(1, 7)),
-    *(f"F{number}" for number in range(1, 7)),
+    *(f"F{number}" for number in range(1, 8)),
     *(f"E{number}" for number in range(1, 6)),
     *(f"L{number}" for number in range(1, 6)),
 }

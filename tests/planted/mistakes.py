@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.planted import around, engine
+from tests.planted import around, engine, near
 
-MISTAKES: Final = (*engine.MISTAKES, *around.MISTAKES)
+MISTAKES: Final = (*engine.MISTAKES, *around.MISTAKES, *near.MISTAKES)

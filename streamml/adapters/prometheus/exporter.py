@@ -52,6 +52,7 @@ class WorkerCollector(Collector):
         yield _counter(catalogue.FILTERED, {(): done.filtered})
         yield _counter(catalogue.DEAD_LETTERS, dict(watched.dead_letters))
         yield _counter(catalogue.FEATURES, _feature_states(dict(watched.flags)))
+        yield from self._near_caches()
         yield _counter(catalogue.LATE, {(): watched.flags.get("late", 0)})
         yield _counter(catalogue.RETRIES, {(): done.retries})
         yield _counter(catalogue.STALE_RESULTS, {(): done.dropped_stale})
@@ -69,6 +70,17 @@ class WorkerCollector(Collector):
         yield _gauge(catalogue.IN_FLIGHT_BYTES, {(): self._engine.gauge.size_bytes})
         yield _gauge(catalogue.QUEUED, {(str(n),): rows for n, rows in enumerate(self._engine.queued_rows())})
         yield self._latency()
+
+    def _near_caches(self) -> Iterator[Any]:
+        uses = self._observer.near_caches()
+        found = {
+            (use.set, result): count for use in uses for result, count in (("hit", use.hits), ("miss", use.misses))
+        }
+        yield _counter(catalogue.NEAR_ENTITIES, found)
+        yield _counter(catalogue.NEAR_CHANGES, {(use.set,): use.changes for use in uses})
+        yield _counter(catalogue.NEAR_LOSSES, {(use.set,): use.losses for use in uses})
+        yield _gauge(catalogue.NEAR_BYTES, {(use.set,): use.size_bytes for use in uses})
+        yield _gauge(catalogue.NEAR_STALENESS, {(use.set,): use.staleness_s for use in uses})
 
     def _latency(self) -> HistogramMetricFamily:
         latency = self._observer.latency

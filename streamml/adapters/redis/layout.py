@@ -285,6 +285,10 @@ class Layout:
 
         The columns are read-only views of one buffer.
         """
+        return self.unpack(*self.packed(values))
+
+    def packed(self, values: Sequence[bytes | None]) -> tuple[Array, int]:
+        """The values as one structured array ``[n]``, zeros for one that is not present; and how many of them are corrupt."""
         absent = values.count(None)
         rows = self._rows(values, absent)
         present = rows["stamp"] == self.stamp
@@ -292,8 +296,13 @@ class Layout:
         if corrupt:
             rows = rows.copy()
             rows[~present] = np.zeros((), self.dtype)
-            rows.setflags(write=False)
+        return rows, corrupt
+
+    def unpack(self, rows: Array, corrupt: int = 0) -> Decoded:
+        """Columns of rows that `packed` made; the rows are read-only from then on."""
+        rows.setflags(write=False)
         columns = {name: rows[place] for name, place in self.places}
+        present = rows["stamp"] == self.stamp
         return Decoded(present, rows["event_time"], rows["write_time"], columns, corrupt)
 
     def writer_of(self, value: bytes) -> int | None:

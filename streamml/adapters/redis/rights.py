@@ -8,6 +8,9 @@ from typing import Final
 READING: Final = ("mget", "ping")
 """What a worker sends: `streamml.adapters.redis.store`."""
 
+WATCHING: Final = ("client|caching", "client|tracking")
+"""What a worker sends besides where a set has a near cache: `streamml.adapters.redis.tracking`."""
+
 CLUSTER: Final = ("asking", "cluster|slots")
 """What is sent to the nodes of a cluster besides: `streamml.adapters.redis.nodes`."""
 

@@ -25,7 +25,7 @@ _WARN_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Current:
+class Current:
     """The version of a set that was current when a reply last said so."""
 
     raw: bytes
@@ -55,7 +55,7 @@ class RedisFeatureStore:
     def __init__(self, url: str, *, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None) -> None:
         self._nodes = Nodes(Server(url, timeout_s, options))
         self._layouts: dict[str, Layout] = {}
-        self._current: dict[bytes, _Current] = {}
+        self._current: dict[bytes, Current] = {}
         self._corrupt = _CorruptValues()
 
     @property
@@ -109,7 +109,7 @@ class RedisFeatureStore:
             known = self._layouts[schema.name] = Layout.of(schema)
         return known
 
-    def _learn(self, pointers: Mapping[bytes, Layout], raw: Sequence[bytes | None]) -> dict[bytes, _Current]:
+    def _learn(self, pointers: Mapping[bytes, Layout], raw: Sequence[bytes | None]) -> dict[bytes, Current]:
         """What is current according to these pointers; remembered for the next lookup."""
         current = {}
         for (key, layout), packed in zip(pointers.items(), raw, strict=True):
@@ -120,7 +120,7 @@ class RedisFeatureStore:
             current[key] = known
         return current
 
-    def _check_schemas(self, layouts: list[Layout], current: Mapping[bytes, _Current]) -> None:
+    def _check_schemas(self, layouts: list[Layout], current: Mapping[bytes, Current]) -> None:
         for layout in layouts:
             pointer = current[layout.pointer].pointer
             if layout.schema_hash != pointer.schema_hash:
@@ -132,7 +132,7 @@ class RedisFeatureStore:
         self,
         requests: Sequence[FeatureRequest],
         layouts: list[Layout],
-        current: Mapping[bytes, _Current],
+        current: Mapping[bytes, Current],
         values: list[bytes | None],
     ) -> list[FeatureReply]:
         replies, start = [], 0
@@ -147,7 +147,7 @@ class RedisFeatureStore:
         return replies
 
 
-def _read_pointer(layout: Layout, raw: bytes | None) -> _Current:
+def _read_pointer(layout: Layout, raw: bytes | None) -> Current:
     set_name = layout.schema.name
     if raw is None:
         raise never_written(layout) if layout.schema.kind == "streaming" else never_loaded(set_name)
@@ -155,7 +155,7 @@ def _read_pointer(layout: Layout, raw: bytes | None) -> _Current:
         pointer = unpack_pointer(raw)
     except ValueError as error:
         raise FeaturesUnavailable(f"The pointer of feature set {set_name!r} cannot be read: {error}") from error
-    return _Current(raw, pointer, entity_prefix(set_name, pointer.version))
+    return Current(raw, pointer, entity_prefix(set_name, pointer.version))
 
 
 def _other_schema(layout: Layout, pointer: Pointer) -> str:

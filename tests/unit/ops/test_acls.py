@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from streamml import RedisSink
+import streamml as sm
 from streamml.ops.acls import Rights, least_rights
 from streamml.settings.settings import RedisSettings, Settings
 from tests.integration.scoring import Job
@@ -30,6 +30,14 @@ def test_a_worker_reads_its_input_writes_its_output_and_is_in_its_group() -> Non
     ]
     assert {one.principal for one in worker.kafka} == {"User:scorer"}
     assert worker.redis == "ACL SETUSER scorer reset on >PASSWORD ~streamml:{pay}:* ~streamml:pay:* +mget +ping"
+
+
+def test_a_near_cache_needs_to_be_told_of_changes() -> None:
+    (lookup, *steps) = JOB.topology.steps
+    assert isinstance(lookup, sm.FeatureLookup)
+    near = sm.FeatureLookup(*(replace(one, near_cache=sm.NearCache()) for one in lookup.sets))
+    worker, *_ = least_rights(replace(JOB.topology, steps=(near, *steps)), Settings(), "scorer")
+    assert str(worker.redis).endswith("~streamml:pay:* +mget +ping +client|caching +client|tracking")
 
 
 def test_only_the_worker_is_needed_and_only_topics_create_makes_anything_but_what_is_a_replays_own() -> None:
@@ -84,7 +92,7 @@ def test_a_cluster_needs_other_rights_and_several_hosts_are_one() -> None:
 
 
 def test_readers_of_latest_predictions_have_a_user_of_their_own() -> None:
-    kept = replace(JOB, latest=RedisSink("arrivals"))
+    kept = replace(JOB, latest=sm.RedisSink("arrivals"))
     found = {one.purpose: one.redis for one in least_rights(kept.topology, Settings(), "scorer")}
     assert found["latest reader"] == "ACL SETUSER scorer-reader reset on >PASSWORD ~streamml.latest:arrivals:* +mget"
 
