@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from streamml.adapters.kafka.admin import USUAL_MESSAGE_BYTES, KafkaAdmin
-from streamml.adapters.kafka.redrive_sink import RedriveSink
 from streamml.adapters.synthetic.source import PreparedSource
-from streamml.compose.assemble import Assembled, Ports, assemble, with_latest
+from streamml.compose.assemble import Assembled, Ports, assemble
 from streamml.compose.parts import Parts
 from streamml.compose.stages import engine_config
 from streamml.engine.assignment import SlotNames
 from streamml.engine.pace import Pace
 from streamml.errors import TopologyError
+from streamml.ports.sink import Sink
 from streamml.ports.source import RecordRun
 from streamml.settings.settings import Settings
 from streamml.stages.chosen import OnlyChosen
@@ -27,7 +27,7 @@ def compose_redrive(
     runs: Sequence[RecordRun],
     chosen: Collection[str],
     topic_ids: Mapping[str, str],
-    sink: RedriveSink,
+    sink: Sink,
     worker: str,
     pace: Pace,
 ) -> Assembled:
@@ -49,7 +49,7 @@ def compose_redrive(
         topology,
         parts.models,
         settings,
-        Ports(PreparedSource(runs), with_latest(sink, topology, settings), parts.store),
+        Ports(PreparedSource(runs), sink, parts.store),
         names,
         engine_config(topology, parts.models, at_least_once, worker),
         Observer(),

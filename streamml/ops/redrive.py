@@ -14,6 +14,7 @@ from streamml.adapters.kafka.redrive_sink import RedriveSink
 from streamml.adapters.kafka.tail import Located, read_topic
 from streamml.batch.column import object_array
 from streamml.clock import SystemClock
+from streamml.compose.assemble import with_latest
 from streamml.compose.parts import Parts
 from streamml.compose.redrive import compose_redrive
 from streamml.engine.dead_letters import DeadLetter, read_letter
@@ -22,6 +23,7 @@ from streamml.errors import ConfigError
 from streamml.ops.pause import who
 from streamml.ops.replay.topology import without_budgets
 from streamml.ops.run import StopSignal
+from streamml.ports.sink import Sink
 from streamml.ports.source import RawRecord, RecordRun, TopicPartition
 from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
@@ -218,12 +220,13 @@ def _round(
         client |= {"transactional.id": f"{group}/redrive", "transaction.timeout.ms": _TRANSACTION_MS}
     attempts: dict[bytes, int] = {}
     sink = RedriveSink(client, topology.dead_letters.topic, attempts)
+    every = with_latest(sink, topology, settings)
     # Whoever does the same has ended his round behind this, or lost it.
-    sink.open()
+    every.open()
     try:
         letters = left.among(found)
         attempts.update((letter.id.encode(), letter.attempts) for letter in letters)
-        if not letters or not _scored(topology, parts, settings, letters, sink, pace, rate, stop):
+        if not letters or not _scored(topology, parts, settings, letters, every, pace, rate, stop):
             sink.abort()
             return Redriven()  # Stopped in the middle: what is not taken out is tried again the next time.
         gone = sink.finish(int(SystemClock().now() * 1000))
@@ -238,7 +241,7 @@ def _scored(
     parts: Parts,
     settings: Settings,
     letters: Sequence[DeadLetter],
-    sink: RedriveSink,
+    sink: Sink,
     pace: Pace,
     rate: float | None,
     stop: StopSignal,

@@ -9,7 +9,7 @@ import pytest
 
 import streamml as sm
 from streamml.compose.parts import gather
-from streamml.errors import ConfigError
+from streamml.errors import ConfigError, SinkUnavailable
 from streamml.latest import LatestPredictions
 from streamml.ops import redrive
 from streamml.ops.embedded.kafka import EmbeddedKafka
@@ -21,6 +21,7 @@ from streamml.ops.replay.replay import Replay
 from streamml.ops.replay.span import Asked
 from streamml.ops.run import StopSignal
 from streamml.ops.topics import create_topics
+from streamml.settings.settings import RedisSettings
 from tests.integration.replaying import of
 from tests.integration.scoring import Job, payment
 
@@ -61,6 +62,9 @@ def test_d3_what_is_redriven_and_what_is_published_reach_redis_and_a_replay_does
     job.features({"a1": 10.0, "a2": 20.0})
     places = redrive.find_places(job.topology, job.settings, redrive.Chosen())
     with gather(job.topology, job.located.repository, job.settings) as parts:
+        away = job.settings.model_copy(update={"redis": RedisSettings(url="redis://127.0.0.1:1")})
+        with pytest.raises(SinkUnavailable, match="cannot be reached"):
+            redrive.redrive(job.topology, parts, away, places, StopSignal())
         done = redrive.redrive(job.topology, parts, job.settings, places, StopSignal())
     live["p2"] = (23.0, 0)
     assert (done, kept(job)) == (redrive.Redriven(1, 0), live)

@@ -66,7 +66,7 @@ def test_redis_alone_takes_the_predictions_and_no_topic_of_them_is_named() -> No
     found = {one.purpose: one for one in least_rights(alone, Settings(), "scorer")}
     assert not [right for one in found.values() for right in one.kafka if right.name.startswith("pay.out")]
     assert "pay.replay." in {right.name for right in found["replay"].kafka}
-    redis = "ACL SETUSER scorer reset on >PASSWORD ~streamml:pay:* ~streamml.latest:pay:* +mget +ping +evalsha +script|load +set"
+    redis = "ACL SETUSER scorer reset on >PASSWORD ~streamml:{pay}:* ~streamml:pay:* ~streamml.latest:pay:* +mget +ping +evalsha +script|load +set"
     assert found["worker"].redis == redis
 
 

@@ -125,7 +125,7 @@ def test_l1_a_wrong_model_and_a_silent_broker_are_told_together(tmp_path: Path, 
 
 def test_a_run_that_is_to_catch_up_gives_up_on_a_broker_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """L3.6."""
-    monkeypatch.setattr("streamml.adapters.kafka.source._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("streamml.adapters.kafka.source.TIMEOUT_S", 0.2)
     servers = f"127.0.0.1:{closed_port()}"
     probe = KafkaSource(["events"], "group", "earliest", {"bootstrap.servers": servers})
     with pytest.raises(TransientError, match=f"gives up.*{servers}"):
