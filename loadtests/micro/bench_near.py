@@ -124,7 +124,12 @@ def main() -> None:
     asked = parser.parse_args()
     rows = measure(asked.entities, asked.lookups)
     if asked.json:
-        print(json.dumps({"cores": os.cpu_count(), "entities": asked.entities, "rows": rows}, indent=1))
+        print(
+            json.dumps(
+                {"cores": os.cpu_count(), "load": os.getloadavg()[0], "entities": asked.entities, "rows": rows},
+                indent=1,
+            )
+        )
         return
     for one in rows:
         print("  ".join(f"{name} {value}" for name, value in one.items()))
