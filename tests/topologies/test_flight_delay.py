@@ -213,12 +213,8 @@ def fresh(sample: stream.Stream) -> tuple[list[int], dict[str, np.ndarray], np.n
         for one in RECENT_SETS
     ]
     rows = np.flatnonzero((places[0] >= 0) & (places[1] >= 0))[-200:]
-    columns = {
-        f"{one.name}.{name}": values[place[rows]]
-        for one, place in zip(RECENT_SETS, places, strict=True)
-        for name, values in tables[one.name].columns.items()
-    }
     joined = train.joined(departures.take(rows), {**sample.tables, **tables})
+    columns = {name: joined[name] for one in FEATURE_SETS for name in one.outputs}
     return rows.tolist(), columns, probabilities(model_inputs(joined)["x"])
 
 
@@ -257,7 +253,12 @@ def test_recent_values_of_the_future_or_of_nobody_are_wrong_and_flagged_defaults
     expected.logged([event], wrong, [USED])
     assert expected.is_right(event, float(answers[0]), USED, unlogged=False) is False
     default = float(sample.expected[event])
-    expected.logged([event], {name: np.array([RECENT[name.split(".")[1]].default], "f4") for name in columns}, [STALE])
+    defaults = {
+        f"{one.name}.{name}": np.array([declared.default], "f4")
+        for one in RECENT_SETS
+        for name, declared in RECENT.items()
+    }
+    expected.logged([event], {**{name: values[:1] for name, values in columns.items()}, **defaults}, [STALE])
     assert expected.is_right(event, default, STALE, unlogged=False)
     early = sample.expected_with_recent()
     later = {name: values[-1:] for name, values in columns.items()}

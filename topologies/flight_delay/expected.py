@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamml.ops.demo.judge import fates_of
+from streamml.ports.feature_log import LoggedRows
 from topologies.flight_delay.arrivals import Arrivals, recent_tables, ttl_of
 from topologies.flight_delay.data import Flights, Text
 from topologies.flight_delay.features import Table
-from topologies.flight_delay.topology import INPUTS, RECENT, RECENT_SETS, model_inputs
+from topologies.flight_delay.recorded import Recorded
+from topologies.flight_delay.topology import RECENT, RECENT_SETS
 
 _CLOSE: Final = 1e-4
 _LOOK_BACK: Final = 40
@@ -38,15 +40,9 @@ class Expected:
             tables: of the loaded sets.
             arrivals: as they were published.
         """
-        from onnxruntime import InferenceSession
-
-        from topologies.flight_delay.train import FOLDER, joined
-
-        self._x = model_inputs(joined(departures, dict(tables)))["x"]
-        self._session = InferenceSession(str(FOLDER / "model.onnx"))
+        self._recorded = Recorded(departures, tables, arrivals)
         self._at = departures.departed_at.astype("M8[us]").astype(np.int64)
         self._entities: list[Text] = [getattr(departures, one.key[0]) for one in RECENT_SETS]
-        self._columns = [[INPUTS.index(f"{one.name}.{column}") for column in RECENT] for one in RECENT_SETS]
         self._ttl_us = [int(ttl_of(one).total_seconds() * 1e6) for one in RECENT_SETS]
         found = recent_tables(arrivals)
         self._history = [_by_entity(found[one.name], one.key[0]) for one in RECENT_SETS]
@@ -54,15 +50,10 @@ class Expected:
 
     def logged(self, events: Sequence[int], columns: Mapping[str, Any], flags: Sequence[str]) -> None:
         """Rows of the feature log, by event: their values, and their flags."""
-        x = self._x[np.asarray(events, np.int64)].copy()
-        fit = np.ones(len(events), np.bool_)
-        for number, declared in enumerate(RECENT_SETS):
-            values = np.stack([columns[f"{declared.name}.{column}"] for column in RECENT], axis=1)
-            x[:, self._columns[number]] = values
-            for row, (event, value) in enumerate(zip(events, values.tolist(), strict=True)):
-                flagged = fates_of(flags[row]).get(declared.name)
-                fit[row] &= tuple(value) in ({_DEFAULTS: None} if flagged else self._fresh(number, event))
-        answers = np.where(fit, self._probabilities(x), np.nan)
+        texts = tuple(dict.fromkeys(flags))
+        text = np.array([texts.index(one) for one in flags], np.int64)
+        rows = LoggedRows(np.arange(len(events)), None, text, texts, columns)
+        answers = self._recorded.expected(np.asarray(events, np.int64), rows)
         for event, answer in zip(events, answers.tolist(), strict=True):
             self._logged.setdefault(event, []).append(answer)
 
@@ -89,10 +80,13 @@ class Expected:
         rows = list(product(*choices))
         if not rows:
             return False
-        x = np.repeat(self._x[event : event + 1], len(rows), axis=0)
-        for number, places in enumerate(self._columns):
-            x[:, places] = [row[number] for row in rows]
-        return bool((np.abs(self._probabilities(x) - probability) < _CLOSE).any())
+        recent = {
+            f"{declared.name}.{column}": np.array([row[number][place] for row in rows], np.float32)
+            for number, declared in enumerate(RECENT_SETS)
+            for place, column in enumerate(RECENT)
+        }
+        found = self._recorded.probabilities(np.full(len(rows), event), recent)
+        return bool((np.abs(found - probability) < _CLOSE).any())
 
     def _fresh(self, number: int, event: int) -> dict[Value, None]:
         """Values that an entity had until the departure and that were not too old by then, in their order."""
@@ -103,10 +97,6 @@ class Expected:
         at = self._at[event]
         first, last = np.searchsorted(times, at - self._ttl_us[number]), np.searchsorted(times, at, side="right")
         return dict.fromkeys(values[first:last])
-
-    def _probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = self._session.run(["probabilities"], {"x": x})[0][:, 1]
-        return answer
 
 
 def _by_entity(table: Table, key: str) -> dict[str, tuple[NDArray[np.int64], list[Value]]]:

@@ -53,9 +53,13 @@ class Recorded:
                 said = self._was_said(declared, own, logged)
                 same = np.where(_defaulted(declared.name, logged), same, said)
             possible &= same
-        x = model_inputs({**own, **logged.columns})["x"]
+        return np.where(possible, self.probabilities(events, logged.columns), np.float32(np.nan))
+
+    def probabilities(self, events: NDArray[np.int64], features: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """What the model says of these events, ``[n]``, with these features in place of the loaded ones and the defaults."""
+        x = model_inputs({**{name: column[events] for name, column in self._columns.items()}, **features})["x"]
         answer: NDArray[np.float32] = self._session.run(["probabilities"], {"x": x})[0][:, 1]
-        return np.where(possible, answer, np.float32(np.nan))
+        return answer
 
     def _was_said(
         self, declared: FeatureSet, events: Mapping[str, NDArray[Any]], logged: LoggedRows
