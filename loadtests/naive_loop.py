@@ -6,6 +6,7 @@ prediction is of. ``naive_loop.py BROKERS REDIS_URL GROUP SESSION_MS``
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,7 +15,7 @@ from confluent_kafka import Consumer, Producer
 
 from loadtests.baseline.topology import FIELDS, account
 from loadtests.faults.stream import MODELS
-from loadtests.faults.topology import topology, troubled_inputs
+from loadtests.faults.topology import PREDICTIONS, topology, troubled_inputs
 from streamml.adapters.redis.catalogue import unpack_pointer
 from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, pointer_key
 from streamml.ports.feature_store import FeatureSchema
@@ -24,7 +25,7 @@ settings = {"bootstrap.servers": brokers, "topic.metadata.refresh.interval.ms": 
 own = {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
 consumer = Consumer({**settings, **own, "session.timeout.ms": int(session_ms)})
 producer = Producer(settings)
-store = redis.Redis.from_url(redis_url)
+store: Any = redis.Redis.from_url(redis_url)
 layout = Layout.of(FeatureSchema("account", tuple(account.columns.items())))
 session = onnxruntime.InferenceSession(str(MODELS / "mlp" / "1" / "model.onnx"))
 consumer.subscribe(list(topology.source.topics))
@@ -32,7 +33,7 @@ while True:
     events, origins = [], []
     for message in consumer.consume(500, 0.1):
         try:
-            events.append(json.loads(message.value()))
+            events.append(json.loads(message.value() or b""))
             origins.append(f"{message.topic()}/{message.partition()}/{message.offset()}")
         except (ValueError, TypeError):
             print("skipped a bad record")
@@ -47,6 +48,6 @@ while True:
     for event, origin, score, present in zip(events, origins, scores, found.present.tolist(), strict=True):
         prediction = json.dumps({"event_id": event["event_id"], "score": score})
         made = f"1;{origin};mlp@1;0;account@{version}{'' if present else ':missing'}"
-        producer.produce(topology.sink.topic, prediction, event["event_id"], headers={"streamml": made})
+        producer.produce(PREDICTIONS, prediction, event["event_id"], headers={"streamml": made})
     producer.flush()
     consumer.commit(asynchronous=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -50,7 +49,7 @@ def work(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
         f"bench-{uuid.uuid4().hex[:8]}",
         source=sm.Source(topic_in, schema=Event, start="earliest"),
         steps=topology.steps,
-        sink=replace(topology.sink, topic="baseline.predictions"),
+        sink=topology.sink.into("baseline.predictions"),
         dead_letters=topology.dead_letters,
     )
     settings = Settings.model_validate({"brokers": brokers, "redis": {"url": redis_url}})

@@ -60,7 +60,7 @@ def main(brokers: str, redis_url: str, topic_in: str, topic_out: str) -> None:
         first = consumer.poll(0.002 if on_its_way else 0.05)
         if first is not None:
             messages = [first, *consumer.consume(BATCH - 1, 0)]
-            predictions = scorer.predictions([message.value() for message in messages])
+            predictions = scorer.predictions([message.value() or b"" for message in messages])
             sent = Sent(len(messages), _marks(messages))
             on_its_way.append(sent)
             for message, prediction in zip(messages, predictions, strict=True):

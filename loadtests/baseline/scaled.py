@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import streamml as sm
 from loadtests.baseline import topology as baseline
@@ -12,6 +11,6 @@ topology = sm.Topology(
     os.environ.get("SCALED_GROUP", "scaled"),
     source=sm.Source(os.environ.get("SCALED_IN", "baseline.events"), schema=baseline.Event, start="earliest"),
     steps=baseline.topology.steps,
-    sink=replace(baseline.topology.sink, topic=os.environ.get("SCALED_OUT", "baseline.predictions")),
+    sink=baseline.topology.sink.into(os.environ.get("SCALED_OUT", "baseline.predictions")),
     dead_letters=baseline.topology.dead_letters,
 )

@@ -137,7 +137,8 @@ def _appended(
     _wait_until_filled(admin, places, count, process, limit_s)
     first = _first_appended(servers, places)
     # The last append of an exactly-once worker is the marker that makes its last predictions visible.
-    latest = admin.list_offsets(dict.fromkeys(places, OffsetSpec.max_timestamp())).values()
+    spec: Any = OffsetSpec
+    latest = admin.list_offsets(dict.fromkeys(places, spec.max_timestamp())).values()
     return first, max(one.result().timestamp for one in latest) / 1000
 
 
@@ -162,10 +163,9 @@ def _length(admin: Any, places: list[Any]) -> int:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
+    spec: Any = OffsetSpec
     try:
-        return sum(
-            one.result().offset for one in admin.list_offsets(dict.fromkeys(places, OffsetSpec.latest())).values()
-        )
+        return sum(one.result().offset for one in admin.list_offsets(dict.fromkeys(places, spec.latest())).values())
     except KafkaException:
         return 0  # A topic that was just made has no leader for a moment.
 

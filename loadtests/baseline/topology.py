@@ -78,10 +78,10 @@ topology = sm.Topology(
 
 two_sets = replace(
     topology,
-    steps=[
+    steps=(
         sm.FeatureLookup(account, recent),
         sm.Transform(model_inputs_of_two, inputs=(*FIELDS, *STORED_IN_TWO), outputs={"x": "f4[22]"}),
         topology.steps[2],
-    ],
+    ),
 )
 """The same job with a fast set of the account beside the slow one; four of its values take the place of others."""

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import uuid
-from dataclasses import replace
 from pathlib import Path
 
 import streamml as sm
@@ -34,7 +33,7 @@ def main(
         f"bench-{uuid.uuid4().hex[:8]}",
         source=sm.Source(topic_in, schema=Event, start="earliest"),
         steps=(two_sets if sets == "two" else topology).steps,
-        sink=replace(topology.sink, topic=topic_out),
+        sink=topology.sink.into(topic_out),
         dead_letters=topology.dead_letters,
         feature_log=sm.FeatureLog(log) if log else None,
     )

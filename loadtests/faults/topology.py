@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import streamml as sm
 from loadtests.baseline import topology as baseline
 from loadtests.baseline.topology import FIELDS, STORED, Event
 
+PREDICTIONS: Final = "chaos.predictions"
 RAISES: Final = -1
 """The merchant of an event on which the job's function raises."""
 NOT_A_NUMBER: Final = -2
@@ -51,7 +51,7 @@ topology = sm.Topology(
         sm.Transform(troubled_inputs, inputs=(*FIELDS, *STORED), outputs={"x": "f4[22]"}),
         baseline.topology.steps[2],
     ],
-    sink=replace(baseline.topology.sink, topic="chaos.predictions"),
+    sink=baseline.topology.sink.into(PREDICTIONS),
     # Every kind of poison is one record in a hundred, and there are a dozen kinds.
     dead_letters=sm.DeadLetterQueue("chaos.dlq", max_ratio=0.5),
 )

@@ -21,7 +21,7 @@ from loadtests.faults.feeder import Feeder
 from loadtests.faults.judge import Judge
 from loadtests.faults.proxy import Proxy
 from loadtests.faults.stream import MODELS, Stream
-from loadtests.faults.topology import CLOCK_FILE, HANG_FILE, topology
+from loadtests.faults.topology import CLOCK_FILE, HANG_FILE, PREDICTIONS, topology
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.source import KafkaSource
 from streamml.errors import FatalError
@@ -132,7 +132,7 @@ class World:
 
     def _judge(self, stack: ExitStack) -> None:
         self.judge = Judge(self.client, topology, self._stream)
-        for name in (topology.source.topics[0], topology.sink.topic):
+        for name in (topology.source.topics[0], PREDICTIONS):
             self.judge.follow(name, range(PARTITIONS))
         self.judge.follow(topology.dead_letters.topic, range(1))
         self.judge.thread.start()
@@ -194,7 +194,7 @@ class World:
         """Where every topic ends now."""
         letters = self.topology.dead_letters.topic
         probe = KafkaSource(
-            [*self.topology.source.topics, self.topology.sink.topic, letters], "chaos-probe", "earliest", self.client
+            [*self.topology.source.topics, PREDICTIONS, letters], "chaos-probe", "earliest", self.client
         )
         try:
             return {(where.topic, where.partition): high for where, (_, high) in probe.watermarks().items()}
@@ -215,7 +215,7 @@ class World:
     def group(self) -> str:
         """Who has which partition, in words: for a run that has come to a stop."""
         from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
+        from confluent_kafka.admin import AdminClient
 
         from streamml.adapters.kafka.client import opened
 

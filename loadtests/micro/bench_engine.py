@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,7 +46,7 @@ class Job:
 
     def __init__(self, learnt: list[Learning] | None = None) -> None:
         models = load_models(topology, Path(__file__).parents[1] / "baseline" / "models", Settings().model)
-        self._close = lambda: close_all(models)
+        self._close = partial(close_all, models)
         names = SlotNames()
         self.learnt: list[Learning] = []
         self.engine = Engine(engine_config(topology, models, Settings().worker, "bench"), names)
@@ -81,7 +82,9 @@ def features() -> RememberingStore:
     """The features of all accounts, in memory."""
     columns = feature_columns()
     schema = FeatureSchema("account", tuple(account.columns.items()))
-    rows = {f"{number}": {name: column[number] for name, column in columns.items()} for number in range(ACCOUNTS)}
+    rows: dict[tuple[Any, ...] | str | int, dict[str, Any]] = {
+        f"{number}": {name: column[number] for name, column in columns.items()} for number in range(ACCOUNTS)
+    }
     store = MemoryFeatureStore()
     store.load(schema, rows, 0)
     return RememberingStore(store)

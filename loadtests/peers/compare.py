@@ -164,10 +164,14 @@ def latency(servers: Servers, command: Command, options: Options) -> Latency:
     topic_out = make_topic(servers, f"out.{uuid.uuid4().hex}")
     watching = [sys.executable, "-m", "loadtests.peers.watcher", servers.brokers, topic_in, topic_out]
     process = subprocess.Popen(
-        command(servers, topic_in, topic_out, sys.maxsize), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(servers, topic_in, topic_out, sys.maxsize),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     watcher = subprocess.Popen(watching, stdout=subprocess.PIPE, text=True)
     try:
+        assert watcher.stdout is not None
         # Numbers begin anew with each call: those of the first come twice, and count for nothing.
         twice = produce_steadily(servers.brokers, topic_in, 100, 2.0)
         if not select.select([watcher.stdout], [], [], _PATIENCE_S)[0]:

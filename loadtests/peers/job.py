@@ -77,8 +77,10 @@ class Scorer:
     """Features and model."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = redis.Redis.from_url(redis_url)
-        version = msgspec.json.decode(self._redis.get("streamml:{account}:current"))["version"]
+        # redis-py's types know no client that always answers with bytes, as this one does.
+        store: Any = redis.Redis.from_url(redis_url)
+        self._redis = store
+        version = msgspec.json.decode(store.get("streamml:{account}:current"))["version"]
         self._prefix = f"streamml:account:{version}:".encode()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

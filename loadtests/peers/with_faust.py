@@ -7,8 +7,10 @@ import mode.loop
 mode.loop.use("uvloop")
 
 from tempfile import TemporaryDirectory  # noqa: E402  the loop is to be chosen before anything else is imported
+from typing import Any  # noqa: E402
 
 import faust  # noqa: E402
+from faust.types import StreamT  # noqa: E402
 
 from loadtests.peers.job import Place, Scorer, encode, place  # noqa: E402
 
@@ -33,11 +35,16 @@ def application(where: Place, folder: str) -> faust.App:
         producer_max_batch_size=1_000_000,
     )
     scorer = Scorer(where.redis_url)
-    raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+    raw: dict[str, Any] = {
+        "key_type": bytes,
+        "value_type": bytes,
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+    }
     events, predictions = app.topic(where.topic_in, **raw), app.topic(where.topic_out, **raw)
 
     @app.agent(events)
-    async def score(stream: faust.Stream[bytes]) -> None:
+    async def score(stream: StreamT[bytes]) -> None:
         async for values in stream.take(BATCH, within=WITHIN_S):
             for one in scorer.predictions(values):
                 await predictions.send(key=one.event_id.encode(), value=encode(one))

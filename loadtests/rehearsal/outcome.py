@@ -15,6 +15,7 @@ from streamml.ops.referee import provenance_of
 from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ops.topics import create_topics
 from streamml.settings.settings import Settings
+from streamml.topology.topology import Topology
 from topologies.flight_delay.topology import topology
 
 PARTITIONS = 4
@@ -58,7 +59,7 @@ def exported(folder: Path, replay: int) -> Exported:
 
 def without_incident(settings: Settings) -> Predictions:
     """Predictions by id of a group of its own that scores the whole topic with the features of now."""
-    other = replace(topology, name="rehearsal-reference", sink=replace(topology.sink, topic="rehearsal-reference"))
+    other = replace(topology, name="rehearsal-reference", sink=topology.sink.into("rehearsal-reference"))
     create_topics(other, settings, PARTITIONS, -1)
     located = Located(other, Path(__file__).parents[2] / "topologies" / "flight_delay")
     run(
@@ -67,13 +68,14 @@ def without_incident(settings: Settings) -> Predictions:
         RunOptions(until_caught_up=True, patience_s=60.0),
         StopSignal(),
     )
-    return of_highest_revision(settings, other.sink.topic)
+    return of_highest_revision(settings, other)
 
 
-def of_highest_revision(settings: Settings, topic: str = topology.sink.topic) -> Predictions:
+def of_highest_revision(settings: Settings, job: Topology = topology) -> Predictions:
     """Predictions by id, as a consumer has them that takes the highest revision of each."""
     latest: dict[str, tuple[int, Mapping[str, Any]]] = {}
-    for one in read_topic(settings.client(), topic):
+    assert job.sink.topic is not None
+    for one in read_topic(settings.client(), job.sink.topic):
         made = provenance_of([(name, value or b"") for name, value in one.record.headers])
         if made.id not in latest or made.revision >= latest[made.id][0]:
             latest[made.id] = (made.revision, json.loads(one.record.value or b"{}"))

@@ -76,8 +76,10 @@ class Arrivals:
         """
         read = [Arrival.model_validate_json(value) for value in values]
         at = np.array([one.arrived_at.astimezone(UTC).replace(tzinfo=None) for one in read], "M8[us]")
-        texts = ([getattr(one, name) for one in read] for name in ("flight_id", "carrier", "dest"))
-        return cls(*(np.array(text, object) for text in texts), at, np.array([one.delay for one in read], np.int64))
+        flight_id, carrier, dest = (
+            np.array([getattr(one, name) for one in read], object) for name in ("flight_id", "carrier", "dest")
+        )
+        return cls(flight_id, carrier, dest, at, np.array([one.delay for one in read], np.int64))
 
     def take(self, rows: NDArray[Any]) -> Arrivals:
         """The arrivals at these indices, or where this mask is true."""
@@ -179,7 +181,7 @@ def recent_table(arrivals: Arrivals, part: Literal["dest", "carrier"]) -> Table:
         part: column with the entity.
     """
     rows, entity, names = _entities(arrivals, part)
-    first = arrivals.arrived_at.astype("M8[us]").min(initial=_LAST)
+    first = arrivals.arrived_at.astype("M8[us]").min() if len(arrivals) else _LAST
     at = _microseconds(arrivals.arrived_at[rows] - first)
     delay = arrivals.delay[rows]
     # Entities lie behind each other on one axis of time, further apart than a window reaches.

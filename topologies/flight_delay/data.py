@@ -255,11 +255,13 @@ def _text(raw: pa.Table, name: str) -> Text:
     encoded = raw[name].combine_chunks().dictionary_encode()
     # One Python object per distinct text, shared by its rows; a null code points at the None behind the last.
     distinct = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
-    return distinct[encoded.indices.fill_null(-1).to_numpy()]
+    text: Text = distinct[encoded.indices.fill_null(-1).to_numpy()]
+    return text
 
 
 def _numbers(raw: pa.Table, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    return raw[name].to_numpy().astype(dtype)
+    numbers: NDArray[Any] = raw[name].to_numpy().astype(dtype)
+    return numbers
 
 
 def _flight_ids(raw: pa.Table, scheduled: Instants) -> Text:

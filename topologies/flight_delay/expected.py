@@ -52,7 +52,7 @@ class Expected:
         """Rows of the feature log, by event: their values, and their flags."""
         texts = tuple(dict.fromkeys(flags))
         text = np.array([texts.index(one) for one in flags], np.int64)
-        rows = LoggedRows(np.arange(len(events)), None, text, texts, columns)
+        rows = LoggedRows(np.arange(len(events)), None, text, texts, dict(columns))
         answers = self._recorded.expected(np.asarray(events, np.int64), rows)
         for event, answer in zip(events, answers.tolist(), strict=True):
             self._logged.setdefault(event, []).append(answer)

@@ -90,7 +90,7 @@ def aircraft_table(flights: Flights, days: Days, planes: Planes) -> Table:
 
 def weather_table(weather: Weather, days: Days) -> Table:
     """Weather by origin and hour: what was observed in the hour before."""
-    hours = np.arange(days.min() - _DAY, days.max() + 2 * _DAY, _HOUR, dtype="datetime64[h]")
+    hours: Days = np.arange(days.min() - _DAY, days.max() + 2 * _DAY, _HOUR, dtype="datetime64[h]")
     origins = sorted(set(weather.origin.tolist()))
     columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in WEATHER}
     for origin in origins:

@@ -22,13 +22,13 @@ def local_time(utc: NDArray[np.datetime64], standard_hours: int = NEW_YORK_STAND
 
 def utc_of_midnight(day: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
     """The UTC instants (microseconds) at which these dates began in New York. No clock changes at midnight, so each has one."""
-    standard = day.astype("datetime64[us]")
+    standard: NDArray[np.datetime64] = day.astype("datetime64[us]")
     return standard - np.timedelta64(NEW_YORK_STANDARD_HOURS, "h") - _daylight_saving(standard) * np.timedelta64(1, "h")
 
 
 def _daylight_saving(standard: NDArray[np.datetime64]) -> NDArray[np.bool_]:
     """Whether clocks are one hour ahead, given the local standard time."""
-    january = standard.astype("datetime64[Y]").astype("datetime64[M]")
+    january: NDArray[np.datetime64] = standard.astype("datetime64[Y]").astype("datetime64[M]")
     begins = _first_sunday(january + np.timedelta64(2, "M")) + np.timedelta64(7, "D")
     ends = _first_sunday(january + np.timedelta64(10, "M"))
     # 2:00 daylight time is 1:00 standard time.
@@ -39,6 +39,7 @@ def _daylight_saving(standard: NDArray[np.datetime64]) -> NDArray[np.bool_]:
 
 
 def _first_sunday(month: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    first = month.astype("datetime64[D]")
+    first: NDArray[np.datetime64] = month.astype("datetime64[D]")
     weekday = (first.astype(np.int64) + 4) % 7  # 1970-01-01 was a Thursday; Sunday = 0
-    return first + ((7 - weekday) % 7).astype("timedelta64[D]")
+    days: NDArray[np.timedelta64] = ((7 - weekday) % 7).astype("timedelta64[D]")
+    return first + days

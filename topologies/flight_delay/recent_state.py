@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from streamml.topology.features import FeatureSet
-from topologies.flight_delay.arrivals import WINDOW, Arrival, RecentLandings
+from topologies.flight_delay.arrivals import WINDOW, Arrival, Recent, RecentLandings
 from topologies.flight_delay.topology import airport_recent, carrier_recent
 
 Part = Literal["dest", "carrier"]
@@ -94,7 +94,7 @@ class RecentState:
     def columns(self, part: Part, entities: Iterable[str]) -> dict[str, Any]:
         """The values of these entities as `FeatureWriter.write` takes them."""
         names = sorted(entities)
-        values = [self._windows[part][name].value for name in names]
+        values = [_value(self._windows[part][name]) for name in names]
         return {
             part: names,
             "event_time": [value.event_time for value in values],
@@ -103,4 +103,10 @@ class RecentState:
 
 
 def _begins(window: RecentLandings) -> datetime:
-    return window.value.event_time - WINDOW
+    return _value(window).event_time - WINDOW
+
+
+def _value(window: RecentLandings) -> Recent:
+    value = window.value
+    assert value is not None  # A window is made for an arrival, which it counts.
+    return value

@@ -93,4 +93,5 @@ def _equal(
     some: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]], names: Iterable[str]
 ) -> NDArray[np.bool_]:
     """Rows that have the same in all these columns."""
-    return np.logical_and.reduce([some[name] == others[name] for name in names])
+    equal: NDArray[np.bool_] = np.logical_and.reduce([some[name] == others[name] for name in names])
+    return equal

@@ -32,9 +32,15 @@ FOLDER: Final = Path(__file__).parent / "models" / "flight-delay" / "2"
 BASELINE: Final = Path(__file__).parent / "baseline.json"
 LABEL: Final = "label.arrival_delay"
 _RECENT: Final = {one.name for one in RECENT_SETS}
-_TREES: Final = {"n_estimators": 160, "num_leaves": 31, "learning_rate": 0.06, "min_child_samples": 200}
+_TREES: Final[dict[str, Any]] = {"n_estimators": 160, "num_leaves": 31, "learning_rate": 0.06, "min_child_samples": 200}
 _LASTING: Final = [place for place, name in enumerate(INPUTS) if name.partition(".")[0] not in _RECENT]
-_SEED: Final = {"random_state": 2013, "deterministic": True, "force_row_wise": True, "n_jobs": 1, "verbose": -1}
+_SEED: Final[dict[str, Any]] = {
+    "random_state": 2013,
+    "deterministic": True,
+    "force_row_wise": True,
+    "n_jobs": 1,
+    "verbose": -1,
+}
 
 
 def joined(flights: Flights, tables: Mapping[str, Table]) -> dict[str, NDArray[Any]]:
