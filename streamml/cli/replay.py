@@ -64,9 +64,8 @@ def command() -> None:
 @click.option("--model", "models", multiple=True, help="VERSION of the last model, or NAME=VERSION; may be repeated.")
 @click.option(
     "--features",
-    default="live",
-    show_default=True,
-    help="live: as the store has them now; recorded: as they were; SET=VERSION, several separated by commas.",
+    help="live: as the store has them now; recorded: as they were; SET=VERSION and SET=recorded, several separated by commas. "
+    "Default: live, and streaming sets recorded where the topology has a feature log.",
 )
 @click.option("--into", help="Topic of its predictions, an empty one; default: PREDICTIONS.replay.NUMBER.")
 @click.option(
@@ -81,7 +80,7 @@ def start(
     topology: str,
     where: str | None,
     models: tuple[str, ...],
-    features: str,
+    features: str | None,
     into: str | None,
     max_dead_letters: float | None,
     rate: float | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from streamml.adapters.kafka.admin import KafkaAdmin
@@ -46,10 +46,17 @@ def feature_log_of(topology: Topology, settings: Settings) -> KafkaFeatureLog:
 
 
 class RecordedLookups:
-    """Exchanges each lookup of a worker's stages for one in the feature log. Close it after the worker has ended."""
+    """Exchanges lookups of a worker's stages for ones in the feature log. Close it after the worker has ended."""
 
-    def __init__(self, log: KafkaFeatureLog) -> None:
+    def __init__(self, log: KafkaFeatureLog, sets: Collection[str], *, partly: bool) -> None:
+        """
+        Args:
+            sets: names; lookups of other sets stay as they are.
+            partly: see `LookUpRecorded`.
+        """
         self._log = log
+        self._sets = sets
+        self._partly = partly
         self._opened: list[RecordedOnKafka] = []
 
     def around(self, prefixes: Sequence[str]) -> Callable[[Operator], Operator]:
@@ -60,11 +67,11 @@ class RecordedLookups:
         """
 
         def exchanged(operator: Operator) -> Operator:
-            if not isinstance(operator, LookUp):
+            if not isinstance(operator, LookUp) or not all(one.name in self._sets for one in operator.sets):
                 return operator
             # One each: stages run at the same time.
             self._opened.append(RecordedOnKafka(self._log))
-            return LookUpRecorded(operator.name, operator.sets, self._opened[-1], prefixes)
+            return LookUpRecorded(operator.name, operator.sets, self._opened[-1], prefixes, partly=self._partly)
 
         return exchanged
 

@@ -20,20 +20,34 @@ NOT_RECORDED: Final = (
 
 
 class LookUpRecorded:
-    """Joins the feature columns that the rows had live, with the flags of then; rows without any become dead letters."""
+    """Joins the feature columns that the rows had live, with the flags of then.
+
+    Rows without any become dead letters. Where only some sets are as they were, they get the defaults and the flag ``:missing``, if the
+    sets allow that: what became a dead letter live may be scored now by the other sets.
+    """
 
     outside = True
     too_large = 0
 
     def __init__(
-        self, name: str, sets: Sequence[FeatureSet], recorded: RecordedFeatures, prefixes: Sequence[str]
+        self,
+        name: str,
+        sets: Sequence[FeatureSet],
+        recorded: RecordedFeatures,
+        prefixes: Sequence[str],
+        *,
+        partly: bool = False,
     ) -> None:
         """
         Args:
             name: of the lookup that it stands in for.
             prefixes: prediction id prefixes by slot.
+            partly: whether rows without recorded features get defaults.
         """
         self.name = name
+        self._defaults_flag = None
+        if partly and all(one.if_missing == "default" for one in sets):
+            self._defaults_flag = ",".join(f"{one.name}:missing" for one in sets)
         self._sets = frozenset(one.name for one in sets)
         self._columns = {name: kind for one in sets for name, kind in one.outputs.items()}
         self._recorded = recorded
@@ -43,9 +57,10 @@ class LookUpRecorded:
         """See `Operator.apply`."""
         origin = batch.origin
         known = np.zeros(len(batch), bool)
-        flags = np.zeros(len(batch), np.int64)
+        flags = np.full(len(batch), FLAGS.code(self._defaults_flag or ""), np.int64)
         columns: dict[str, Array] = {
-            name: np.zeros((len(batch), *kind.shape), kind.dtype) for name, kind in self._columns.items()
+            name: np.full((len(batch), *kind.shape), 0 if kind.default is None else kind.default, kind.dtype)
+            for name, kind in self._columns.items()
         }
         for number in np.unique(origin.slot).tolist():
             rows = np.flatnonzero(origin.slot == number)
@@ -57,7 +72,7 @@ class LookUpRecorded:
                 column[rows] = logged.columns[name][places]
         whole = batch.with_columns({name: sealed(column) for name, column in columns.items()})
         whole = MicroBatch(origin.with_flags(FLAGS.joined(origin.flags, flags)), whole.columns)
-        if known.all():
+        if self._defaults_flag is not None or known.all():
             return whole, []
         failure = Failure(self.name, "FeatureMissing", NOT_RECORDED)
         lost = dead_letters(origin.take(~known), [failure] * int((~known).sum()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from streamml.adapters.kafka.tail import read_topic
 from streamml.compose.locate import Located
 from streamml.engine.identity import Provenance, read_header
 from streamml.errors import ConfigError
+from streamml.features import FeatureWriter
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.replay.plan import Wanted, gathered, planned
@@ -23,7 +25,7 @@ from streamml.ops.replay.run import Manner, begin, carry_out, score
 from streamml.ops.replay.span import Asked
 from streamml.ops.run import StopSignal
 from tests.conformance.onnx_files import graph, node, store, value
-from tests.integration.scoring import Job, payment
+from tests.integration.scoring import NOW, Job, model, payment
 
 pytestmark = pytest.mark.integration
 WIDTH = 64
@@ -76,7 +78,7 @@ class NetworkJob(Job):
             network(self.folder)
         return Located(self.topology, self.folder)
 
-    def plan(self, end: int = 100, start: int = 0, *, features: str = "recorded") -> Replay:
+    def plan(self, end: int = 100, start: int = 0, *, features: str | None = "recorded") -> Replay:
         with planned(self.located, self.settings, Wanted(Asked(str(start), str(end)), features=features)) as (plan, _):
             return plan.draft
 
@@ -141,6 +143,56 @@ def test_batches_of_the_same_shape_give_the_same_bits(
     again = job.replay()[1]
 
     assert {id: value for id, (value, _) in again.items()} == {id: value for id, (value, _) in live.items()}
+
+
+class StreamingJob(NetworkJob):
+    """The small job with a streaming set beside the loaded one."""
+
+    @property
+    def recent(self) -> sm.FeatureSet:
+        columns = {"amount": sm.f4(default=-5000.0)}
+        return sm.FeatureSet(
+            f"{self.name}-recent", key="account", columns=columns, ttl="3h", kind="streaming", max_default_ratio=1.0
+        )
+
+    @property
+    def topology(self) -> sm.Topology:
+        mean, recent = f"{self.name}.mean", f"{self.name}-recent.amount"
+        joined = sm.Transform(
+            lambda columns: {"x": np.stack([columns["amount"] + columns[recent], columns[mean]], axis=1).astype("f4")},
+            inputs=("amount", mean, recent),
+            outputs={"x": "f4[2]"},
+            name="to_matrix",
+        )
+        steps = (sm.FeatureLookup(self.recent, self.accounts), joined, sm.Onnx("adder", outputs={"score": "score"}))
+        return replace(super().topology, steps=steps)
+
+    def write(self, amount: float, at: datetime) -> None:
+        with FeatureWriter(self.recent, url=self.redis_url) as writer:
+            writer.write({"account": ["a1"], "event_time": [at], "amount": [amount]})
+
+
+def test_streaming_sets_are_as_they_were_and_loaded_ones_as_they_are_now(
+    kafka: EmbeddedKafka, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """F5.6: what Redis has of a streaming set by now is from the events' future."""
+    model(tmp_path)
+    job = StreamingJob(kafka.bootstrap_servers, redis_server.url, tmp_path)
+    job.create()
+    job.features({"a1": 1.0})
+    job.write(100.0, NOW - timedelta(hours=1))
+    job.produce([payment(number) for number in range(40)])
+    job.run()
+    live = job.scores(f"{job.name}.out")
+    job.features({"a1": 3.0})
+    job.write(900.0, NOW + timedelta(hours=1))
+
+    replay, again = job.replay(end=20, features=None)
+    assert replay.features == f"{job.name}-recent=recorded"
+    assert {id: score - live[id][0] for id, (score, _) in again.items()} == dict.fromkeys(live, pytest.approx(2.0))
+    assert all(f"{job.name}-recent@" in made.flags and "future" not in made.flags for _, made in again.values())
+    _, now = job.replay(end=20, features="live")
+    assert {id: score - live[id][0] for id, (score, _) in now.items()} == dict.fromkeys(live, pytest.approx(-5098.0))
 
 
 def test_what_was_not_recorded_is_told_before_the_start(

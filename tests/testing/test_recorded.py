@@ -82,6 +82,26 @@ def test_a_row_without_recorded_features_is_a_dead_letter_that_says_so() -> None
     assert failed(ended) == [(1, NOT_RECORDED), (3, NOT_RECORDED), (0, NOT_RECORDED)]
 
 
+def test_where_other_sets_are_as_they_are_now_a_row_without_recorded_features_gets_the_defaults_flagged() -> None:
+    """F5.6."""
+    run = driver(LOGGED)
+    for number, amount in enumerate([1.0, -1.0]):
+        run.send(payment(number, amount=amount))
+    run.settle()
+    log = RecordedInMemory(run.broker.records("payments.features"), LogSchema(LOGGED.feature_columns))
+
+    def scored(sets: sm.FeatureSet) -> tuple[MicroBatch, list[Outcomes]]:
+        return LookUpRecorded("lookup", [sets], log, PREFIXES, partly=True).apply(rows([0, 0], [0, 1]), 0.0)
+
+    batch, ended = scored(accounts)
+    assert ended == []
+    assert batch.columns["accounts.mean"].tolist() == [5.0, accounts.columns["mean"].default]
+    assert [FLAGS.text(code) for code in batch.origin.flags.tolist()] == ["accounts@v1", "accounts:missing"]
+    strict, ended = scored(sm.FeatureSet("accounts", key="account", columns=accounts.columns, if_missing="dead_letter"))
+    assert strict.origin.offset.tolist() == [0]
+    assert failed(ended) == [(1, NOT_RECORDED)]
+
+
 def test_being_late_is_of_then_and_not_recorded() -> None:
     run = driver(LOGGED)
     for number in range(2):

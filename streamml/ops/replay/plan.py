@@ -15,7 +15,7 @@ from streamml.compose.surroundings import examine_parts
 from streamml.errors import ConfigError
 from streamml.ops.pause import who
 from streamml.ops.replay.condition import condition
-from streamml.ops.replay.features import check_versions, pinned_versions
+from streamml.ops.replay.features import check_versions, pinned_versions, recorded_sets, usual_features
 from streamml.ops.replay.registry import replays
 from streamml.ops.replay.replay import RECORDED, Replay
 from streamml.ops.replay.span import Asked, Gone, find_spans
@@ -33,7 +33,8 @@ class Wanted:
 
     Args:
         models: each ``name=version``, or a version of the last model; others are as the topology says.
-        features: ``"live"``, ``"recorded"``: as they were; or ``set=version``, several separated by commas.
+        features: ``"live"``, ``"recorded"``: as they were; or ``set=version`` and ``set=recorded``, several separated by commas;
+            ``None``: see `usual_features`.
         where: condition on events, see `streamml.ops.replay.condition`.
         into: topic of predictions; ``None``: one of the replay's own.
         max_ratio: share of dead letters past which it stops; ``None``: as the topology says.
@@ -42,7 +43,7 @@ class Wanted:
 
     range: Asked
     models: tuple[str, ...] = ()
-    features: str = "live"
+    features: str | None = None
     where: str | None = None
     into: str | None = None
     max_ratio: float | None = None
@@ -84,6 +85,7 @@ def planned(located: Located[Topology], settings: Settings, wanted: Wanted) -> I
     found = find_spans(topology.source, settings, wanted.range, now_ms)
     others = replays(settings, settings.group or topology.name)
     into, letters = default_target(topology) if wanted.into is None else (wanted.into, letters_of(wanted.into))
+    features = wanted.features or usual_features(topology)
     draft = Replay(
         0,
         topology.name,
@@ -92,7 +94,7 @@ def planned(located: Located[Topology], settings: Settings, wanted: Wanted) -> I
         into,
         letters,
         versions,
-        wanted.features,
+        features,
         wanted.where,
         who(),
         now_ms,
@@ -100,9 +102,9 @@ def planned(located: Located[Topology], settings: Settings, wanted: Wanted) -> I
         max_ratio=topology.dead_letters.max_ratio if wanted.max_ratio is None else wanted.max_ratio,
     )
     check_target(topology, settings, draft, others)
-    if wanted.features == RECORDED and (wrong := _not_recorded(topology, settings, draft)):
+    if recorded_sets(topology, features) and (wrong := _not_recorded(topology, settings, draft)):
         raise ConfigError(wrong)
-    with gathered(topology, located.repository, settings, versions, wanted.features) as parts:
+    with gathered(topology, located.repository, settings, versions, features) as parts:
         draft = replace(draft, models={name: model.version for name, model in parts.models.items()})
         yield _estimated(draft, found.gone, wanted.rate, others), parts
 
@@ -146,7 +148,7 @@ def _checked_words(topology: Topology, wanted: Wanted) -> dict[str, str]:
     except ConfigError as error:
         problems += error.problems
     try:
-        pinned_versions(topology, wanted.features)
+        pinned_versions(topology, wanted.features or usual_features(topology))
     except ConfigError as error:
         problems += error.problems
     if problems:

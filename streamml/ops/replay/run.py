@@ -21,6 +21,7 @@ from streamml.compose.replay import Stretch, compose_replay
 from streamml.engine.pace import Pace
 from streamml.errors import ConfigError, DeadLetterLimitExceeded, FatalError, StreamMLError, TransientError
 from streamml.ops.pause import who
+from streamml.ops.replay.features import recorded_sets
 from streamml.ops.replay.guard import held_back
 from streamml.ops.replay.registry import claim, find, read_replay, record, replays, replays_topic
 from streamml.ops.replay.replay import RECORDED, Replay
@@ -160,8 +161,10 @@ def score(
         probe = opened.enter_context(closing(GroupProbe(settings.consumer(), own)))
         goal = Goal(lambda: ends, lambda: probe.committed(ends))
         recorded = None
-        if replay.features == RECORDED:
-            recorded = opened.enter_context(closing(RecordedLookups(feature_log_of(topology, settings))))
+        if sets := recorded_sets(topology, replay.features):
+            partly = replay.features != RECORDED
+            recorded = RecordedLookups(feature_log_of(topology, settings), sets, partly=partly)
+            opened.enter_context(closing(recorded))
         opened.enter_context(held_back(settings, group, topology.source.topics, manner.max_lag, pace))
         job = replayed(topology, replay)
         return work(

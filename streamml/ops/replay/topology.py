@@ -11,10 +11,11 @@ import numpy as np
 from streamml.batch.column import Array
 from streamml.errors import ConfigError
 from streamml.ops.replay.condition import condition
+from streamml.ops.replay.features import recorded_sets
 from streamml.ops.replay.replay import Replay
 from streamml.schema.contract import Contract
 from streamml.topology.model_steps import ModelStep, Python
-from streamml.topology.steps import Filter, Step
+from streamml.topology.steps import FeatureLookup, Filter, Step
 from streamml.topology.topology import Source, Topology
 
 _WITHIN: Final = "replay --by event"
@@ -66,7 +67,7 @@ def replayed(topology: Topology, replay: Replay) -> Topology:
         ConfigError: the topology has no such model or column any more.
     """
     filters = _filters(topology.source, replay)
-    versioned = with_models(topology, replay.models)
+    versioned = lookups_apart(with_models(topology, replay.models), recorded_sets(topology, replay.features))
     source = topology.source
     if filters and source.on_tombstone == "forward":
         source = replace(source, on_tombstone="drop")
@@ -79,6 +80,18 @@ def replayed(topology: Topology, replay: Replay) -> Topology:
         feature_log=None,
         latest=None,
     )
+
+
+def lookups_apart(topology: Topology, names: frozenset[str]) -> Topology:
+    """The topology with the sets of these names in lookups of their own, behind those of the other sets."""
+    steps: list[Step] = []
+    for step in topology.steps:
+        if isinstance(step, FeatureLookup):
+            halves = [[one for one in step.sets if (one.name in names) is chosen] for chosen in (False, True)]
+            steps += [FeatureLookup(*half) for half in halves if half]
+        else:
+            steps.append(step)
+    return replace(topology, steps=tuple(steps))
 
 
 def without_budgets(topology: Topology) -> Topology:
