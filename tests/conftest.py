@@ -39,7 +39,11 @@ class ByServers(LoadFileScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "secured" if Path(file).stem in {"test_control", "test_secrets", "test_security"} else file
+        return (
+            "secured"
+            if Path(file).stem in {"test_control", "test_faust_login", "test_secrets", "test_security"}
+            else file
+        )
 
 
 @pytest.hookimpl(trylast=True)

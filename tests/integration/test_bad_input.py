@@ -188,7 +188,7 @@ def test_d2_a_sink_without_order_is_refused_with_transactions(job: Job) -> None:
     job.create()
     job.features({"a1": 10.0})
     worker = WorkerSettings(processing_guarantee="exactly_once")
-    with pytest.raises(SettingsError, match='order="partition"'):
+    with pytest.raises(TopologyError, match='order="partition"'):
         run(job.located, job.settings.model_copy(update={"worker": worker}), RunOptions(), StopSignal())
 
 

@@ -20,11 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 import redis as client
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as ClientPartition
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
 from streamml.adapters.kafka.probe import GroupProbe
@@ -36,13 +33,10 @@ from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ports.feature_store import FeatureRequest
 from streamml.ports.source import RawRecord, TopicPartition
-from streamml.settings.settings import Settings
 from streamml.settings.sources import read_settings
-from tests.integration.secured import Secured
 from topologies.flight_delay import features_app
 from topologies.flight_delay.arrivals import Arrivals, recent_table
 from topologies.flight_delay.arrivals_topic import ArrivalsTopic, Record
-from topologies.flight_delay.faust_client import credentials
 from topologies.flight_delay.recent_follower import Follower
 from topologies.flight_delay.recent_state import SETS
 
@@ -268,30 +262,6 @@ def test_values_are_those_of_a_batch_job_and_dead_letters_the_bad_ones_through_k
         assert stored_values(place, column, list(expected)) == expected
     bad = {at: record for at, record in enumerate(records) if record in POISON}
     assert place.letters() == bad
-
-
-def test_the_client_of_faust_logs_in_by_the_settings_of_streamml(secured: Secured) -> None:
-    """By name and password, and by certificate, over TLS."""
-    asyncio.run(log_in(Settings(brokers=secured.security.sasl_servers, kafka=secured.sasl())))
-    asyncio.run(log_in(Settings(brokers=secured.security.certificate_servers, kafka=secured.mtls())))
-
-
-@pytest.mark.logs_errors("Unable connect to")
-def test_a_wrong_password_does_not_get_in(secured: Secured) -> None:
-    wrong = secured.sasl(sasl_password="wrong")
-    with pytest.raises(KafkaConnectionError):
-        asyncio.run(log_in(Settings(brokers=secured.security.sasl_servers, kafka=wrong)))
-
-
-async def log_in(settings: Settings) -> None:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.brokers, **credentials_to_aiokafka_auth(credentials(settings))
-    )
-    try:
-        await consumer.start()
-        assert await consumer.topics() is not None
-    finally:
-        await consumer.stop()
 
 
 def test_topics_that_do_not_fit_are_told_at_once(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
