@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
 
+from streamml.adapters.kafka.copying import KafkaCopy
 from streamml.cli.main import exit_code_of
 from streamml.errors import ConfigError, FatalError, Fenced
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.replay.publish import Publication, Publisher, PublishOptions
 from streamml.ops.replay.registry import find
 from streamml.ops.replay.replay import Replay
+from streamml.ports.sink import OutboundRecords
 from tests.integration.replayed import START_MS, Shop
 
 pytestmark = pytest.mark.integration
@@ -217,8 +220,21 @@ def test_d3_a_publication_that_is_killed_goes_on_without_writing_anything_twice(
         assert len(found) == 200
 
 
-def test_d3_of_two_that_publish_one_run_the_later_goes_on(strict: Shop) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["", "and the client loses its error between two callbacks"])
+def test_d3_of_two_that_publish_one_run_the_later_goes_on(
+    strict: Shop, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """D3.10."""
+    produce = KafkaCopy._produce
+
+    def lossy(copy: KafkaCopy, block: OutboundRecords) -> None:
+        try:
+            produce(copy, block)
+        except (KafkaException, SystemError):
+            raise SystemError("returned NULL without setting an exception") from None
+
+    if lost:
+        monkeypatch.setattr(KafkaCopy, "_produce", lossy)
     shop = strict
     run = some_run(shop)
     second: list[Publication] = []

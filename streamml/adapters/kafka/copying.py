@@ -93,7 +93,7 @@ class KafkaCopy:
                 return True
             return self._in_transaction(block, positions, confirm)
         except (KafkaException, SystemError) as error:
-            raise self._translated(_cause(error)) from error
+            raise self._translated(self._cause(error)) from error
 
     def _in_transaction(self, block: OutboundRecords, positions: Positions, confirm: Confirm | None) -> bool:
         self._producer.begin_transaction()
@@ -106,9 +106,10 @@ class KafkaCopy:
             self._until(lambda timeout_s: self._producer.send_offsets_to_transaction(marks, self._member, timeout_s))
             self._until(self._producer.commit_transaction)
         except (KafkaException, SystemError) as error:
-            if not _cause(error).fatal():
+            cause = self._cause(error)
+            if not cause.fatal():
                 self._until(self._producer.abort_transaction)
-            raise
+            raise KafkaException(cause) from error
         except StreamMLError as error:
             if not isinstance(error, Fenced):
                 self._until(self._producer.abort_transaction)
@@ -164,6 +165,19 @@ class KafkaCopy:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise self._translated(error.args[0]) from error
 
+    def _cause(self, error: Exception) -> KafkaError:
+        """What the client has to say: where it calls back with reports while it fails, Python wraps its error, or the client loses it."""
+        found = error.__cause__ if isinstance(error, SystemError) else error
+        if found is None and self._exactly_once:
+            try:
+                self._producer.begin_transaction()
+            except KafkaException as told_again:
+                found = told_again
+        if not isinstance(found, KafkaException):
+            raise error
+        reason: KafkaError = found.args[0]
+        return reason
+
     def _translated(self, error: KafkaError) -> Exception:
         if error.code() in _FENCED or (error.code() == KafkaError._FATAL and "fenced" in error.str()):
             return Fenced(
@@ -172,12 +186,3 @@ class KafkaCopy:
         if error.retriable() or error.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT):
             return SinkUnavailable(f"The broker did not take what was written: {error.str()}. {_AGAIN}")
         return error_of(error)
-
-
-def _cause(error: Exception) -> KafkaError:
-    """What the client has to say: where it calls back with reports while it fails, Python wraps its error."""
-    found = error.__cause__ if isinstance(error, SystemError) else error
-    if not isinstance(found, KafkaException):
-        raise error
-    reason: KafkaError = found.args[0]
-    return reason
