@@ -51,7 +51,7 @@ def test_an_incident_ends_with_the_predictions_of_a_run_without_one(
     """Wrong features go live and back, what was scored meanwhile is replayed, published and exported; nothing wrong is left,
     nothing lost."""
     options = DemoOptions(
-        events=2_000, rate=25.0, fast=False, brokers=kafka.bootstrap_servers, redis_url=redis_server.url
+        events=2_000, rate=25.0, fast=False, brokers=kafka.bootstrap_servers, redis_url=_emptied(redis_server)
     )
     with Show(options, lambda text: None, page=tmp_path / "page.html") as show:
         told = rehearse(show, lambda text: None, seconds=0.5, out=tmp_path / "corrected")
@@ -72,7 +72,7 @@ def test_a_demo_waits_for_the_next_key_of_an_incident_until_somebody_quits(
 ) -> None:
     """At the end of the stream wrong features keep the demo open until it is told to end; what it began then does not outlive it."""
     options = DemoOptions(
-        events=200, rate=2000.0, fast=False, brokers=kafka.bootstrap_servers, redis_url=redis_server.url
+        events=200, rate=2000.0, fast=False, brokers=kafka.bootstrap_servers, redis_url=_emptied(redis_server)
     )
     with Show(options, lambda text: None, page=tmp_path / "page.html") as show:
         show.start()
@@ -109,7 +109,7 @@ def test_predictions_know_of_the_last_hours_and_none_is_wrong_through_kill_9_of_
 
 
 def _emptied(server: EmbeddedRedis) -> str:
-    """A database without values of an earlier demo, which all lie in this one's future."""
+    """A database of the demo, without values that an earlier one has left: they would be of its future, or not expected at all."""
     url = server.url.rsplit("/", 1)[0] + "/8"
     with client.Redis.from_url(url) as raw:
         raw.flushdb()
