@@ -16,7 +16,7 @@ from streamml.cli.options import json_option, print_json
 @click.option(
     "--events", type=click.IntRange(1), help="End after so many departures; default: all of October to December."
 )
-@click.option("--rate", type=click.FloatRange(1), default=2000, show_default=True, help="Departures per second.")
+@click.option("--rate", type=click.FloatRange(1), default=500, show_default=True, help="Departures per second.")
 @click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="Worker processes.")
 @click.option("--faults", default="", help="Faults that come by themselves: kill,poison,slow,features,app.")
 @click.option("--brokers", help="Use this broker instead of an embedded one.")

@@ -60,7 +60,7 @@ class DemoOptions:
     """
 
     events: int | None = None
-    rate: float = 2000.0
+    rate: float = 500.0
     workers: int = 1
     faults: tuple[str, ...] = ()
     fast: bool = True
