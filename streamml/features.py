@@ -12,18 +12,16 @@ Workers see a value at their next lookup. docs/guide/features.md shows it from o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from socket import gethostname
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from streamml.adapters.redis.awaited import Awaited
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.rows import Rows, checked_rows
@@ -174,11 +172,8 @@ class AsyncFeatureWriter:
         Raises:
             ConfigError: as `FeatureWriter`, or ``waiting`` is below 1.
         """
-        if waiting < 1:
-            raise ConfigError(f"waiting is {waiting}; it has to be 1 or more.")
+        self._calls = Awaited(f"streamml-features-{feature_set.name}", waiting, threads=1)
         self._writer = FeatureWriter(feature_set, **settings)
-        self._thread = ThreadPoolExecutor(1, f"streamml-features-{feature_set.name}")
-        self._room = asyncio.Semaphore(waiting)
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,20 +183,15 @@ class AsyncFeatureWriter:
 
     async def write(self, columns: Columns, *, event_time: datetime | None = None) -> Written:
         """See `FeatureWriter.write`. Cancelled while it runs, it may have written or not."""
-        async with self._room:
-            call = partial(self._writer.write, columns, event_time=event_time)
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await self._calls.call(self._writer.write, columns, event_time=event_time)
 
     async def write_rows(self, rows: Iterable[Mapping[str, Any]], *, event_time: datetime | None = None) -> Written:
         """See `FeatureWriter.write_rows`."""
-        async with self._room:
-            call = partial(self._writer.write_rows, list(rows), event_time=event_time)
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await self._calls.call(self._writer.write_rows, list(rows), event_time=event_time)
 
     async def close(self) -> None:
         """Finish the calls that are under way and close the connection."""
-        await asyncio.to_thread(self._thread.shutdown)
-        self._writer.close()
+        await self._calls.close(self._writer.close)
 
 
 def _declaration_problems(declared: FeatureSet) -> list[str]:

@@ -12,15 +12,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
+from streamml.adapters.redis.awaited import Awaited
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.latest import Latest, latest_keys, unpacked
 from streamml.adapters.redis.nodes import Nodes
-from streamml.errors import ConfigError
 
 __all__ = ["AsyncLatestPredictions", "Latest", "LatestPredictions"]
 
@@ -48,7 +46,7 @@ class LatestPredictions:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._nodes.close()
+        self.close()
 
     def get(self, key: str | bytes) -> Latest | None:
         """The latest prediction of a key; ``None``: there is none, or its ttl is over.
@@ -71,6 +69,10 @@ class LatestPredictions:
         stored = self._nodes.mget(latest_keys(self._name, as_bytes))
         return [None if one is None else unpacked(one) for one in stored]
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._nodes.close()
+
 
 class AsyncLatestPredictions:
     """`LatestPredictions` for asyncio: the same calls, awaited. Threads of its own wait for Redis.
@@ -87,11 +89,8 @@ class AsyncLatestPredictions:
         Raises:
             ConfigError: as `LatestPredictions`, or ``waiting`` is below 1.
         """
-        if waiting < 1:
-            raise ConfigError(f"waiting is {waiting}; it has to be 1 or more.")
+        self._calls = Awaited(f"streamml-latest-{name}", waiting, threads=waiting)
         self._predictions = LatestPredictions(name, **settings)
-        self._threads = ThreadPoolExecutor(waiting, f"streamml-latest-{name}")
-        self._room = asyncio.Semaphore(waiting)
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,10 +104,8 @@ class AsyncLatestPredictions:
 
     async def get_many(self, keys: Sequence[str | bytes]) -> list[Latest | None]:
         """See `LatestPredictions.get_many`."""
-        async with self._room:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._predictions.get_many, keys)
+        return await self._calls.call(self._predictions.get_many, keys)
 
     async def close(self) -> None:
         """Finish the calls that are under way and close the connections."""
-        await asyncio.to_thread(self._threads.shutdown)
-        self._predictions.__exit__()
+        await self._calls.close(self._predictions.close)

@@ -6,13 +6,13 @@ same: a value that its airport or carrier had at one of the landings that were f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamml.ops.demo.judge import fates_of
 from streamml.ports.feature_log import LoggedRows
 from streamml.topology.features import FeatureSet
 from topologies.flight_delay.arrivals import Arrivals, as_of, recent_tables, ttl_of
@@ -85,8 +85,7 @@ class Recorded:
 
 def _defaulted(name: str, logged: LoggedRows) -> NDArray[np.bool_]:
     """Rows whose flags say that this set gave defaults."""
-    parts = (text.split(",") for text in logged.texts)
-    return np.array([any(re.match(rf"{name}(@[^:]*)?:", part) for part in those) for those in parts], bool)[logged.text]
+    return np.array([bool(fates_of(text).get(name)) for text in logged.texts], bool)[logged.text]
 
 
 def _equal(

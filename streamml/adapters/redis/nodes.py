@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final, TypeVar
@@ -68,7 +68,7 @@ class Nodes:
         trips = self._owned(keys)
         for attempt in range(_ATTEMPTS):
             if attempt > 1:
-                threading.Event().wait(_WAIT_S * attempt)
+                time.sleep(_WAIT_S * attempt)
             trips = self._travel(trips, packed, replies)
             if not trips:
                 return replies
@@ -98,7 +98,7 @@ class Nodes:
                 self._discovery.forget()
                 if attempt == _ATTEMPTS - 1:
                     raise
-            threading.Event().wait(_WAIT_S * attempt)
+            time.sleep(_WAIT_S * attempt)
         raise AssertionError
 
     def everywhere(self, *command: bytes | str | int) -> list[Reply]:
