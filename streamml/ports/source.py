@@ -93,7 +93,7 @@ class SourceListener(Protocol):
 class Source(Protocol):
     """A group member that reads records.
 
-    `open` first, then `poll` again and again, `close` last; all calls come from one thread.
+    `open` first, then `poll` again and again, `close` last; one call at a time, from whatever thread.
     """
 
     def open(self, listener: SourceListener) -> None:

@@ -2,14 +2,15 @@
 
 Three kinds of thread, each with one job; they meet in one queue, the inbox:
 
-- the *source thread* polls, commits, and runs the client's rebalance callbacks; it alone touches the source, and never
-  waits for a model (promise B1);
-- one *lane* per stage runs the stage on one batch at a time, on a thread of its own unless its batches are quick;
 - the *worker's own thread* (the caller of `Worker.run`) feeds the inbox to the engine and obeys: it alone touches the
-  engine and the sink.
+  engine and the sink. With nothing else to do it takes a turn at the source;
+- the *source thread* takes the turns that the worker's thread leaves to it, so that none waits for a model (promise B1). A
+  turn polls, commits, and runs the client's rebalance callbacks; there is one at a time;
+- one *lane* per stage runs the stage on one batch at a time, on a thread of its own unless its batches are quick.
 
 The source thread waits for the worker's thread in two places, both bounded: for room, and for a revoke to drain. The
-worker's thread waits for nobody but its inbox, so no cycle exists.
+worker's thread waits for its inbox or the source, never for another's turn at it, so no cycle exists; a revoke in a turn of
+its own drains by going on with everything else in the midst of that turn.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from streamml.clock import Clock
@@ -51,7 +53,7 @@ from streamml.engine.retry import Backoff
 from streamml.errors import DeadLetterLimitExceeded, SinkUnavailable, SourceUnavailable, StreamMLError
 from streamml.ports.control import Control, GroupState, how_paused
 from streamml.ports.sink import Sink, TransactionalSink, TransactionEnded
-from streamml.ports.source import Source
+from streamml.ports.source import Positions, Source
 from streamml.runtime.health import Health, Liveness, Signs, ready
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
 from streamml.runtime.lane import Lane
@@ -102,6 +104,8 @@ class Worker:
         # for has been done.
         self._answers: deque[Event] = deque()
         self._stopped: Stopped | None = None
+        # Batches with lanes that are threads.
+        self._elsewhere = 0
         self._outstanding = 0
         self._draining = False
         self._failure = ""
@@ -192,7 +196,18 @@ class Worker:
                     self.request_stop()
 
     def _step(self) -> None:
-        events = self._wait()
+        self._heed(self._wait(self._read))
+
+    def _drain(self) -> Positions | None:
+        """A step in the midst of a turn at the source; the positions at which this was the last."""
+        try:
+            self._heed(self._wait(self._leave))
+        except Exception as error:  # noqa: BLE001  what a client's callback raises may be lost on its way through the client
+            self._inbox.put(Crash.of(error, "the worker's thread"))
+            return self._engine.positions()
+        return None if self._stopped is None else self._engine.positions()
+
+    def _heed(self, events: list[Message]) -> None:
         now = self._clock.now()
         for event in events:
             if isinstance(event, Crash):
@@ -200,6 +215,7 @@ class Worker:
             if isinstance(event, Polls):
                 self._reader.offer(event)
             else:
+                self._elsewhere -= isinstance(event, (StageDone, StageFailed))
                 self._tell(event, now)
             self._take_polled(now)
         for _ in range(_ANSWERS_A_STEP):
@@ -232,18 +248,30 @@ class Worker:
         if isinstance(event, StageDone):
             self._observer.staged(event.result)
 
-    def _wait(self) -> list[Message]:
-        """Everything in the inbox; a tick when nothing came and one is due."""
-        patience, due = self._patience() if not self._answers else (0.0, False)
-        try:
-            events = [self._inbox.get(timeout=patience)]
-        except queue.Empty:
-            return [Tick()] if due else []
-        while True:
-            try:
+    def _wait(self, read: Callable[[float], bool]) -> list[Message]:
+        """Everything in the inbox, waited for at the source where ``read`` answers true; a tick when nothing came and one is due."""
+        if (events := self._at_hand()) or self._answers:
+            return events
+        patience, due = self._patience()
+        if not read(patience):
+            with suppress(queue.Empty):  # Then nothing came.
+                events = [self._inbox.get(timeout=patience)]
+        return events + self._at_hand() or ([Tick()] if due else [])
+
+    def _at_hand(self) -> list[Message]:
+        events: list[Message] = []
+        with suppress(queue.Empty):  # Then these are all.
+            while True:
                 events.append(self._inbox.get_nowait())
-            except queue.Empty:
-                return events
+        return events
+
+    def _read(self, patience: float) -> bool:
+        """Take a turn at the source, unless that would keep a batch waiting that is done elsewhere."""
+        return self._leave(patience) if self._elsewhere else self._reader.read(patience, self._drain)
+
+    def _leave(self, patience: float) -> bool:
+        self._reader.leave()
+        return False
 
     def _patience(self) -> tuple[float, bool]:
         """How long to wait for an event, and whether the engine is to hear of it when none comes."""
@@ -307,6 +335,7 @@ class Worker:
     def _run_stage(self, job: RunStage) -> None:
         lane = self._lanes[job.stage]
         if not lane.quick:
+            self._elsewhere += 1
             lane.submit(job)
             return
         answer = lane.answer(job)

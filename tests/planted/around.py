@@ -69,9 +69,33 @@ MISTAKES: Final = (
     Mistake(
         "the end of the source's thread is told to nobody",
         "streamml/runtime/reader.py",
-        'self._inbox.put(Crash.of(error, "the source\'s thread"))',
-        'Crash.of(error, "the source\'s thread")',
+        "            self._inbox.put(Crash.of(error, _WHERE))",
+        "            Crash.of(error, _WHERE)",
         ("tests/unit/runtime/test_reader.py::test_what_the_source_raises_is_heard_of",),
+    ),
+    Mistake(
+        "nobody polls while a quick stage hangs",
+        "streamml/runtime/reader.py",
+        "return self._left.wait(_STANDS_BACK_S) or self._own_turns == before",
+        "return self._left.wait(_STANDS_BACK_S)",
+        ("tests/unit/runtime/test_turns.py::test_b1_polls_go_on_while_a_stage_keeps_the_workers_thread",),
+    ),
+    Mistake(
+        "a partition that goes in a turn of the worker's own thread is not drained",
+        "streamml/runtime/reader.py",
+        "if self._go_on is not None and (last := self._go_on()) is not None:",
+        "if self._go_on is not None and (last := {}) is not None:",
+        (
+            "tests/unit/runtime/test_turns.py"
+            "::test_d5_a_partition_that_goes_in_a_turn_of_the_workers_own_thread_is_drained",
+        ),
+    ),
+    Mistake(
+        "what fails while a partition drains is told to nobody",
+        "streamml/runtime/worker.py",
+        """            self._inbox.put(Crash.of(error, "the worker's thread"))\n""",
+        "",
+        ("tests/unit/runtime/test_turns.py::test_what_fails_while_a_partition_drains_ends_the_worker_with_it",),
     ),
     Mistake(
         "bisection drops the neighbours of a failing row",

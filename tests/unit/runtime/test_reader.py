@@ -134,7 +134,7 @@ def test_l3_leaving_commits_the_last_positions_of_what_is_still_ours(case: Case)
     assert case.broker.committed("group") == {FIRST: 3, SECOND: 4}
 
 
-@pytest.mark.logs_errors("Unexpected ZeroDivisionError in the source's thread")
+@pytest.mark.logs_errors("Unexpected ZeroDivisionError in the source")
 def test_what_the_source_raises_is_heard_of(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case.source, "poll", lambda rows, timeout_s: 1 / 0)
     crash = case.hear(Crash)
