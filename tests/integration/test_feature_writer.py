@@ -20,6 +20,7 @@ import streamml as sm
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.loader import LoadPlan, load
+from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rights import WRITING, least_rule
 from streamml.adapters.redis.rows import Rows
 from streamml.adapters.redis.store import RedisFeatureStore
@@ -362,6 +363,40 @@ def test_f6_pruning_deletes_a_schema_that_another_took_the_place_of(redis_server
     version = Layout.of(after.schema).live_version
     assert left == {f"streamml:{{{before.name}}}:{version}", f"streamml:{before.name}:{version}:3:JFK"}
     assert prune(server, before.name, clock=clock) == []
+
+
+def test_a_schema_that_is_written_again_while_it_is_pruned_stays(
+    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F6.3: a writer says only now and then that it is there."""
+    before = airports()
+    after = airports(before.name, columns={"share": sm.f4(default=0.0)})
+    clock = ManualClock(NOW.timestamp())
+    writers = []
+    for declared in (before, after):
+        writers.append(StreamWriter(Server(redis_server.url), Stream(Layout.of(declared.schema), "w", 0, 1.0), clock))
+        values = {name: np.zeros(1, kind.dtype) for name, kind in declared.columns.items()}
+        writers[-1].write(Rows([[b"JFK"]], values, np.zeros(1, np.int64)))
+        clock.advance(7200)
+    exchange = Nodes.exchange
+
+    def deleting(nodes: Nodes, keys: Any, packed: Any) -> Any:
+        """Behind the first values that are deleted."""
+        replies = exchange(nodes, keys, packed)
+        monkeypatch.undo()
+        values = {name: np.ones(2, kind.dtype) for name, kind in before.columns.items()}
+        writers[0].write(Rows([[b"EWR", b"LAX"]], values, np.zeros(2, np.int64)))
+        return replies
+
+    monkeypatch.setattr(Nodes, "exchange", deleting)
+    prune(Server(redis_server.url), before.name, clock=clock)
+    reader = RedisFeatureStore(redis_server.url)
+    try:
+        assert ask(reader, before, "EWR", "LAX").present.all()
+    finally:
+        reader.close()
+        for writer in writers:
+            writer.close()
 
 
 def test_a_writer_needs_the_rights_that_are_named_and_none_is_too_many(redis_server: EmbeddedRedis, raw: Any) -> None:

@@ -104,7 +104,8 @@ def load(
         loading = _Load(nodes, plan, layout, claimed, clock)
         try:
             return loading.run(batches, progress)
-        except Exception:
+        except BaseException:
+            # Whoever interrupts a load leaves nothing either.
             loading.settle()
             _abandon(nodes, plan.schema.name, claimed)
             raise
