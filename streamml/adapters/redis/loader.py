@@ -19,7 +19,8 @@ from streamml.adapters.redis.catalogue import (
     put,
 )
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem, schema_lines
+from streamml.adapters.redis.keys import entity_prefix, keys_of_parts, name_problem
+from streamml.adapters.redis.layout import Layout, schema_lines
 from streamml.adapters.redis.line import Line
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows

@@ -10,16 +10,8 @@ from typing import Any, Final, Literal
 
 from streamml.adapters.redis.catalogue import Catalogue, Version, read_catalogue
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.layout import (
-    Layout,
-    entity_keys,
-    entity_parts,
-    entity_prefix,
-    schema_from_lines,
-    schema_lines,
-    writer_number,
-    writers_key,
-)
+from streamml.adapters.redis.keys import entity_keys, entity_parts, entity_prefix, writers_key
+from streamml.adapters.redis.layout import Layout, schema_from_lines, schema_lines, writer_number
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.versions import never_loaded, never_written, nodes_for
 from streamml.errors import ConfigError
