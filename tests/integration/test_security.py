@@ -303,7 +303,7 @@ def test_one_right_less_on_redis_is_told_and_nothing_is_lost(right: str, job: Jo
 
 def use_features(job: Job, url: str) -> None:
     """All that `streamml features` sends."""
-    first = versions(job.name, url=url).versions[-1].version
+    first = versions(job.name, url=url).complete()[-1].version
     # Entities that come again, in the same load, are counted and written once more.
     job.features({"a1": 1.0})
     twice = object_array(["a1", "a1"], 2)
