@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -343,6 +344,15 @@ def test_features_commands_say_what_a_streaming_set_is(redis_server: EmbeddedRed
     assert (version["state"], version["source"]) == ("live", "app")
     assert "live" in shown(redis_server, "versions", fast)
     assert shown(redis_server, "show", fast, "JFK", "--json")["writer"] == "app"
+
+
+def test_features_show_finds_a_key_that_is_no_text(redis_server: EmbeddedRedis) -> None:
+    declared = airports()
+    with FeatureWriter(declared, url=redis_server.url) as writer:
+        writer.write({"airport": [b"\xff"], "mean": [2.5], "landings": [1]}, event_time=NOW)
+    as_typed = os.fsdecode(b"\xff")
+    assert shown(redis_server, "show", declared.name, as_typed, "--json")["columns"]["mean"] == 2.5
+    assert "mean = 2.5" in shown(redis_server, "show", declared.name, as_typed)
 
 
 def test_f6_pruning_deletes_a_schema_that_another_took_the_place_of(redis_server: EmbeddedRedis, raw: Any) -> None:

@@ -52,9 +52,10 @@ class StoredEntity:
 
 
 def show(server: Server, set_name: str, entity: Sequence[str], schema: FeatureSchema | None = None) -> StoredEntity:
-    """What the version that is read holds for one entity, given as its key parts.
+    """What the version that is read holds for one entity.
 
     Args:
+        entity: its key parts; bytes that are no text as `os.fsdecode` gives them, and so the command line.
         schema: as declared; ``None``: the schema of the current version, or the one that was last written.
 
     Raises:
@@ -65,9 +66,13 @@ def show(server: Server, set_name: str, entity: Sequence[str], schema: FeatureSc
         catalogue = read_catalogue(nodes, set_name)
         version, layout = _read(catalogue, schema)
         prefix = entity_prefix(set_name, version.version)
-        key = entity_keys(prefix, [tuple(part.encode() for part in entity)])[0]
+        key = entity_keys(prefix, [tuple(part.encode(errors="surrogateescape") for part in entity)])[0]
         value: bytes | None = nodes.mget([key])[0]
-        found: dict[str, Any] = {"kind": layout.schema.kind, "version": version.version, "key": key.decode()}
+        found: dict[str, Any] = {
+            "kind": layout.schema.kind,
+            "version": version.version,
+            "key": key.decode(errors="backslashreplace"),
+        }
         found["schema"] = tuple(schema_lines(layout.schema))
         if value is None:
             _hold_against_another(nodes, set_name, prefix, len(entity))
