@@ -42,13 +42,13 @@ def _title(app: Mapping[str, Any] | None, seconds: float) -> Text:
 
 def told_of(outage: Mapping[str, Any]) -> str:
     """What a kill did to one set, in a line."""
-    before = outage["fresh_before"]
-    if before is None or outage["flagged_after_s"] is None:
-        return "not flagged"
+    before = "no predictions" if outage["fresh_before"] is None else f"{outage['fresh_before']:.0%} fresh"
+    if outage["flagged_after_s"] is None:
+        return f"{before} before, not flagged"
     again = outage["fresh_again_after_s"]
     later = "" if outage["fresh_after"] is None else f" ({outage['fresh_after']:.0%})"
     ended = "not fresh again yet" if again is None else f"fresh again after {again} s{later}"
-    return f"{before:.0%} fresh, flagged after {outage['flagged_after_s']} s, {ended}"
+    return f"{before} before, flagged after {outage['flagged_after_s']} s, {ended}"
 
 
 def used(shares: Mapping[str, float]) -> str:

@@ -23,7 +23,7 @@ from streamml.cli.demo_fast import fast_features
 
 _KEYS: Final = {"k": "kill", "p": "poison", "s": "slow", "f": "app", "b": "features", "r": "mend", "y": "publish"}
 _KEYS_TOLD: Final = (
-    "k kill −9 a worker   f kill −9 the features app   p 1 % poison   s slow Redis   b bad features   q quit\n"
+    "k kill a worker   f kill the features app   p 1 % poison   s slow Redis   b bad features   q quit\n"
 )
 _LEAVING: Final = "the stream is ended; what is on the way arrives …   q do not wait for it\n"
 _FLIGHT: Final = 22

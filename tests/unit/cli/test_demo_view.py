@@ -99,4 +99,4 @@ def test_a_kill_of_the_features_app_says_when_values_were_flagged_and_fresh_agai
     assert f"features app {state}" in said
     assert max(map(len, said.splitlines())) <= width
     words = " ".join(re.sub("[│]", " ", said).split())
-    assert "airport_recent 95% fresh, flagged after 0.8 s, fresh again after 4.2 s (90%)" in words
+    assert "airport_recent 95% fresh before, flagged after 0.8 s, fresh again after 4.2 s (90%)" in words
