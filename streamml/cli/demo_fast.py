@@ -11,7 +11,8 @@ from rich.text import Text
 
 from streamml.ops.demo.freshness import COURSE, FRESH, QUIET, WINDOW_S
 
-_LEVELS: Final = "▁▂▃▄▅▆▇█"
+# Without the full block, which would touch the line above.
+_LEVELS: Final = "▁▂▃▄▅▆▇"
 _BESIDE: Final = 45
 _FEWEST: Final = 8
 _STYLES: Final = {"running": "green", "killed": "bold red", "restarting": "yellow"}

@@ -58,7 +58,7 @@ def test_poison_is_counted_beside_the_departures_and_not_as_some() -> None:
     assert "departures 1,000 of 1,000" in picture
     assert "poison     3" in picture
     assert "features app running" in picture
-    assert re.search(r"airport_recent +·+█▁▁█ +75% fresh +25% stale", picture)
+    assert re.search(r"airport_recent +·+▇▁▁▇ +75% fresh +25% stale", picture)
 
 
 @pytest.mark.parametrize(
