@@ -36,9 +36,7 @@ def fast_features(now: Mapping[str, Any], width: int) -> Group:
 def _title(app: Mapping[str, Any] | None, seconds: float) -> Text:
     state = ("nobody writes them", "dim") if app is None else (app["state"], _STYLES[app["state"]])
     writer = ("", "") if app is None else ("features app ", "")
-    return Text.assemble(
-        ("Fast features", "bold"), "   ", writer, state, (f"   fresh in the last {seconds:.0f} s", "dim")
-    )
+    return Text.assemble(("Fast features", "bold"), "   ", writer, state, (f"   last {seconds:.0f} s", "dim"))
 
 
 def told_of(outage: Mapping[str, Any]) -> str:

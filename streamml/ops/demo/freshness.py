@@ -18,7 +18,7 @@ WINDOW_S: Final = 0.5
 _LATELY_S: Final = 1.0
 COURSE: Final = 40
 _PHASE_S: Final = 3.0
-_FEW: Final = 0.1
+_MANY: Final = 0.5
 _SOON_S: Final = 5.0
 
 Fates = Mapping[str, str]
@@ -39,9 +39,9 @@ class Outage:
 
     Args:
         fresh_before: share that did in the three seconds before.
-        flagged_after_s: seconds from the kill until less than half as many did, over half a second; ``None`` also where values kept for longer.
+        flagged_after_s: seconds from the kill until less than half as many did (less than a quarter of all, if that is more), over half a second; ``None`` also where values kept for longer.
         flagged: share that was flagged from then on until values were fresh again.
-        fresh_again_after_s: seconds from the kill until half as many as before did again.
+        fresh_again_after_s: seconds from the kill until that many did again.
         fresh_after: share that did in the three seconds from then on.
     """
 
@@ -102,6 +102,10 @@ class Freshness:
             for name in self.sets
         }
 
+    def are_fresh(self, now: float) -> bool:
+        """Whether half of the predictions of the latest seconds used fresh values, of each set."""
+        return all((self._fresh(name, now - _PHASE_S, now) or 0.0) >= _MANY for name in self._counts)
+
     def outage(self, name: str, killed_at: float, until: float) -> Outage:
         """What a kill did to a set.
 
@@ -109,7 +113,7 @@ class Freshness:
             until: when that was over at the latest: now, or the next kill.
         """
         before = self._fresh(name, killed_at - _PHASE_S, killed_at)
-        enough, moments = max(before or 0.0, _FEW) / 2, _moments(killed_at, until)
+        enough, moments = max(before or 0.0, _MANY) / 2, _moments(killed_at, until)
         flagged_at = next((at for at in moments if self._holds(name, at) < enough), None)
         if flagged_at is None:
             return Outage(before)

@@ -144,8 +144,10 @@ class Show:
                 fault.recovered_s = round(time.time() - fault.moment_ms / 1000, 2)
 
     def _may(self, name: str) -> bool:
-        """Whether what is scripted makes sense now: features are mended when they have done harm."""
+        """Whether what is scripted makes sense now: features are mended when they have done harm, and fast ones are lost when they were fresh."""
         if name == "mend" and self._feeder.thread.is_alive() and not self._judge.verdict(under_way=True).wrong:
+            return False
+        if name == "app" and self._feeder.thread.is_alive() and not self._freshness.are_fresh(time.time()):
             return False
         return not self.incident.busy
 

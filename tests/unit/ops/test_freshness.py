@@ -82,4 +82,11 @@ def test_values_that_outlive_the_outage_are_not_flagged() -> None:
 def test_what_was_not_fresh_before_is_away_until_it_is_fresh() -> None:
     outage = counted(stale_between(0.0, 14.0)).outage("recent", KILLED, BEGUN + 20.0)
     assert (outage.fresh_before, outage.flagged_after_s) == (0.0, 0.5)
-    assert outage.fresh_again_after_s == pytest.approx(4.1, abs=0.1001)
+    assert outage.fresh_again_after_s == pytest.approx(4.2, abs=0.1001)
+
+
+def test_sets_are_fresh_when_half_of_the_latest_predictions_say_so() -> None:
+    found = counted(stale_between(3.0, 6.0), 6.0)
+    assert found.are_fresh(BEGUN + 4.0)
+    assert not found.are_fresh(BEGUN + 5.5)
+    assert not found.are_fresh(BEGUN + 60.0)
