@@ -13,7 +13,7 @@ from loadtests.baseline.load import ACCOUNTS
 from loadtests.faults.stream import BAD_ROWS, POISON
 from loadtests.faults.world import World
 from streamml.adapters.redis.catalogue import unpack_pointer
-from streamml.adapters.redis.layout import entity_keys, entity_prefix, pointer_key
+from streamml.adapters.redis.keys import entity_keys, entity_prefix, pointer_key
 
 MOST_PARTITIONS: Final = 8
 _POPULAR: Final = 300
