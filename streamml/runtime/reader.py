@@ -23,6 +23,8 @@ from streamml.runtime.pulse import Pulse
 _LOG: Final = logging.getLogger("streamml.worker")
 _FIRST_ROWS: Final = 64
 _STANDS_BACK_S: Final = 0.5
+# Polls of so many records are a backlog's: it pays to read on while the worker works.
+_BACKLOG_ROWS: Final = 256
 _WHERE: Final = "the source"
 
 
@@ -57,10 +59,9 @@ class Reader:
     """Turns at the source, and the listener of its rebalances.
 
     One turn at a time, by whoever is free for it. A worker whose stages are quick reads on its own thread: a record then waits
-    for no other thread's turn at the processor and at Python's lock (on two cores, the source thread alone: 8 % more processor
-    time for a backlog, and predictions a fifth older at 2,000 events/s). While a stage works elsewhere, while there is no room,
-    and when the worker's thread has not come back for half a second, the source thread reads, so that no poll waits for a
-    model (promise B1).
+    for no other thread's turn at the processor and at Python's lock (docs/adr/0005). While a stage works elsewhere, while there
+    is a backlog or no room, and when the worker's thread has not come back for half a second, the source thread reads, so that
+    no poll waits for a model (promise B1).
     """
 
     def __init__(self, source: Source, clock: Clock, config: WorkerConfig, inbox: Inbox, pulse: Pulse) -> None:
@@ -87,6 +88,8 @@ class Reader:
         self._left = threading.Event()
         self._left.set()
         self._own_turns = 0
+        # Records that the latest poll brought.
+        self._latest_rows = 0
         # How the worker goes on while partitions drain in a turn of its own thread.
         self._go_on: GoOn | None = None
         self._answers: queue.SimpleQueue[Released] = queue.SimpleQueue()
@@ -103,11 +106,14 @@ class Reader:
 
     def read(self, patience_s: float, go_on: GoOn) -> bool:
         """Take a turn, and wait so long for records. False where it is the source thread's. Called by the worker's thread."""
+        if not self._opened or self._latest_rows >= _BACKLOG_ROWS:
+            self.leave()
+            return False
         self._left.clear()
         if not self._turns.acquire(blocking=False):
             return False
         try:
-            if not self._opened or self._paused or not self._rows_free():
+            if self._paused or not self._rows_free():
                 self._left.set()
                 return False
             self._own_turns += 1
@@ -245,11 +251,12 @@ class Reader:
         if failed := self._source.failed_commits():
             self._inbox.put(CommitFailed(tuple(failed)))
         ends = self._source.ends()
+        self._latest_rows = sum(map(len, runs))
         if runs or ends:
             self._hand_over(runs, ends)
 
     def _hand_over(self, runs: list[RecordRun], ends: Positions) -> None:
-        rows, size = sum(map(len, runs)), _bytes(runs)
+        rows, size = self._latest_rows, _bytes(runs)
         if self._config.pace is not None:
             self._config.pace.took(rows)
         if rows:

@@ -81,6 +81,13 @@ MISTAKES: Final = (
         ("tests/unit/runtime/test_turns.py::test_b1_polls_go_on_while_a_stage_keeps_the_workers_thread",),
     ),
     Mistake(
+        "nobody reads ahead in a backlog",
+        "streamml/runtime/reader.py",
+        "if not self._opened or self._latest_rows >= _BACKLOG_ROWS:",
+        "if not self._opened:",
+        ("tests/unit/runtime/test_turns.py::test_a_backlog_is_read_ahead_by_the_source_thread",),
+    ),
+    Mistake(
         "a partition that goes in a turn of the worker's own thread is not drained",
         "streamml/runtime/reader.py",
         "if self._go_on is not None and (last := self._go_on()) is not None:",

@@ -136,12 +136,14 @@ class Case:
             assert time.monotonic() < deadline, f"This has not come true within {DEADLINE_S:.0f} s."
             threading.Event().wait(0.005)
 
-    def appends_until(self, met: Callable[[], bool]) -> None:
-        """A record after the other, each when what is there has been polled."""
+    def appends_until(self, met: Callable[[], bool], at_once: int = 1) -> None:
+        """So many records at once, again and again, each time when what is there has been polled."""
 
         def once_more() -> bool:
             if not self.source.lag():
-                self.broker.append("events", b"x")
+                with self.broker.lock():
+                    for _ in range(at_once):
+                        self.broker.append("events", b"x")
             return met()
 
         self.until(once_more)
@@ -177,6 +179,15 @@ def test_a_worker_that_is_free_reads_on_its_own_thread() -> None:
     with running() as case:
         case.appends_until(lambda: case.source.read_on[-5:] == [OWN] * 5)
         case.until(case.settled)
+
+
+def test_a_backlog_is_read_ahead_by_the_source_thread() -> None:
+    with running() as case:
+        case.appends_until(lambda: case.source.read_on[-5:] == [OWN] * 5)
+        before = len(case.source.read_on)
+        case.appends_until(lambda: SOURCE in case.source.read_on[before:], at_once=300)
+        case.until(case.settled)
+        case.appends_until(lambda: case.source.read_on[-5:] == [OWN] * 5)
 
 
 def test_b1_polls_go_on_while_a_stage_keeps_the_workers_thread() -> None:
