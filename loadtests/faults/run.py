@@ -124,6 +124,8 @@ def _document(
         "rate": world.shape.rate,
         "seconds": seconds,
         "guarantee": world.shape.guarantee,
+        "cluster": world.shape.cluster,
+        "fast_features": dict(sorted(world.writes.fates.items())),
         "session_s": world.shape.session_s,
         "passed": passed(verdict),
         "verdict": verdict,

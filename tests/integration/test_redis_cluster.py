@@ -19,6 +19,7 @@ import redis as client
 from redis.crc import key_slot
 
 import streamml as sm
+from loadtests.redis_cluster import Node, RedisCluster, until
 from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.layout import pointer_key
 from streamml.adapters.redis.loader import LoadPlan, load
@@ -40,7 +41,6 @@ from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 from tests.certificates import Authority
 from tests.integration.scoring import NOW, Job, payment
-from tests.redis_cluster import Node, RedisCluster, until
 from tests.tls_relay import tls_relay
 
 pytestmark = pytest.mark.integration
