@@ -41,7 +41,11 @@ _BAD_URL: Final = (
 )
 
 
-class SlotMoved(FeatureStoreDown):
+class ServerAway(FeatureStoreDown):
+    """A server cannot be reached, or another one is about to take its place; one that refuses what it is asked is there."""
+
+
+class SlotMoved(ServerAway):
     """The slot of a key is at another node of the cluster, or on its way there."""
 
 
@@ -121,8 +125,7 @@ class Server:
 
     def unavailable(self, error: Exception) -> FeatureStoreDown:
         """What went wrong, in a sentence without secrets."""
-        kind = SlotMoved if isinstance(error, (AskError, TryAgainError)) else FeatureStoreDown
-        return kind(f"Redis at {self.where} {self._what(error)}")
+        return _kind(error)(f"Redis at {self.where} {self._what(error)}")
 
     def _what(self, error: Exception) -> str:
         # A server that does not know a command, AUTH too, repeats its arguments.
@@ -153,6 +156,18 @@ class Server:
                 return "is a replica that has lost its primary; wait until it has it back, or name another server."
             case _:
                 return _of_cluster(error, said) or f"answered with an error: {said}."
+
+
+def _kind(error: Exception) -> type[FeatureStoreDown]:
+    match error:
+        case AskError() | TryAgainError():
+            return SlotMoved
+        case AuthenticationError() | AuthorizationError():
+            return FeatureStoreDown
+        case redis.ConnectionError() | redis.TimeoutError() | ClusterDownError() | MovedError() | MasterDownError():
+            return ServerAway
+        case _:
+            return FeatureStoreDown
 
 
 def _of_cluster(error: Exception, said: str) -> str | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final
 
 from streamml.adapters.redis.catalogue import (
@@ -18,7 +22,7 @@ from streamml.adapters.redis.catalogue import (
     new_version_name,
     put,
 )
-from streamml.adapters.redis.connection import Server, pack
+from streamml.adapters.redis.connection import Server, ServerAway, pack
 from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem, schema_lines
 from streamml.adapters.redis.line import Line
 from streamml.adapters.redis.nodes import Nodes
@@ -26,7 +30,8 @@ from streamml.adapters.redis.rows import Rows, checked_rows
 from streamml.adapters.redis.versions import remove
 from streamml.batch.column import Array
 from streamml.clock import Clock, SystemClock
-from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.engine.retry import Backoff
+from streamml.errors import ConfigError, FeaturesUnavailable, LoadUndone
 from streamml.ports.feature_store import FeatureSchema
 
 Batches = Iterable[Mapping[str, Array]]
@@ -39,6 +44,7 @@ _ROWS_PER_COMMAND: Final = 500
 _BYTES_PER_COMMAND: Final = 1 << 18
 _COMMANDS_IN_FLIGHT: Final = 4
 _SIGN_OF_LIFE_S: Final = 10.0
+_BACK_WITHIN_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,9 @@ def load(
 
     Raises:
         ConfigError: rows that cannot be stored (each named, up to 20), no rows, or a name that is taken. Nothing changed.
-        FeaturesUnavailable: the server does not answer, or refuses to store. The same.
+        LoadUndone: a server went away under the load and came back, or its replica did. The same; begin again.
+        FeaturesUnavailable: the server does not answer, or refuses to store. The same, unless it went away at the cut-over: then
+            the error says that the version may be current.
     """
     layout, clock = _checked(plan), clock or SystemClock()
     with closing(Nodes(server)) as nodes:
@@ -104,6 +112,9 @@ def load(
         loading = _Load(nodes, plan, layout, claimed, clock)
         try:
             return loading.run(batches, progress)
+        except ServerAway as error:
+            loading.settle()
+            raise _interrupted(nodes, plan.schema.name, claimed, error) from error
         except Exception:
             loading.settle()
             _abandon(nodes, plan.schema.name, claimed)
@@ -148,18 +159,49 @@ def _claim(nodes: Nodes, plan: LoadPlan, layout: Layout, now: float) -> Version:
 
 def _abandon(nodes: Nodes, set_name: str, claimed: Version) -> None:
     """Remove what a failed load has written. Where that fails too, pruning will do it."""
+    try:
+        _undo(nodes, set_name, claimed)
+    except FeaturesUnavailable as error:
+        _log.warning("Version %s of feature set %s is left for pruning: %s", claimed.version, set_name, error)
+
+
+def _interrupted(nodes: Nodes, set_name: str, claimed: Version, error: ServerAway) -> FeaturesUnavailable:
+    """Remove what was written as soon as the server is back; returns what is to be said."""
+    said = f"{error} That ended the load of version {claimed.version!r} of feature set {set_name!r}."
+    end = time.monotonic() + _BACK_WITHIN_S
+    for attempt in count(1):
+        try:
+            if _undo(nodes, set_name, claimed):
+                return LoadUndone(f"{said} What it had written is deleted, and nothing else has changed; load again.")
+            return FeaturesUnavailable(
+                f"{said} The version was complete by then, or is no more there: see `streamml features versions {set_name}`, and "
+                "where it is not the current one, load again; that is safe."
+            )
+        except FeaturesUnavailable as again:
+            if not isinstance(again, ServerAway) or time.monotonic() > end:
+                return FeaturesUnavailable(
+                    f"{said} What it had written could not be deleted: {again} Load again when Redis is back, which is safe; "
+                    f"`streamml features prune {set_name}` deletes what was left."
+                )
+        threading.Event().wait(Backoff().delay(attempt, random.random()))  # noqa: S311  jitter
+    raise AssertionError
+
+
+def _undo(nodes: Nodes, set_name: str, claimed: Version) -> bool:
+    """Whether the version was not complete, nor somebody else's; then all of it is deleted."""
     ours: list[bool] = []
 
     def decide(catalogue: Catalogue) -> list[Command]:
-        ours.append(_is_loading(catalogue, claimed))
-        return [put(set_name, replace(claimed, state="pruning"))] if ours[-1] else []
+        known = catalogue.find(claimed.version)
+        # A replica that took over may not have heard of the claim.
+        begun = known is None or (known.state in ("loading", "pruning") and known.loaded_at == claimed.loaded_at)
+        ours.append(begun)
+        return [put(set_name, replace(claimed, state="pruning"))] if begun else []
 
-    try:
-        change(nodes, set_name, decide)
-        if ours[-1]:
-            remove(nodes, set_name, claimed.version)
-    except FeaturesUnavailable as error:
-        _log.warning("Version %s of feature set %s is left for pruning: %s", claimed.version, set_name, error)
+    change(nodes, set_name, decide)
+    if ours[-1]:
+        remove(nodes, set_name, claimed.version)
+    return ours[-1]
 
 
 def _is_loading(catalogue: Catalogue, entry: Version) -> bool:
