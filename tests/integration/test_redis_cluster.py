@@ -290,7 +290,7 @@ def test_d1_f1_a_master_that_is_killed_under_load_costs_nothing_but_time(
 def test_f4_a_load_over_which_a_master_is_killed_begins_again_and_leaves_nothing_else(
     mended: RedisCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F4.1: with what a dead master may have taken with it, no version is completed."""
+    """F1.6, F4.1: with what a dead master may have taken with it, no version is completed."""
     schema, count = FeatureSchema(f"c-{uuid.uuid4().hex[:8]}", (("mean", f4),)), 40_000
     table = pa.table({"k": [str(number) for number in range(count)], "mean": np.ones(count, "f4")})
     path = tmp_path / "set.parquet"
