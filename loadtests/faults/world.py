@@ -37,6 +37,8 @@ from streamml.ops.topics import create_topics
 from streamml.settings.settings import RedisSettings, Settings
 
 PARTITIONS = 4
+STUCK_AFTER_S = 45.0
+"""A worker that stands still for so long ends with its stacks, and is started again."""
 CLOCK_SHIM = Path(__file__).parent / "clock"
 _DISK_MB = 600
 _START_S = 120.0
@@ -213,8 +215,8 @@ class World:
             "[model]",
             f'repository = "{MODELS}"',
         ]
-        if self.shape.guarantee != "at_least_once":
-            lines += ["[worker]", f'processing_guarantee = "{self.shape.guarantee}"']
+        lines += ["[worker]", f"stuck_after_ms = {STUCK_AFTER_S * 1000:.0f}"]
+        lines += [f'processing_guarantee = "{self.shape.guarantee}"']
         path = self.folder / "streamml.toml"
         path.write_text("\n".join(lines) + "\n")
         return path
