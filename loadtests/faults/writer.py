@@ -28,7 +28,8 @@ def write_for_ever(url: str, notes: int) -> None:
             writer.write(rows(members[group], tick))
             os.write(notes, b"%d %d %d\n" % (group, tick, time.time_ns() // 1000))
             turn += 1
-            threading.Event().wait(_REST_S)
+            # The first round is what a run waits for.
+            threading.Event().wait(_REST_S if turn >= GROUPS else 0)
 
 
 if __name__ == "__main__":
