@@ -69,6 +69,7 @@ class RedisCluster:
 
     def __init__(self, folder: Path, *, replicas: bool = True) -> None:
         self.nodes = [Node(folder / str(number)) for number in range(_MASTERS * (1 + replicas))]
+        self._timeout_ms = _QUICK_MS
 
     @property
     def url(self) -> str:
@@ -136,6 +137,12 @@ class RedisCluster:
         victim.kill()
         until(lambda: victim.announced not in {port for *_, port in self._owned()})
 
+    def bring_back(self, node: Node) -> None:
+        """Start a node whose replica has taken over, and wait until it is a replica in step."""
+        node.start()
+        self._noticed_after(self._timeout_ms)
+        until(lambda: not node.is_master and self.whole())
+
     def copied(self) -> None:
         """Wait until the replicas have what the masters have now."""
         done = {node.port: node.raw.info("replication")["master_repl_offset"] for node in self.nodes if node.is_master}
@@ -157,6 +164,7 @@ class RedisCluster:
         self._noticed_after(_TOLERANT_MS)
 
     def _noticed_after(self, timeout_ms: int) -> None:
+        self._timeout_ms = timeout_ms
         for node in self.nodes:
             if node.alive:
                 node.raw.config_set("cluster-node-timeout", timeout_ms)

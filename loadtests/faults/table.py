@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 from loadtests.baseline.load import ACCOUNTS
 from loadtests.faults.stream import BAD_ROWS, POISON
 from loadtests.faults.world import World
-from loadtests.redis_cluster import until
 from streamml.adapters.redis.catalogue import unpack_pointer
 from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.layout import entity_keys, entity_prefix, pointer_key
@@ -114,12 +113,11 @@ def redis_node(world: World, dice: random.Random) -> None:
         world.judge.may_lose(world.accounts_of(victim))
         cluster.lose(victim)
         world.over.wait(dice.uniform(0.0, 3.0))
-        victim.start()
-        until(lambda: not victim.is_master and cluster.whole())
+        cluster.bring_back(victim)
 
 
 def writer(world: World, dice: random.Random) -> None:
-    """It is started again at once, and killed again for up to 10 s, which is longer than its values are fresh."""
+    """It is started again at once, and killed again for up to 10 s, so that values become stale."""
     end = time.monotonic() + dice.uniform(0.0, 10.0)
     world.writer.send(signal.SIGKILL)
     while time.monotonic() < end and not world.over.wait(0.2):
