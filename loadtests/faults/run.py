@@ -18,7 +18,6 @@ import numpy as np
 from loadtests.faults.stream import prepare
 from loadtests.faults.table import Fault, Strike, schedule
 from loadtests.faults.world import STUCK_AFTER_S, Shape, World
-from streamml.errors import FatalError
 
 PATIENCE_S = 2 * STUCK_AFTER_S
 """Without a record or an answer for so long, nothing more is waited for."""
@@ -138,14 +137,10 @@ def _document(
         "exits": {str(code): count for code, count in sorted(codes.items())},
         "by_fault": _by_fault(marks),
         "settled_s": round(max([*judge.first_at, begun]) - ended, 1),
-        "remarks": [*filter(None, [stop, _stood_still(codes[FatalError.exit_code])]), *judge.remarks],
+        "remarks": [*filter(None, [stop]), *judge.remarks],
         "strikes": marks,
         "timeline": _timeline(judge, begun),
     }
-
-
-def _stood_still(times: int) -> str:
-    return f"Workers ended themselves {times} times, with stacks in their logs (--logs keeps them)." if times else ""
 
 
 def passed(verdict: dict[str, int]) -> bool:

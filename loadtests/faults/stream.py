@@ -92,12 +92,15 @@ class Stream:
 
 def prepare(count: int, seed: int) -> Stream:
     """``count`` events."""
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, SessionOptions
 
     keys, values = map(list, zip(*load.events(count, seed), strict=True))
     documents = [json.loads(value) for value in values]
     fields = np.array([[one[name] for name in FIELDS] for one in documents], np.float32)
     accounts = np.array([one["account"] for one in documents])
     stored = np.stack(list(load.feature_columns().values()), axis=1)
-    session = InferenceSession(str(MODELS / "mlp" / "1" / "model.onnx"))
+    options = SessionOptions()
+    # The judge shares the cores with those it judges: threads that wait for its next batch would take them.
+    options.intra_op_num_threads = 1
+    session = InferenceSession(str(MODELS / "mlp" / "1" / "model.onnx"), options)
     return Stream(keys, values, accounts, fields, stored, session)
