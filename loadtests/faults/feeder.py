@@ -41,7 +41,7 @@ class Feeder:
         self.sent = 0
         self.sent_at = np.zeros(len(stream))
         self.ahead_s = 0
-        self.thread = threading.Thread(target=self._feed, name="chaos-feeder")
+        self.thread = threading.Thread(target=self._feed, name="chaos-feeder", daemon=True)
 
     def _feed(self) -> None:
         begun, done = time.monotonic(), 0
