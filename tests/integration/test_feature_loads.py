@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import redis
 
-from streamml.adapters.redis import loader
+from streamml.adapters.redis import claims, loader
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, LoadReport, load
 from streamml.adapters.redis.store import RedisFeatureStore
@@ -155,8 +155,8 @@ def test_a_load_that_fails_waits_for_its_writes_before_they_are_removed(
         written.append(accounts.stored("bad"))
         abandon(*what)
 
-    abandon = loader._abandon
-    monkeypatch.setattr(loader, "_abandon", removing)
+    abandon = claims.abandon
+    monkeypatch.setattr(loader, "abandon", removing)
     unfit = {**accounts.batch([1], 0.0), "mean": np.array([np.nan])}
     try:
         with pytest.raises(ConfigError, match="not finite"):
@@ -204,7 +204,7 @@ def test_f4_where_redis_stays_away_it_is_said_what_to_do(
     own_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F4.4."""
-    monkeypatch.setattr(loader, "_BACK_WITHIN_S", 0.1)
+    monkeypatch.setattr(claims, "BACK_WITHIN_S", 0.1)
     own, path = Accounts(own_server.url), a_file(tmp_path, 2_000)
     own.load(own.batch(range(3), 1.0), version="before")
     with pytest.raises(FeaturesUnavailable, match=f"Load again .* safe; `streamml features prune {own.schema.name}`"):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import random
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Final
 
 from streamml.adapters.redis.catalogue import (
@@ -19,32 +14,28 @@ from streamml.adapters.redis.catalogue import (
     Version,
     change,
     make_current,
-    new_version_name,
     put,
 )
+from streamml.adapters.redis.claims import abandon, claim, interrupted, is_loading
 from streamml.adapters.redis.connection import Server, ServerAway, pack
-from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem, schema_lines
+from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem
 from streamml.adapters.redis.line import Line
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows
-from streamml.adapters.redis.versions import remove
 from streamml.batch.column import Array
 from streamml.clock import Clock, SystemClock
-from streamml.engine.retry import Backoff
-from streamml.errors import ConfigError, FeaturesUnavailable, LoadUndone
+from streamml.errors import ConfigError, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureSchema
 
 Batches = Iterable[Mapping[str, Array]]
 Progress = Callable[[int, int | None], None]
 
-_log = logging.getLogger(__name__)
 PROBLEMS_SHOWN: Final = 20
 # One command blocks the server, and the workers that read from it, for less than a millisecond.
 _ROWS_PER_COMMAND: Final = 500
 _BYTES_PER_COMMAND: Final = 1 << 18
 _COMMANDS_IN_FLIGHT: Final = 4
 _SIGN_OF_LIFE_S: Final = 10.0
-_BACK_WITHIN_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +99,16 @@ def load(
     """
     layout, clock = _checked(plan), clock or SystemClock()
     with closing(Nodes(server)) as nodes:
-        claimed = _claim(nodes, plan, layout, clock.now())
+        claimed = claim(nodes, plan.version, plan.source, layout, clock.now())
         loading = _Load(nodes, plan, layout, claimed, clock)
         try:
             return loading.run(batches, progress)
         except ServerAway as error:
             loading.settle()
-            raise _interrupted(nodes, plan.schema.name, claimed, error) from error
+            raise interrupted(nodes, plan.schema.name, claimed, error) from error
         except Exception:
             loading.settle()
-            _abandon(nodes, plan.schema.name, claimed)
+            abandon(nodes, plan.schema.name, claimed)
             raise
         finally:
             loading.close()
@@ -138,76 +129,6 @@ def _checked(plan: LoadPlan) -> Layout:
     if problems:
         raise ConfigError(problems)
     return layout
-
-
-def _claim(nodes: Nodes, plan: LoadPlan, layout: Layout, now: float) -> Version:
-    """Enter the version into the catalogue, under a name that nobody else has."""
-    lines = tuple(schema_lines(layout.schema))
-    claimed: list[Version] = []
-
-    def decide(catalogue: Catalogue) -> list[Command]:
-        taken = [known.version for known in catalogue.versions]
-        name = plan.version or new_version_name(now, taken)
-        if name in taken:
-            raise ConfigError(f"Version {name!r} of feature set {catalogue.set_name!r} exists; choose another name.")
-        claimed.append(Version(name, "loading", layout.schema_hash, lines, now, now, source=plan.source))
-        return [put(catalogue.set_name, claimed[-1])]
-
-    change(nodes, plan.schema.name, decide)
-    return claimed[-1]
-
-
-def _abandon(nodes: Nodes, set_name: str, claimed: Version) -> None:
-    """Remove what a failed load has written. Where that fails too, pruning will do it."""
-    try:
-        _undo(nodes, set_name, claimed)
-    except FeaturesUnavailable as error:
-        _log.warning("Version %s of feature set %s is left for pruning: %s", claimed.version, set_name, error)
-
-
-def _interrupted(nodes: Nodes, set_name: str, claimed: Version, error: ServerAway) -> FeaturesUnavailable:
-    """Remove what was written as soon as the server is back; returns what is to be said."""
-    said = f"{error} That ended the load of version {claimed.version!r} of feature set {set_name!r}."
-    end = time.monotonic() + _BACK_WITHIN_S
-    for attempt in count(1):
-        try:
-            if _undo(nodes, set_name, claimed):
-                return LoadUndone(f"{said} What it had written is deleted, and nothing else has changed; load again.")
-            return FeaturesUnavailable(
-                f"{said} The version was complete by then, or is no more there: see `streamml features versions {set_name}`, and "
-                "where it is not the current one, load again; that is safe."
-            )
-        except FeaturesUnavailable as again:
-            if not isinstance(again, ServerAway) or time.monotonic() > end:
-                return FeaturesUnavailable(
-                    f"{said} What it had written could not be deleted: {again} Load again when Redis is back, which is safe; "
-                    f"`streamml features prune {set_name}` deletes what was left."
-                )
-        threading.Event().wait(Backoff().delay(attempt, random.random()))  # noqa: S311  jitter
-    raise AssertionError
-
-
-def _undo(nodes: Nodes, set_name: str, claimed: Version) -> bool:
-    """Whether the version was not complete, nor somebody else's; then all of it is deleted."""
-    ours: list[bool] = []
-
-    def decide(catalogue: Catalogue) -> list[Command]:
-        known = catalogue.find(claimed.version)
-        # A replica that took over may not have heard of the claim.
-        begun = known is None or (known.state in ("loading", "pruning") and known.loaded_at == claimed.loaded_at)
-        ours.append(begun)
-        return [put(set_name, replace(claimed, state="pruning"))] if begun else []
-
-    change(nodes, set_name, decide)
-    if ours[-1]:
-        remove(nodes, set_name, claimed.version)
-    return ours[-1]
-
-
-def _is_loading(catalogue: Catalogue, entry: Version) -> bool:
-    """Whether this load still owns its version: a load that gave no sign of life for long may have been pruned."""
-    known = catalogue.find(entry.version)
-    return known is not None and known.state == "loading" and known.loaded_at == entry.loaded_at
 
 
 class _Load:
@@ -308,7 +229,7 @@ class _Load:
         """Replace the entry; a complete one becomes current in the same transaction."""
 
         def decide(catalogue: Catalogue) -> list[Command]:
-            if not _is_loading(catalogue, entry):
+            if not is_loading(catalogue, entry):
                 raise FeaturesUnavailable(
                     f"Version {entry.version!r} of feature set {catalogue.set_name!r} was removed while it was loaded; load again."
                 )
