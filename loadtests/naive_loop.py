@@ -17,7 +17,8 @@ from loadtests.baseline.topology import FIELDS
 from loadtests.faults.stream import MODELS
 from loadtests.faults.topology import FAST_TTL_S, PREDICTIONS, account, recent, topology, troubled_inputs
 from streamml.adapters.redis.catalogue import unpack_pointer
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, pointer_key
+from streamml.adapters.redis.keys import entity_keys, entity_prefix, pointer_key
+from streamml.adapters.redis.layout import Layout
 from streamml.stages.freshness import State, states
 
 brokers, redis_url, group, session_ms = sys.argv[1:5]

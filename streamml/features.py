@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from socket import gethostname
 from typing import Any, Final, Self
 
@@ -24,12 +24,12 @@ import numpy.typing as npt
 from streamml.adapters.redis.awaited import Awaited
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import Layout
-from streamml.adapters.redis.rows import Rows, checked_rows
+from streamml.adapters.redis.rows import Rows, as_column, checked_rows, in_utc
 from streamml.adapters.redis.streaming import Stream, StreamWriter
-from streamml.batch.column import Array, object_array
 from streamml.errors import ConfigError
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
+from streamml.topology.sentences import duration_problems
 
 __all__ = ["AsyncFeatureWriter", "FeatureWriter", "Written"]
 
@@ -84,19 +84,20 @@ class FeatureWriter:
         Raises:
             ConfigError: the set is not streaming or cannot be stored, or a duration or the URL is not valid; every problem.
         """
-        problems, durations = _declaration_problems(feature_set), dict[str, float]()
-        for name, spelling in {"keep": keep, "retry_for": retry_for, "timeout": timeout}.items():
-            try:
-                durations[name] = 0.0 if spelling is None else seconds(spelling)
-            except ValueError as error:
-                problems.append(f"{name}: {error}")
+        problems = [*_declaration_problems(feature_set), *duration_problems("keep", keep)]
+        problems += duration_problems("timeout", timeout)
+        try:
+            retry_for_s = seconds(retry_for)
+        except ValueError as error:
+            problems.append(f"retry_for: {error}")
         if problems:
             raise ConfigError(problems)
-        kept = durations["keep"] if keep is not None else 2 * seconds(feature_set.ttl or 0.0)
-        layout = Layout.of(feature_set.schema)
-        stream = Stream(layout, writer or gethostname(), int(kept * 1000), durations["retry_for"])
+        kept = seconds(keep) if keep is not None else 2 * seconds(feature_set.ttl or 0.0)
+        # 0 would be for ever.
+        keep_ms = max(1, round(kept * 1000))
+        stream = Stream(Layout.of(feature_set.schema), writer or gethostname(), keep_ms, retry_for_s)
         self._declared = feature_set
-        self._writer = StreamWriter(Server(url, durations["timeout"], options), stream)
+        self._writer = StreamWriter(Server(url, seconds(timeout), options), stream)
 
     def __enter__(self) -> Self:
         return self
@@ -139,16 +140,12 @@ class FeatureWriter:
 
     def _checked(self, columns: Columns, event_time: datetime | None) -> Rows:
         declared = self._declared
-        batch = {name: _column(values, name in declared.key) for name, values in columns.items()}
-        known = {*declared.key, *declared.columns, EVENT_TIME}
-        if unknown := [name for name in batch if name not in known]:
-            there = ", ".join([*declared.key, *declared.columns, EVENT_TIME])
-            raise ConfigError(
-                [f"Feature set {declared.name!r} has no column {name!r}; it has {there}." for name in unknown]
-            )
+        if problems := _column_problems(declared, columns, event_time):
+            raise ConfigError(problems)
+        batch = {name: as_column(values, name in declared.key) for name, values in columns.items()}
         if event_time is not None:
             rows = len(next(iter(batch.values()), ()))
-            batch[EVENT_TIME] = np.full(rows, _utc(event_time), "M8[us]")
+            batch[EVENT_TIME] = np.full(rows, in_utc(event_time), "M8[us]")
         rows_or_problems = checked_rows(batch, declared.schema, declared.key, EVENT_TIME, 1, PROBLEMS_SHOWN)
         if isinstance(rows_or_problems, list):
             raise ConfigError([f"Feature set {declared.name!r}: {problem}" for problem in rows_or_problems])
@@ -182,7 +179,7 @@ class AsyncFeatureWriter:
         await self.close()
 
     async def write(self, columns: Columns, *, event_time: datetime | None = None) -> Written:
-        """See `FeatureWriter.write`. Cancelled while it runs, it may have written or not."""
+        """See `FeatureWriter.write`. One that is cancelled while it is under way is written all the same, unless it fails."""
         return await self._calls.call(self._writer.write, columns, event_time=event_time)
 
     async def write_rows(self, rows: Iterable[Mapping[str, Any]], *, event_time: datetime | None = None) -> Written:
@@ -201,10 +198,11 @@ def _declaration_problems(declared: FeatureSet) -> list[str]:
             f"Feature set {declared.name!r} is loaded as versions: write it with `streamml features load`, or declare it with "
             'kind="streaming".'
         )
-    try:
-        seconds(declared.ttl or 0.0)
-    except ValueError as error:
-        problems.append(f"Feature set {declared.name!r} has a ttl that is none: {error}")
+    elif declared.ttl is None:
+        problems.append(
+            f"Feature set {declared.name!r} has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
+        )
+    problems += duration_problems(f"The ttl of feature set {declared.name!r}", declared.ttl)
     if not declared.key:
         problems.append(f"Feature set {declared.name!r} has no key; name the columns that make up its entity.")
     if EVENT_TIME in declared.columns or EVENT_TIME in declared.key:
@@ -218,21 +216,18 @@ def _declaration_problems(declared: FeatureSet) -> list[str]:
     return problems
 
 
-def _column(values: npt.NDArray[Any] | Sequence[Any], is_key: bool) -> Array:
-    if isinstance(values, np.ndarray):
-        return values.astype(object) if values.dtype.kind in "US" else values
-    listed = list(values)
-    if listed and isinstance(listed[0], datetime):
-        return np.array([None if one is None else _utc(one) for one in listed], "M8[us]")
-    if is_key and any(isinstance(one, (str, bytes)) for one in listed):
-        return object_array(listed, len(listed))
-    if not listed and is_key:
-        return object_array((), 0)
-    try:
-        return np.asarray(listed)
-    except ValueError:
-        return object_array(listed, len(listed))
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+def _column_problems(declared: FeatureSet, columns: Columns, event_time: datetime | None) -> list[str]:
+    wanted = [*declared.key, *declared.columns, EVENT_TIME]
+    problems = [
+        f"Feature set {declared.name!r} has no column {name!r}; it has {', '.join(wanted)}."
+        for name in columns
+        if name not in wanted
+    ]
+    problems += [
+        f"Column {name!r} is {values!r} and no sequence; give it a value for each row."
+        for name, values in columns.items()
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable)
+    ]
+    if event_time is not None and EVENT_TIME in columns:
+        problems.append(f"There are a column {EVENT_TIME!r} and an event_time for all rows; give one of them.")
+    return problems

@@ -15,7 +15,7 @@ from loadtests.faults.fast import Use, Writes
 from loadtests.faults.feeder import NUMBER
 from loadtests.faults.stream import DROPPED, TOLERANCE, Stream
 from streamml.engine.identity import HEADER, read_header
-from streamml.ops.demo.judge import fates_of
+from streamml.ops.demo.freshness import fates_of
 from streamml.ops.referee import Place, Referee, Verdict
 from streamml.topology.topology import Topology
 

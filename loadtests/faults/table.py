@@ -15,7 +15,7 @@ from loadtests.faults.stream import BAD_ROWS, POISON
 from loadtests.faults.world import World
 from streamml.adapters.redis.catalogue import unpack_pointer
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.layout import entity_keys, entity_prefix, pointer_key
+from streamml.adapters.redis.keys import entity_keys, entity_prefix, pointer_key
 from streamml.adapters.redis.nodes import Nodes
 
 MOST_PARTITIONS: Final = 8

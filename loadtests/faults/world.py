@@ -29,7 +29,8 @@ from loadtests.faults.topology import CLOCK_FILE, HANG_FILE, PREDICTIONS, recent
 from loadtests.redis_cluster import Node, RedisCluster
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.source import KafkaSource
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix
+from streamml.adapters.redis.keys import entity_keys, entity_prefix
+from streamml.adapters.redis.layout import Layout
 from streamml.errors import FatalError
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis

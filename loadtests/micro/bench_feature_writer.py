@@ -22,7 +22,8 @@ import numpy as np
 import streamml as sm
 from loadtests.micro.bench_redis import redis_server
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts
+from streamml.adapters.redis.keys import entity_prefix, keys_of_parts
+from streamml.adapters.redis.layout import Layout
 from streamml.batch.column import object_array
 from streamml.features import FeatureWriter
 

@@ -23,7 +23,8 @@ from statistics import median
 import numpy as np
 
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix
+from streamml.adapters.redis.keys import entity_keys, entity_prefix
+from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.store import RedisFeatureStore
 from streamml.batch.column import f4, object_array

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from loadtests.rehearsal.outcome import Exported, different_rows, exported, of_highest_revision, without_incident
 from streamml.errors import StreamMLError
-from streamml.ops.demo.show import DemoOptions, Show
+from streamml.ops.demo.show import Show
+from streamml.ops.demo.stage import DemoOptions
 
 Say = Callable[[str], None]
 

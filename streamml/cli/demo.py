@@ -36,7 +36,9 @@ def command(
     Keys in the live view: k kills a worker (SIGKILL), f the Faust app that keeps the fast features fresh; p switches 1 % poison on or off, s slows Redis for 3 s, b loads wrong features; r goes
     back to the right ones, scores what came meanwhile again and compares, y publishes what changed; q quits.
     """
-    from streamml.ops.demo.show import DemoOptions, Show, faults_of
+    from streamml.ops.demo.faults import faults_of
+    from streamml.ops.demo.show import Show
+    from streamml.ops.demo.stage import DemoOptions
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     named = faults_of([name for name in faults.split(",") if name])
@@ -80,6 +82,7 @@ def _clean(summary: dict[str, Any]) -> bool:
 
 
 def _print(summary: dict[str, Any]) -> None:
+    from streamml.cli.demo_fast import used
     from streamml.cli.tables import print_table
 
     quality, latency = summary["quality"], summary["latency_ms"]
@@ -93,10 +96,8 @@ def _print(summary: dict[str, Any]) -> None:
             ("latency p50 / p95 / p99, ms", " / ".join(str(latency[name]) for name in ("p50", "p95", "p99"))),
             ("AUC, and of the departure delay alone", f"{quality['auc']} / {quality['baseline_auc']}"),
             ("Brier score, likewise (lower is better)", f"{quality['brier']} / {quality['baseline_brier']}"),
-            *(
-                (f"{name}: used or not", ", ".join(f"{share:.1%} {fate}" for fate, share in shares.items()))
-                for name, shares in summary["fast_features"].items()
-            ),
+            *((f"{name}: used or not", used(shares)) for name, shares in summary["fast_features"].items()),
+            *_kills(summary["features_app"]),
             *((f"referee: {name.replace('_', ' ')}", count) for name, count in summary["referee"].items()),
             *(
                 (
@@ -104,10 +105,23 @@ def _print(summary: dict[str, Any]) -> None:
                     f"first new prediction after {fault['recovered_s']} s",
                 )
                 for fault in summary["faults"]
+                if fault["fault"] != "app"
             ),
             *(("bad features", told) for told in _outcome(summary["incident"])),
         ],
     )
+
+
+def _kills(app: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What became of the fast sets whenever the features app was killed."""
+    from streamml.cli.demo_fast import told_of
+
+    kills = [] if app is None else app["kills"]
+    return [
+        (f"features app killed at {kill['at_s']:.0f} s: {name}", told_of(outage))
+        for kill in kills
+        for name, outage in kill["sets"].items()
+    ]
 
 
 def _outcome(incident: dict[str, Any]) -> list[str]:

@@ -11,24 +11,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from rich import box
+from rich.columns import Columns
 from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from streamml.cli.demo_fast import fast_features
+
 _KEYS: Final = {"k": "kill", "p": "poison", "s": "slow", "f": "app", "b": "features", "r": "mend", "y": "publish"}
 _KEYS_TOLD: Final = (
-    "k kill −9 a worker   f kill −9 the features app   p 1 % poison   s slow Redis   b bad features   q quit\n"
+    "k kill a worker   f kill the features app   p 1 % poison   s slow Redis   b bad features   q quit\n"
 )
 _LEAVING: Final = "the stream is ended; what is on the way arrives …   q do not wait for it\n"
+_FLIGHT: Final = 22
 _REDRAW_S: Final = 0.25
 
 
 def watch(show: Any) -> None:
     """Show a demo until it is over; ``q`` ends the stream, and pressed again everything at once."""
-    with _keys() as pressed, Live(_picture(show.snapshot()), refresh_per_second=4, screen=False) as live:
-        drawn = time.monotonic()
+    with _keys() as pressed, Live(refresh_per_second=4, screen=False) as live:
+        drawn = 0.0
         while not show.over:
             key = pressed(0.1)
             if key == "q" and show.leaving:
@@ -40,9 +45,9 @@ def watch(show: Any) -> None:
             show.tick()
             if time.monotonic() - drawn > _REDRAW_S:
                 drawn = time.monotonic()
-                live.update(_picture(show.snapshot()))
+                live.update(picture(show.snapshot(), live.console.width))
         show.tick()
-        live.update(_picture(show.snapshot()))
+        live.update(picture(show.snapshot(), live.console.width))
 
 
 @contextmanager
@@ -64,53 +69,54 @@ def _keys() -> Iterator[Any]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def _picture(now: dict[str, Any]) -> Group:
-    return Group(_figures(now), _predictions(now["recent"]), _hint(now))
+def picture(now: dict[str, Any], width: int) -> Group:
+    """A snapshot, drawn.
+
+    Args:
+        width: of the terminal, columns.
+    """
+    return Group(_figures(now, width), _predictions(now["recent"]), _hint(now))
 
 
-def _figures(now: dict[str, Any]) -> Panel:
-    table = Table.grid(padding=(0, 3))
-    for _ in range(3):
-        table.add_column()
+def _figures(now: dict[str, Any], width: int) -> Panel:
     latency, referee, quality = now["latency_ms"], now["referee"], now["quality"]
-    stream = _lines(
+    stream = _block(
+        "Stream",
         f"departures {now['sent']:,} of {now['events']:,}",
         f"poison     {referee['poison']:,}",
         f"rate       {now['rate']:,.0f}/s",
         f"on the way {now['lag']:,}",
         "latency    "
         + (" / ".join(f"{latency[name]:.0f}" for name in ("p50", "p95", "p99")) + " ms" if latency else "–"),
-        *(f"{name} {_shares(shares)}" for name, shares in now["fast"].items()),
     )
-    books = _lines(
+    books = _block(
+        "Referee",
         f"predictions {referee['predicted']:,}",
         f"dead letters {referee['dead_letters']:,}",
         f"duplicated {referee['duplicated']:,}",
         f"wrong {referee['wrong']:,}   corrected {referee['corrected']:,}",
         f"out of order {referee['out_of_order']:,}",
     )
-    judged = _lines(
+    judged = _block(
+        f"Quality on {quality['flights']:,} flights",
         f"AUC   {quality['auc']:.4f}",
         f"  by departure delay alone {quality['baseline_auc']:.4f}",
         f"Brier {quality['brier']:.4f}",
         f"  by departure delay alone {quality['baseline_brier']:.4f}",
     )
-    table.add_row(
-        Text("Stream", "bold"), Text("Referee", "bold"), Text(f"Quality on {quality['flights']:,} flights", "bold")
-    )
-    table.add_row(stream, books, judged)
-    return Panel(table, title="streamml: flight departures from New York, 2013", title_align="left")
+    parts = Group(Columns([stream, books, judged], padding=(0, 3)), "", fast_features(now, width))
+    return Panel(parts, title="streamml: flight departures from New York, 2013", title_align="left")
 
 
-def _shares(shares: dict[str, float]) -> str:
-    """Of how many predictions the values of a fast set were used, and why not of the others."""
-    return ", ".join(f"{share:.0%} {fate}" for fate, share in shares.items())
+def _block(title: str, *lines: str) -> Text:
+    return Text.assemble((title, "bold"), *(f"\n{line}" for line in lines))
 
 
 def _predictions(recent: list[Any]) -> Table:
-    table = Table(expand=False, header_style="bold")
-    for name in ("flight", "left late by", "expected on arrival", "late?"):
-        table.add_column(name, justify="left" if name == "flight" else "right")
+    table = Table(box=box.SIMPLE_HEAD, expand=False, header_style="bold")
+    table.add_column("flight", min_width=_FLIGHT, no_wrap=True)
+    for name in ("left late by", "expected on arrival", "late?"):
+        table.add_column(name, justify="right")
     for one in recent:
         risk = one["late_probability"]
         style = "red" if risk > 0.5 else "yellow" if risk > 0.2 else "green"
@@ -126,9 +132,9 @@ def _hint(now: dict[str, Any]) -> Text:
         told.append("every departure is on the topic   ", "yellow")
     if now["poisoning"]:
         told.append("poison is on   ", "yellow")
-    for fault in now["faults"][-3:]:
+    for fault in [one for one in now["faults"] if one.name != "app"][-3:]:
         after = f"first new prediction after {fault.recovered_s} s" if fault.recovered_s is not None else "recovering …"
-        told.append(f"{fault.name} at {fault.at_s:.0f} s: {after}   ", "cyan")
+        told.append(f"\n{fault.name} at {fault.at_s:.0f} s: {after}", "cyan")
     return told
 
 
@@ -153,7 +159,3 @@ def _incident(told: dict[str, Any]) -> str:
         case "published":
             return f"replay {number} is published: {told['published']['written']:,} corrections\n"
     return ""
-
-
-def _lines(*lines: str) -> Text:
-    return Text("\n".join(lines))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -136,7 +138,7 @@ def show(name: str, key: tuple[str, ...], redis_url: str | None, config: Path | 
 def _print_value(name: str, key: tuple[str, ...], found: StoredEntity) -> None:
     from streamml.cli.tables import printable
 
-    place = f"{name} {' '.join(key)}"
+    place = printable(f"{name} {' '.join(key)}")
     if found.problem is not None:
         click.echo(f"{place}: {found.problem} (version {found.version}).")
         return
@@ -191,20 +193,15 @@ def prune(name: str, keep: int, redis_url: str | None, config: Path | None, as_j
         click.echo(f"{name}: nothing to delete; what was loaded or in use within the last hour is kept, too.")
 
 
-def _progress(title: str) -> Any:
-    """A progress bar on stderr; its value is called with rows done and rows in all."""
-    from contextlib import contextmanager
-
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on stderr, to be told rows done and rows in all."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    @contextmanager
-    def shown() -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        # Where no person looks, a bar would leave an empty line.
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-
-    return shown()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    # Where no person looks, a bar would leave an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -27,6 +27,7 @@ from streamml.cli.replay_running import carry_out_replay, tell_ended
 from streamml.cli.signals import GRACE_S, on_signals
 
 if TYPE_CHECKING:
+    from streamml.ops.replay.run import Manner
     from streamml.ops.replay.standing import Standing
 
 _manner_options = added(
@@ -50,6 +51,14 @@ _manner_options = added(
         help="Stop, to be resumed, after so many seconds without an answer of broker or store.",
     ),
 )
+
+
+def _manner(options: dict[str, Any]) -> Manner:
+    """How a replay runs; takes the values of these options out of ``options``."""
+    from streamml.ops.replay.run import Manner
+
+    rate, max_lag, workers, wait_s = map(options.pop, ("rate", "max_lag", "workers", "wait_s"))
+    return Manner(rate, max_lag or None, workers, float(wait_s))
 
 
 @click.group("replay")
@@ -83,13 +92,6 @@ def start(
     features: str | None,
     into: str | None,
     max_dead_letters: float | None,
-    rate: float | None,
-    max_lag: int,
-    workers: int,
-    wait_s: int,
-    thresholds: tuple[str, ...],
-    conditions: tuple[str, ...],
-    page: Path | None,
     yes: bool,
     as_json: bool,
     config: Path | None,
@@ -105,13 +107,12 @@ def start(
     from streamml.compose.locate import locate_topology
     from streamml.ops.replay.compare import CompareOptions, check_live, check_options
     from streamml.ops.replay.plan import Wanted, planned
-    from streamml.ops.replay.run import Manner, begin
+    from streamml.ops.replay.run import begin
 
     _check_asking(yes, as_json)
-    asked, stretch = judging(thresholds, conditions, page), asked_range(flags)
+    asked, stretch, manner = judging(flags), asked_range(flags), _manner(flags)
     settings, located = settings_of(config, **flags), locate_topology(topology)
-    wanted = Wanted(stretch, models, features, where, into, max_dead_letters, rate)
-    manner = Manner(rate, max_lag or None, workers, float(wait_s))
+    wanted = Wanted(stretch, models, features, where, into, max_dead_letters, manner.rate)
     again = [topology, *as_arguments(config, flags)]
     if asked.asked:
         check_live(located.found)
@@ -141,10 +142,6 @@ def start(
 def resume(
     topology: str,
     number: int,
-    rate: float | None,
-    max_lag: int,
-    workers: int,
-    wait_s: int,
     as_json: bool,
     config: Path | None,
     **flags: Any,
@@ -152,11 +149,11 @@ def resume(
     """Go on with replay NUMBER of TOPOLOGY from what it has committed, with the versions that it began with."""
     from streamml.compose.locate import locate_topology
     from streamml.ops.replay.plan import gathered
-    from streamml.ops.replay.run import Manner, resumable
+    from streamml.ops.replay.run import resumable
 
+    manner = _manner(flags)
     settings, located = settings_of(config, **flags), locate_topology(topology)
     replay = resumable(located.found, settings, number)
-    manner = Manner(rate, max_lag or None, workers, float(wait_s))
     again = [topology, *as_arguments(config, flags)]
     with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
         ended, summary = carry_out_replay(located.found, settings, replay, manner, parts, again, resumed=True)
@@ -243,10 +240,6 @@ def work(
     topology: str,
     number: int,
     share: int,
-    rate: float | None,
-    max_lag: int,
-    workers: int,
-    wait_s: int,
     summary_file: Path,
     config: Path | None,
     **flags: Any,
@@ -256,14 +249,14 @@ def work(
 
     from streamml.compose.locate import locate_topology
     from streamml.ops.replay.plan import gathered
-    from streamml.ops.replay.run import Manner, resumable, score
+    from streamml.ops.replay.run import resumable, score
     from streamml.ops.run import StopSignal
 
+    manner = _manner(flags)
     settings, located = settings_of(config, **flags), locate_topology(topology)
     replay = resumable(located.found, settings, number)
     stop = StopSignal()
     on_signals(stop.set, settings.worker.drain_ms / 1000 + GRACE_S)
-    manner = Manner(rate, max_lag or None, workers, float(wait_s))
     with gathered(located.found, located.repository, settings, replay.models, replay.features) as parts:
         summary = score(located.found, parts, settings, replay, manner, stop, share=share)
     summary_file.write_text(json.dumps(summary))

@@ -92,14 +92,15 @@ class Judged:
         return {**self.found.document(), "failed": self.failed, "page": self.page}
 
 
-def judging(thresholds: tuple[str, ...], conditions: tuple[str, ...], page: Path | None) -> Judging:
-    """What these options ask for.
+def judging(options: dict[str, Any]) -> Judging:
+    """What the options ask for; takes their values out of ``options``.
 
     Raises:
         click.UsageError, ConfigError: one is wrong.
     """
     from streamml.ops.replay.gate import parse_gates
 
+    thresholds, conditions, page = map(options.pop, ("thresholds", "conditions", "page"))
     if page is not None and not page.absolute().parent.is_dir():
         raise click.UsageError(f"There is no folder {page.absolute().parent} to write the page into.")
     limits = parsed_thresholds(thresholds)
@@ -158,11 +159,8 @@ def diff(
     topology: str,
     run: int,
     against: str,
-    thresholds: tuple[str, ...],
     key: str,
     tolerance: float,
-    page: Path | None,
-    conditions: tuple[str, ...],
     memory_mb: int,
     as_json: bool,
     config: Path | None,
@@ -176,7 +174,7 @@ def diff(
     from streamml.ops.replay.compare import CompareOptions
     from streamml.ops.replay.registry import find
 
-    asked = judging(thresholds, conditions, page)
+    asked = judging(flags)
     declared, settings = locate_topology(topology).found, settings_of(config, **flags)
     group = settings.group or declared.name
     chosen = find(settings, group, run)

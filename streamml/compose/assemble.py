@@ -165,4 +165,6 @@ def latest_writer(latest: RedisSink, settings: Settings) -> LatestWriter:
     from streamml.adapters.redis.latest_writer import LatestWriter
 
     server = Server(settings.redis.url, settings.redis.timeout_ms / 1000, settings.redis.options)
-    return LatestWriter(server, int(seconds(latest.ttl or 0.0) * 1000))
+    # 0 is for ever, and no ttl is that short.
+    keep_ms = 0 if latest.ttl is None else max(1, round(seconds(latest.ttl) * 1000))
+    return LatestWriter(server, keep_ms)

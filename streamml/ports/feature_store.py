@@ -73,7 +73,7 @@ class FeatureStore(Protocol):
     """Reads feature values. `lookup` may be called from several threads."""
 
     def lookup(self, requests: Sequence[FeatureRequest]) -> list[FeatureReply]:
-        """Values for every request, in one round trip.
+        """Values for every request, each for another set, in one round trip.
 
         Raises:
             FeatureStoreDown: the store does not answer in time.

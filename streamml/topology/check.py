@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from streamml.batch.column import ColumnType, default_problem
+from streamml.batch.column import ColumnType
 from streamml.errors import ConfigError
 from streamml.ports.model import Signature
 from streamml.schema.contract import Contract
+from streamml.topology.check_features import KEY_KINDS, set_problems, shared_set_problems
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
-from streamml.topology.features import FeatureSet, NearCache
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
 from streamml.topology.sentences import choice_problems, duration_problems
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
@@ -28,7 +28,6 @@ PROVENANCE_FIELDS: Final[Mapping[str, str]] = {
 _OURS: Final = "streamml"
 _LATEST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_KEY_KINDS: Final = ("text", "bytes", "i4", "i8")
 # What may be written into a field without changing a value.
 _WIDENS: Final = {("i4", "i8"), ("i4", "f8"), ("i8", "f8"), ("f4", "f8"), ("bool", "i8")}
 
@@ -46,7 +45,7 @@ def problems(topology: Topology, signatures: Signatures | None = None) -> list[s
         *_feature_log_problems(topology),
         *_latest_problems(topology),
     ]
-    found += shared_name_problems(topology.steps)
+    found += [*shared_name_problems(topology.steps), *shared_set_problems(topology.steps)]
     flow, wrong = columns_after(topology, len(topology.steps), signatures)
     return [*found, *wrong, *_sink_problems(topology, flow)]
 
@@ -204,56 +203,12 @@ def _step_problems(where: str, step: Step, flow: Flow, signature: Signature | No
             if not step.sets:
                 yield f"{where} looks up nothing; give it a FeatureSet."
             for one in step.sets:
-                yield from _set_problems(f"{where}: feature set {one.name!r}", one, flow)
+                yield from set_problems(f"{where}: feature set {one.name!r}", one, flow)
         case Onnx() | Python() | Torch():
             yield from model_problems(where, step, flow, signature)
         case _:
             if not callable(step.function):
                 yield f"{where} has a function that cannot be called: {type(step.function).__name__}."
-
-
-def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
-    if not one.key:
-        yield f"{where} has no key; name the columns that say which entity a row is about."
-    for name in one.key:
-        declared = flow.get(name)
-        if declared is not None and (declared.kind not in _KEY_KINDS or declared.shape):
-            yield f"{where} has the key {name!r} of type {declared}; a key is text, bytes or an integer: make one by a Transform."
-    if not one.columns:
-        yield f"{where} has no columns; declare what is stored."
-    policies = {"if_missing": one.if_missing, "if_stale": one.if_stale}
-    for policy, value in policies.items():
-        yield from choice_problems(f"{where}: {policy}", value, ("default", "dead_letter", "fail"))
-    yield from choice_problems(f"{where}: if_unavailable", one.if_unavailable, ("wait", "default"))
-    if not 0 <= one.max_default_ratio <= 1:
-        yield f"{where} has max_default_ratio {one.max_default_ratio}; it has to be from 0 to 1."
-    yield from duration_problems(f"{where}: ttl", one.ttl)
-    yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
-    if one.kind == "streaming" and one.ttl is None:
-        yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
-    yield from _near_cache_problems(where, one)
-    defaults = "default" in (one.if_missing, one.if_stale, one.if_unavailable)
-    for name, declared in one.columns.items():
-        if not declared.numeric and declared.kind != "timestamp":
-            yield f"{where} has the column {name!r} of type {declared}; only numbers, times and vectors of them are stored."
-        elif declared.nullable:
-            yield f"{where} has the nullable column {name!r}; stored values have no null: declare a default instead."
-        elif defaults and declared.default is None:
-            yield f"{where} has the column {name!r} without a default, and a policy is 'default'; write {declared.kind}(default=…)."
-        elif declared.default is not None and (wrong := default_problem(declared)):
-            yield f"{where} has the column {name!r} with a default that {wrong}: {declared.default!r}; correct it."
-
-
-def _near_cache_problems(where: str, one: FeatureSet) -> Iterator[str]:
-    near = one.near_cache
-    if near is None:
-        return
-    if not isinstance(near, NearCache):
-        yield f"{where} has the near_cache {near!r}; write sm.NearCache(max_mb=64)."
-        return
-    if near.max_mb < 1:
-        yield f"{where}: near_cache has max_mb {near.max_mb}; it has to be at least 1."
-    yield from duration_problems(f"{where}: near_cache: max_staleness", near.max_staleness)
 
 
 def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
@@ -268,7 +223,7 @@ def _sink_problems(topology: Topology, flow: Flow) -> Iterator[str]:
             yield f'{step.name!r} has on_late "last", which gives up the order of rows, and the sink keeps it; set Sink(order="none").'
     if sink.key is not None and sink.key not in flow:
         yield f"The sink's key {sink.key!r} is no column; there are {', '.join(flow)}."
-    elif sink.key is not None and (declared := flow[sink.key]) is not None and declared.kind not in _KEY_KINDS:
+    elif sink.key is not None and (declared := flow[sink.key]) is not None and declared.kind not in KEY_KINDS:
         yield f"The sink's key {sink.key!r} is {declared}; a key is text, bytes or an integer."
     try:
         contract = Contract.of(sink.schema)

@@ -305,7 +305,8 @@ def test_rows_that_cannot_be_stored_are_all_named_and_nothing_changes(redis_serv
 
 _FORKS = """
 import os, sys
-from streamml.adapters.redis.connection import Pool, Server
+from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.pool import Pool
 pool = Pool(Server(sys.argv[1]))
 with pool.session() as parents:
     parents.call("PING")

@@ -12,7 +12,8 @@ import redis as client
 from loadtests.rehearsal.__main__ import rehearse
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.errors import FatalError
-from streamml.ops.demo.show import DemoOptions, Show
+from streamml.ops.demo.show import Show
+from streamml.ops.demo.stage import DemoOptions
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
 from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS
@@ -91,21 +92,43 @@ def test_a_demo_waits_for_the_next_key_of_an_incident_until_somebody_quits(
 def test_predictions_know_of_the_last_hours_and_none_is_wrong_through_kill_9_of_worker_and_app(
     kafka: EmbeddedKafka, redis_server: EmbeddedRedis
 ) -> None:
-    """Each prediction is what the model makes of the features that its log has, and those are what a batch job says of then, or flagged."""
-    faults = ("kill", "app")
-    options = DemoOptions(
-        events=450, rate=150.0, faults=faults, brokers=kafka.bootstrap_servers, redis_url=_emptied(redis_server)
-    )
+    """Each prediction is what the model makes of the features that its log has, and those are what a batch job says of then, or flagged:
+    fresh while arrivals are followed, flagged from soon after the app is killed, fresh again when it is back."""
+    options = DemoOptions(events=20_000, rate=150.0, brokers=kafka.bootstrap_servers, redis_url=_emptied(redis_server))
+    seen: list[str] = []
     with Show(options, lambda text: None) as show:
         show.start()
+        show.fault("kill")
+        until(show, lambda: fresh_lately(show) > 0.5)
+        show.fault("app")
+        until(show, lambda: state(show, seen) == "running")
+        show.end_stream()
         until(show, lambda: show.over)
         told = show.finish()
-    referee, fast = told["referee"], told["fast_features"]
-    assert (referee["lost"], referee["wrong"], referee["predicted"]) == (0, 0, 450)
-    assert {one["fault"] for one in told["faults"]} == set(faults)
-    assert fast.keys() == {"airport_recent", "carrier_recent"}
-    for shares in fast.values():
-        assert sum(shares.values()) == pytest.approx(1.0, abs=0.001)
+    referee, app = told["referee"], told["features_app"]
+    assert [one for one in dict.fromkeys(seen) if one != "killed"] == ["restarting", "running"]
+    assert (referee["lost"], referee["wrong"], referee["predicted"]) == (0, 0, told["departures"])
+    assert [one["fault"] for one in told["faults"]] == ["kill", "app"]
+    assert told["fast_features"].keys() == {"airport_recent", "carrier_recent"}
+    (kill,) = app["kills"]
+    assert app["starts"] == 2
+    assert kill["sets"].keys() == told["fast_features"].keys()
+    for outage in kill["sets"].values():
+        assert outage["fresh_before"] > 0.25
+        assert outage["flagged"] > 0.5
+        assert 0.0 < outage["flagged_after_s"] < outage["fresh_again_after_s"]
+
+
+def fresh_lately(show: Show) -> float:
+    """Of the last three seconds, the share of predictions with fresh values among those that could have them; of the set with the least."""
+    courses = [one["course"][-6:] for one in show.snapshot()["fast_features"].values()]
+    return min(sum(share or 0.0 for share in course) / 6 for course in courses)
+
+
+def state(show: Show, seen: list[str]) -> str:
+    """Of the features app; ``seen`` is added to."""
+    seen.append(show.snapshot()["features_app"]["state"])
+    return seen[-1]
 
 
 def _emptied(server: EmbeddedRedis) -> str:

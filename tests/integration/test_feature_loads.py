@@ -136,6 +136,18 @@ def test_a_load_that_fails_leaves_nothing_and_names_every_bad_row(accounts: Acco
     assert accounts.ask([1]).version == good
 
 
+def test_a_load_that_is_interrupted_leaves_nothing(accounts: Accounts) -> None:
+    """F4.4."""
+
+    def interrupt(rows: int, total: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        accounts.load(accounts.batch(range(2_000), 1.0), version="bad", progress=interrupt)
+    assert accounts.stored("bad") == 0
+    assert accounts.states() == {}
+
+
 def test_a_load_that_fails_waits_for_its_writes_before_they_are_removed(
     accounts: Accounts, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import streamml as sm
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.loader import LoadPlan, load
+from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rights import WRITING, least_rule
 from streamml.adapters.redis.rows import Rows
 from streamml.adapters.redis.store import RedisFeatureStore
@@ -79,6 +81,25 @@ def test_columns_and_rows_say_the_same(redis_server: EmbeddedRedis, store: Redis
         assert reply.present.tolist() == [True, True, False]
         assert reply.columns["landings"].tolist() == [0, 1, 0]
         assert reply.event_time[:2].tolist() == [int(NOW.timestamp() * 1e6)] * 2
+
+
+def test_keys_are_dates_and_numbers_too_in_arrays_and_in_sequences(
+    redis_server: EmbeddedRedis, store: RedisFeatureStore
+) -> None:
+    declared = airports(key=("day", "gate"))
+    days = [date(2026, 1, 30), date(2026, 1, 31)]
+    with FeatureWriter(declared, url=redis_server.url) as writer:
+        writer.write({"day": days, "gate": [7, 8], "mean": [1.5, 2], "landings": [1, 2]}, event_time=NOW)
+        as_arrays: dict[str, Any] = {
+            "day": np.array(days, "M8[D]"),
+            "gate": np.array([8, 7]),
+            "mean": np.ones(2),
+            "landings": [3, 4],
+        }
+        writer.write(as_arrays, event_time=NOW)
+    entities = [(b"2026-01-30", b"7"), (b"2026-01-31", b"8"), (b"2026-01-30", b"8"), (b"2026-01-31", b"7")]
+    reply = store.lookup([FeatureRequest(declared.schema, entities)])[0]
+    assert reply.columns["landings"].tolist() == [1, 2, 3, 4]
 
 
 def test_f6_the_latest_of_many_writers_in_any_order_is_what_is_there(
@@ -157,6 +178,13 @@ def test_f6_what_cannot_be_written_is_named_and_nothing_is_written(
             ({**good, "mean": np.array([1.0, np.nan])}, "Row 2: column 'mean' is not finite"),
             ({**good, "airport": ["JFK", ""]}, "Row 2: key column 'airport' is empty"),
             ({**good, "landings": np.arange(3)}, "has 3 rows instead of 2"),
+            ({**good, "landings": [None, 1]}, "Row 1: column 'landings' is null"),
+            ({**good, "event_time": [None, NOW]}, "Row 1: event time 'event_time' is null"),
+            ({**good, "airport": ["JFK", None]}, "Row 2: key column 'airport' is empty"),
+            ({**good, "airport": [1, None]}, "Row 2: key column 'airport' is empty"),
+            ({**good, "airport": ["JFK", "\ud800"]}, "Row 2: key column 'airport' is not valid Unicode"),
+            ({**good, "airport": "JF"}, "Column 'airport' is 'JF' and no sequence"),
+            ({**good, "landings": 1}, "Column 'landings' is 1 and no sequence"),
             (columns([], 1.0, NOW), "no rows to write"),
         ]
         for wrong, told in cases:
@@ -164,6 +192,8 @@ def test_f6_what_cannot_be_written_is_named_and_nothing_is_written(
                 writer.write(wrong)
         with pytest.raises(ConfigError, match="Column 'mean' is not in every row"):
             writer.write_rows([{"airport": "JFK", "mean": 1.0}, {"airport": "LAX"}], event_time=NOW)
+        with pytest.raises(ConfigError, match="a column 'event_time' and an event_time for all rows"):
+            writer.write(good, event_time=NOW)
     with pytest.raises(FeaturesUnavailable, match="never written"):
         ask(store, declared, "JFK")
 
@@ -174,6 +204,11 @@ def test_a_writer_is_for_a_streaming_set_and_tells_all_that_is_wrong() -> None:
         FeatureWriter(loaded, keep="never")
     told = " ".join(caught.value.problems)
     for part in ("loaded as versions", "'soon'", "no key", "keep: 'never'"):
+        assert part in told
+    with pytest.raises(ConfigError) as caught:
+        FeatureWriter(airports(ttl=None), keep="0s", retry_for="soon")
+    told = " ".join(caught.value.problems)
+    for part in ("has no ttl", "keep is '0s'; it has to be longer than nothing", "retry_for: 'soon'"):
         assert part in told
 
 
@@ -311,6 +346,15 @@ def test_features_commands_say_what_a_streaming_set_is(redis_server: EmbeddedRed
     assert shown(redis_server, "show", fast, "JFK", "--json")["writer"] == "app"
 
 
+def test_features_show_finds_a_key_that_is_no_text(redis_server: EmbeddedRedis) -> None:
+    declared = airports()
+    with FeatureWriter(declared, url=redis_server.url) as writer:
+        writer.write({"airport": [b"\xff"], "mean": [2.5], "landings": [1]}, event_time=NOW)
+    as_typed = os.fsdecode(b"\xff")
+    assert shown(redis_server, "show", declared.name, as_typed, "--json")["columns"]["mean"] == 2.5
+    assert "mean = 2.5" in shown(redis_server, "show", declared.name, as_typed)
+
+
 def test_f6_pruning_deletes_a_schema_that_another_took_the_place_of(redis_server: EmbeddedRedis, raw: Any) -> None:
     """F6.3."""
     before = airports()
@@ -329,6 +373,40 @@ def test_f6_pruning_deletes_a_schema_that_another_took_the_place_of(redis_server
     version = Layout.of(after.schema).live_version
     assert left == {f"streamml:{{{before.name}}}:{version}", f"streamml:{before.name}:{version}:3:JFK"}
     assert prune(server, before.name, clock=clock) == []
+
+
+def test_a_schema_that_is_written_again_while_it_is_pruned_stays(
+    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F6.3: a writer says only now and then that it is there."""
+    before = airports()
+    after = airports(before.name, columns={"share": sm.f4(default=0.0)})
+    clock = ManualClock(NOW.timestamp())
+    writers = []
+    for declared in (before, after):
+        writers.append(StreamWriter(Server(redis_server.url), Stream(Layout.of(declared.schema), "w", 0, 1.0), clock))
+        values = {name: np.zeros(1, kind.dtype) for name, kind in declared.columns.items()}
+        writers[-1].write(Rows([[b"JFK"]], values, np.zeros(1, np.int64)))
+        clock.advance(7200)
+    exchange = Nodes.exchange
+
+    def deleting(nodes: Nodes, keys: Any, packed: Any) -> Any:
+        """Behind the first values that are deleted."""
+        replies = exchange(nodes, keys, packed)
+        monkeypatch.undo()
+        values = {name: np.ones(2, kind.dtype) for name, kind in before.columns.items()}
+        writers[0].write(Rows([[b"EWR", b"LAX"]], values, np.zeros(2, np.int64)))
+        return replies
+
+    monkeypatch.setattr(Nodes, "exchange", deleting)
+    prune(Server(redis_server.url), before.name, clock=clock)
+    reader = RedisFeatureStore(redis_server.url)
+    try:
+        assert ask(reader, before, "EWR", "LAX").present.all()
+    finally:
+        reader.close()
+        for writer in writers:
+            writer.close()
 
 
 def test_a_writer_needs_the_rights_that_are_named_and_none_is_too_many(redis_server: EmbeddedRedis, raw: Any) -> None:

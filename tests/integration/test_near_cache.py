@@ -17,7 +17,8 @@ import redis as client
 import streamml as sm
 from streamml.adapters.prometheus.exporter import WorkerCollector
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix
+from streamml.adapters.redis.keys import entity_keys, entity_prefix
+from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.rights import READING, WATCHING, least_rule

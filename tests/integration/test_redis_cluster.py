@@ -23,7 +23,7 @@ from redis.crc import key_slot
 import streamml as sm
 from loadtests.redis_cluster import Node, RedisCluster, until
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.layout import pointer_key
+from streamml.adapters.redis.keys import pointer_key
 from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.nodes import Nodes

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import redis as client
 
 from streamml.adapters.kafka.admin import KafkaAdmin
+from streamml.adapters.redis.catalogue import change, put
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.nodes import Nodes
@@ -302,7 +303,7 @@ def test_one_right_less_on_redis_is_told_and_nothing_is_lost(right: str, job: Jo
 
 def use_features(job: Job, url: str) -> None:
     """All that `streamml features` sends."""
-    first = versions(job.name, url=url).versions[-1].version
+    first = versions(job.name, url=url).complete()[-1].version
     # Entities that come again, in the same load, are counted and written once more.
     job.features({"a1": 1.0})
     twice = object_array(["a1", "a1"], 2)
@@ -312,8 +313,10 @@ def use_features(job: Job, url: str) -> None:
     load(Server(url), plan, rows)
     assert show(job.name, ["a1"], url=url).columns == {"mean": 1.0}
     assert rollback(job.name, first, url=url).version == first
+    last = versions(job.name, url=url).versions[-1]
     with closing(Nodes(Server(url))) as nodes:
-        remove(nodes, job.name, versions(job.name, url=url).versions[-1].version)
+        change(nodes, job.name, lambda _: [put(job.name, replace(last, state="pruning"))])
+        remove(nodes, job.name, last.version)
 
 
 def test_features_are_loaded_by_a_user_with_the_rights_that_are_printed_and_none_is_too_many(

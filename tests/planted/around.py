@@ -105,7 +105,7 @@ MISTAKES: Final = (
     ),
     Mistake(
         "versions of a feature set share their keys, so that a reply mixes two while one is loaded",
-        "streamml/adapters/redis/layout.py",
+        "streamml/adapters/redis/keys.py",
         'return f"streamml:{set_name}:{version}:".encode()',
         'return f"streamml:{set_name}:all:".encode()',
         (
@@ -115,7 +115,7 @@ MISTAKES: Final = (
     ),
     Mistake(
         "parts of a feature's key run together",
-        "streamml/adapters/redis/layout.py",
+        "streamml/adapters/redis/keys.py",
         "pieces += (map(_LENGTH, map(len, part)), part)",
         "pieces += (part,)",
         ("tests/property/test_redis_layout.py::test_f1_one_text_cut_at_different_places_gives_different_keys",),

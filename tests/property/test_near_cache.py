@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from streamml.adapters.redis.catalogue import Pointer, pack_pointer
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, schema_lines
+from streamml.adapters.redis.keys import entity_keys, entity_prefix
+from streamml.adapters.redis.layout import Layout, schema_lines
 from streamml.adapters.redis.near import Entity, NearRows
 from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.tracking import Tracking

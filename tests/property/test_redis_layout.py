@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamml.adapters.redis.layout import Layout, entity_keys, keys_of_sets, writer_number
+from streamml.adapters.redis.keys import entity_keys, keys_of_sets
+from streamml.adapters.redis.layout import Layout, writer_number
 from streamml.batch.column import f4, f8, i8
 from streamml.ports.feature_store import FeatureSchema
 

@@ -12,6 +12,7 @@ import pytest
 
 from streamml.adapters.codecs.json import json_decoder
 from streamml.batch.column import object_array
+from streamml.ports.feature_log import LoggedRows
 from streamml.schema.contract import Contract
 from streamml.topology.check import problems
 from topologies.flight_delay import arrivals, features, quality, stream, train
@@ -229,6 +230,11 @@ USED = "airport_recent@live-1,carrier_recent@live-1,route@v1"
 STALE = "airport_recent@live-1:stale,carrier_recent:unavailable,route@v1"
 
 
+def logged(columns: dict[str, np.ndarray], flags: str) -> LoggedRows:
+    count = len(next(iter(columns.values())))
+    return LoggedRows(np.arange(count), None, np.zeros(count, np.int64), (flags,), columns)
+
+
 def test_a_prediction_is_right_that_the_model_makes_of_what_the_log_says(
     sample: stream.Stream, fresh: tuple[list[int], dict[str, np.ndarray], np.ndarray]
 ) -> None:
@@ -236,7 +242,7 @@ def test_a_prediction_is_right_that_the_model_makes_of_what_the_log_says(
     expected = sample.expected_with_recent()
     event, answer = rows[0], float(answers[0])
     assert expected.is_right(event, answer, USED, unlogged=False) is None
-    expected.logged(rows, columns, [USED] * len(rows))
+    expected.logged(np.array(rows), logged(columns, USED))
     assert all(expected.is_right(*one, USED, unlogged=False) for one in zip(rows, answers.tolist(), strict=True))
     assert expected.is_right(event, answer + 0.01, USED, unlogged=False) is False
     # With the defaults instead, which it does not say.
@@ -250,7 +256,7 @@ def test_recent_values_of_the_future_or_of_nobody_are_wrong_and_flagged_defaults
     rows, columns, answers = fresh
     event, expected = rows[0], sample.expected_with_recent()
     wrong = {name: values[:1] + (name == "airport_recent.mean_delay") for name, values in columns.items()}
-    expected.logged([event], wrong, [USED])
+    expected.logged(np.array([event]), logged(wrong, USED))
     assert expected.is_right(event, float(answers[0]), USED, unlogged=False) is False
     default = float(sample.expected[event])
     defaults = {
@@ -258,11 +264,12 @@ def test_recent_values_of_the_future_or_of_nobody_are_wrong_and_flagged_defaults
         for one in RECENT_SETS
         for name, declared in RECENT.items()
     }
-    expected.logged([event], {**{name: values[:1] for name, values in columns.items()}, **defaults}, [STALE])
+    first = {name: values[:1] for name, values in columns.items()}
+    expected.logged(np.array([event]), logged({**first, **defaults}, STALE))
     assert expected.is_right(event, default, STALE, unlogged=False)
     early = sample.expected_with_recent()
     later = {name: values[-1:] for name, values in columns.items()}
-    early.logged(rows[:1], later, [USED])
+    early.logged(np.array(rows[:1]), logged(later, USED))
     assert early.is_right(event, float(answers[-1]), USED, unlogged=False) is False
 
 

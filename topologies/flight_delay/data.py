@@ -22,16 +22,16 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.csv
 from numpy.typing import NDArray
 
 from streamml.errors import ConfigError
 from topologies.flight_delay.localtime import local_time
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LATE_MINUTES: Final = 15
 """A flight that arrives this many minutes after schedule, or more, is late."""
@@ -108,8 +108,10 @@ def months_of(text: str) -> tuple[int, ...]:
 
 def load_flights(folder: Path | None = None) -> Flights:
     """All departures of 2013, from the installed package or another copy of its files."""
+    import pyarrow.compute as pc
+
     folder = folder or data_folder()
-    raw = _read(folder / "flights.csv.zip", _FLIGHT_COLUMNS).filter(pa.compute.field("dep_delay").is_valid())
+    raw = _read(folder / "flights.csv.zip", _FLIGHT_COLUMNS).filter(pc.field("dep_delay").is_valid())
     minute = np.timedelta64(1, "m")
     departure_delay = _numbers(raw, "dep_delay", np.float32)
     hour = raw["time_hour"].to_numpy().astype("datetime64[us]")
@@ -211,35 +213,35 @@ def data_folder() -> Path:
 _WEATHER_VALUES: Final = ("temp", "humid", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 
 _FLIGHT_COLUMNS: Final = {
-    "dep_time": pa.int16(),
-    "dep_delay": pa.float32(),
-    "arr_time": pa.int16(),
-    "arr_delay": pa.float32(),
-    "carrier": pa.string(),
-    "flight": pa.int32(),
-    "tailnum": pa.string(),
-    "origin": pa.string(),
-    "dest": pa.string(),
-    "distance": pa.float32(),
-    "minute": pa.int16(),
-    "time_hour": pa.timestamp("us"),
+    "dep_time": "int16",
+    "dep_delay": "float32",
+    "arr_time": "int16",
+    "arr_delay": "float32",
+    "carrier": "string",
+    "flight": "int32",
+    "tailnum": "string",
+    "origin": "string",
+    "dest": "string",
+    "distance": "float32",
+    "minute": "int16",
+    "time_hour": "timestamp[us]",
 }
-_WEATHER_COLUMNS: Final = {"origin": pa.string(), "time_hour": pa.timestamp("us")} | dict.fromkeys(
-    _WEATHER_VALUES, pa.float32()
-)
-_PLANE_COLUMNS: Final = {"tailnum": pa.string(), "year": pa.float32(), "seats": pa.float32()}
-_AIRPORT_COLUMNS: Final = {"faa": pa.string(), "tz": pa.int16(), "dst": pa.string()}
+_WEATHER_COLUMNS: Final = {"origin": "string", "time_hour": "timestamp[us]"} | dict.fromkeys(_WEATHER_VALUES, "float32")
+_PLANE_COLUMNS: Final = {"tailnum": "string", "year": "float32", "seats": "float32"}
+_AIRPORT_COLUMNS: Final = {"faa": "string", "tz": "int16", "dst": "string"}
 
 
-def _read(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
-    options = pa.csv.ConvertOptions(
+def _read(path: Path, columns: Mapping[str, str]) -> pa.Table:
+    from pyarrow import csv
+
+    options = csv.ConvertOptions(
         include_columns=list(columns), column_types=dict(columns), null_values=["NA", ""], strings_can_be_null=True,
         timestamp_parsers=["%Y-%m-%dT%H:%M:%SZ"],
     )  # fmt: skip
     if path.suffix != ".zip":
-        return pa.csv.read_csv(path, convert_options=options)
+        return csv.read_csv(path, convert_options=options)
     with zipfile.ZipFile(path) as archive:
-        return pa.csv.read_csv(io.BytesIO(archive.read(path.stem)), convert_options=options)
+        return csv.read_csv(io.BytesIO(archive.read(path.stem)), convert_options=options)
 
 
 def _distinct_text(instants: Instants, suffix: str) -> Text:

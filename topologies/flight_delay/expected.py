@@ -3,14 +3,14 @@ that its prediction says it used, which depend on how far the app was."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamml.ops.demo.judge import fates_of
+from streamml.ops.demo.freshness import fates_of
 from streamml.ports.feature_log import LoggedRows
 from topologies.flight_delay.arrivals import Arrivals, recent_tables, ttl_of
 from topologies.flight_delay.data import Flights, Text
@@ -48,13 +48,10 @@ class Expected:
         self._history = [_by_entity(found[one.name], one.key[0]) for one in RECENT_SETS]
         self._logged: dict[int, list[float]] = {}
 
-    def logged(self, events: Sequence[int], columns: Mapping[str, Any], flags: Sequence[str]) -> None:
-        """Rows of the feature log, by event: their values, and their flags."""
-        texts = tuple(dict.fromkeys(flags))
-        text = np.array([texts.index(one) for one in flags], np.int64)
-        rows = LoggedRows(np.arange(len(events)), None, text, texts, dict(columns))
-        answers = self._recorded.expected(np.asarray(events, np.int64), rows)
-        for event, answer in zip(events, answers.tolist(), strict=True):
+    def logged(self, events: NDArray[np.int64], rows: LoggedRows) -> None:
+        """Rows of the feature log, and the event of each, ``[n]``."""
+        answers = self._recorded.expected(events, rows)
+        for event, answer in zip(events.tolist(), answers.tolist(), strict=True):
             self._logged.setdefault(event, []).append(answer)
 
     def is_right(self, event: int, probability: float, flags: str, *, unlogged: bool) -> bool | None:

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from topologies.flight_delay.data import (
@@ -58,10 +56,13 @@ class Table:
 
     def write(self, path: Path) -> None:
         """Write as Parquet, one column per key part, ``event_time``, and one per value."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
         columns: dict[str, Any] = {name: pa.array(values.tolist(), pa.string()) for name, values in self.key.items()}
         columns["event_time"] = pa.array(self.event_time.astype("datetime64[us]"))
         columns |= {name: pa.array(values) for name, values in self.columns.items()}
-        pa.parquet.write_table(pa.table(columns), path)
+        parquet.write_table(pa.table(columns), path)
 
 
 def days_of(flights: Flights) -> Days:

@@ -84,6 +84,7 @@ class App:
             datadir=folder,
             store="memory://",
             stream_buffer_maxsize=_AT_ONCE,
+            TableManager="topologies.flight_delay.faust_tables.NoTables",
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamml.ops.demo.judge import fates_of
+from streamml.ops.demo.freshness import fates_of
 from streamml.ports.feature_log import LoggedRows
 from streamml.topology.features import FeatureSet
 from topologies.flight_delay.arrivals import Arrivals, as_of, recent_tables, ttl_of

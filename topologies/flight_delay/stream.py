@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from streamml.adapters.kafka.client import opened
 from streamml.settings.settings import Settings
 from streamml.settings.sources import read_settings
-from topologies.flight_delay.arrivals import WINDOW, Arrivals, ttl_of
+from topologies.flight_delay.arrivals import WINDOW, Arrivals, as_of, recent_tables, ttl_of
 from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS, check_topics
 from topologies.flight_delay.data import Flights, load_flights, load_planes, load_weather, records, truth
 from topologies.flight_delay.expected import Expected
 from topologies.flight_delay.features import Table, all_tables, days_of
-from topologies.flight_delay.topology import airport_recent, model_inputs, topology
+from topologies.flight_delay.topology import RECENT_SETS, airport_recent, model_inputs, topology
 
 MONTHS: Final = (10, 11, 12)
 
@@ -66,6 +66,14 @@ class Stream:
     def expected_with_recent(self) -> Expected:
         """The same while the features app follows the arrivals."""
         return Expected(self.departures, self.tables, self.arrivals)
+
+    def with_fresh_values(self) -> dict[str, set[str]]:
+        """By set of recent arrivals, the flights at whose departure something had landed lately enough for a fresh value."""
+        left, tables, found = self.departures, recent_tables(self.arrivals), dict[str, set[str]]()
+        for one in RECENT_SETS:
+            place = as_of(tables[one.name], getattr(left, one.key[0]), left.departed_at, ttl_of(one))
+            found[one.name] = set(left.flight_id[place >= 0].tolist())
+        return found
 
     def arrivals_before(self) -> dict[int, list[tuple[bytes, bytes]]]:
         """Key and value of the arrivals that come before each departure, by its number; none for most."""

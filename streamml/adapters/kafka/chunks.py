@@ -12,8 +12,15 @@ import numpy as np
 from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import Trouble, error_of, headers_of, list_topics, opened, translated
-from streamml.adapters.kafka.tail import OUTSIDE_OF_GROUPS, may_not_read
+from streamml.adapters.kafka.client import (
+    OUTSIDE_OF_GROUPS,
+    Trouble,
+    error_of,
+    headers_of,
+    list_topics,
+    opened,
+    translated,
+)
 from streamml.batch.microbatch import Int
 from streamml.errors import FatalError, SourceUnavailable, TopologyError
 from streamml.ports.source import Headers
@@ -36,12 +43,14 @@ class Stretch:
         ends: offset behind the last, by partition; ``None``: the end as it is when the reading begins.
         since_ms: begin each partition at its first record of this time or later; whatever stands before that is older.
             Only of a topic that keeps the times that producers give.
+        last: only so many offsets at the end of each partition.
         uncommitted: records of transactions that have not ended, or were taken back, too: whatever is written by now.
     """
 
     starts: Mapping[int, int] | None = None
     ends: Mapping[int, int] | None = None
     since_ms: int | None = None
+    last: int | None = None
     uncommitted: bool = False
 
 
@@ -183,9 +192,12 @@ def _assign(consumer: Any, trouble: Trouble, topic: str, stretch: Stretch) -> di
     """Assign what is to be read; returns the end of each partition that has something."""
     found = list_topics(consumer, trouble, _TIMEOUT_S, topic).topics[topic]
     if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise may_not_read(topic)
+        raise _may_not_read(topic)
     if found.error is not None:
-        raise TopologyError(f"The broker has no topic {topic!r}; it was deleted, or --brokers names another cluster.")
+        raise TopologyError(
+            f"The broker has no topic {topic!r}: it was deleted, or never made (`streamml topics create` makes those of a topology), "
+            "or --brokers names another cluster."
+        )
     firsts = _first_of_time(consumer, topic, found.partitions, stretch.since_ms)
     ends: dict[int, int] = {}
     starts: list[ClientPartition] = []
@@ -194,6 +206,7 @@ def _assign(consumer: Any, trouble: Trouble, topic: str, stretch: Stretch) -> di
             continue
         low, high = consumer.get_watermark_offsets(ClientPartition(topic, number), timeout=_TIMEOUT_S)
         start = max(low, (stretch.starts or {}).get(number, low), firsts.get(number, low))
+        start = start if stretch.last is None else max(start, high - stretch.last)
         end = high if stretch.ends is None else min(high, stretch.ends.get(number, high))
         if start < end:
             ends[number] = end
@@ -216,11 +229,20 @@ def _end_or_raise(message: Any, topic: str, ends: dict[int, int]) -> None:
     if error.code() == KafkaError._PARTITION_EOF:
         ends.pop(message.partition(), None)
     elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise may_not_read(topic)
+        raise _may_not_read(topic)
     elif error.code() == KafkaError._AUTO_OFFSET_RESET:
         raise FatalError(
             f"Partition {message.partition()} of {topic} lost records to retention while it was read; try again."
         )
     elif message.topic() is not None:
         raise error_of(error)
-    # The rest is about the client, although its partition reads 0; if it stays, nothing comes any more.
+    # The rest is about the client, although its partition reads 0: that it may not use the group, which nothing here does,
+    # or a connection that is lost; if it stays lost, nothing comes any more.
+
+
+def _may_not_read(topic: str) -> FatalError:
+    """The error of a client that lacks the right."""
+    return FatalError(
+        f"The broker does not let this client see or read the topic {topic!r}; grant it the rights DESCRIBE and READ, as "
+        "`streamml acls` prints them."
+    )

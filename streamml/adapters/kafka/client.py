@@ -28,6 +28,15 @@ UNREADABLE_HEADERS: Final = "streamml.unreadable_headers"
 _WARN_EVERY_S: Final = 60.0
 _TURN_S: Final = 1.0
 _STATE: Final = re.compile(r" \(after \d+ms in state \w+\)$")
+OUTSIDE_OF_GROUPS: Final = {
+    # The client wants a name; nothing is ever asked of the group.
+    "group.id": "streamml-tail",
+    "enable.auto.commit": False,
+    "auto.offset.reset": "earliest",
+    "enable.partition.eof": True,
+    "fetch.queue.backoff.ms": 10,
+}
+"""Properties of a consumer that is assigned its partitions and commits nothing."""
 T = TypeVar("T")
 
 

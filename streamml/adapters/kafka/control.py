@@ -17,9 +17,9 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.append import append
-from streamml.adapters.kafka.client import OUT_OF_RANGE, error_of, opened, passes, translated
+from streamml.adapters.kafka.client import OUT_OF_RANGE, OUTSIDE_OF_GROUPS, error_of, opened, passes, translated
 from streamml.adapters.kafka.membership import anonymous
-from streamml.adapters.kafka.tail import OUTSIDE_OF_GROUPS, read_topic
+from streamml.adapters.kafka.tail import read_topic
 from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, StreamMLError
 from streamml.ports.control import RUNNING, GroupState, Storm

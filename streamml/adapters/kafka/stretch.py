@@ -8,8 +8,15 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.client import OUT_OF_RANGE, Trouble, error_of, opened, passes, translated
-from streamml.adapters.kafka.tail import OUTSIDE_OF_GROUPS
+from streamml.adapters.kafka.client import (
+    OUT_OF_RANGE,
+    OUTSIDE_OF_GROUPS,
+    Trouble,
+    error_of,
+    opened,
+    passes,
+    translated,
+)
 from streamml.errors import SourceUnavailable
 from streamml.ports.source import TopicPartition
 

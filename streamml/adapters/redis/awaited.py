@@ -33,9 +33,16 @@ class Awaited:
         self._room = asyncio.Semaphore(waiting)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``function`` returns or raises. Cancelled while it runs, it may have done its work or not."""
-        async with self._room:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
+        """What ``function`` returns or raises. One that is cancelled while it is under way does its work all the same."""
+        await self._room.acquire()
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
+        except BaseException:
+            self._room.release()
+            raise
+        # Not when the caller is gone: with a time limit around each call, what threads have not come to yet would pile up.
+        running.add_done_callback(lambda _: self._room.release())
+        return await asyncio.shield(running)
 
     async def close(self, last: Callable[[], Any]) -> None:
         """Finish the calls that are under way, then do the last thing."""

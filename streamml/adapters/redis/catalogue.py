@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
 
 from streamml.adapters.redis.connection import Session
-from streamml.adapters.redis.layout import catalogue_key, pointer_key
+from streamml.adapters.redis.keys import catalogue_key, pointer_key
 from streamml.adapters.redis.nodes import Nodes
 from streamml.errors import ConfigError, FeaturesUnavailable
 

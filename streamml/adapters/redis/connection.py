@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -18,16 +17,14 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     AuthorizationError,
-    BusyLoadingError,
     ClusterDownError,
     MasterDownError,
     MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
     RedisError,
     TryAgainError,
 )
 
+from streamml.adapters.redis.sentences import what_happened
 from streamml.adapters.redis.slots import Address
 from streamml.errors import ConfigError, FeatureStoreDown
 
@@ -125,37 +122,9 @@ class Server:
 
     def unavailable(self, error: Exception) -> FeatureStoreDown:
         """What went wrong, in a sentence without secrets."""
-        return _kind(error)(f"Redis at {self.where} {self._what(error)}")
-
-    def _what(self, error: Exception) -> str:
-        # A server that does not know a command, AUTH too, repeats its arguments.
-        said = str(error).partition(", with args")[0].strip().rstrip(".")
-        user = self._arguments.get("username") or "default"
-        match error:
-            case redis.TimeoutError():
-                return f"did not answer within {self._timeout_s:g} s; is it overloaded, or the network slow?"
-            case BusyLoadingError():
-                return "is still loading its data from disk; wait until it has."
-            case AuthenticationError() | AuthorizationError():
-                return f"refused the login of user {user!r}; check user name and password."
-            case redis.ConnectionError() if self._is_node:
-                return (
-                    f"cannot be reached: {said}. It is a node of a cluster; a replica takes its place, if it has one."
-                )
-            case redis.ConnectionError():
-                return (
-                    f"cannot be reached: {said}. Name yours with --redis-url or STREAMML_REDIS_URL, or start one for "
-                    "development with `streamml dev up`."
-                )
-            case redis.ResponseError() if isinstance(error, NoPermissionError) or "NOPERM" in said:
-                # In words only where a transaction was discarded for it.
-                return f"does not permit this to user {user!r}: {said}; widen its ACL to what `streamml acls` prints."
-            case OutOfMemoryError():
-                return "is out of memory; raise its maxmemory, or run `streamml features prune`."
-            case MasterDownError():
-                return "is a replica that has lost its primary; wait until it has it back, or name another server."
-            case _:
-                return _of_cluster(error, said) or f"answered with an error: {said}."
+        user = str(self._arguments.get("username") or "default")
+        said = what_happened(error, user, self._timeout_s, is_node=self._is_node)
+        return _kind(error)(f"Redis at {self.where} {said}")
 
 
 def _kind(error: Exception) -> type[FeatureStoreDown]:
@@ -168,23 +137,6 @@ def _kind(error: Exception) -> type[FeatureStoreDown]:
             return ServerAway
         case _:
             return FeatureStoreDown
-
-
-def _of_cluster(error: Exception, said: str) -> str | None:
-    """What only nodes of a cluster say; ``None``: this is none of it."""
-    match error:
-        case ClusterDownError():
-            return (
-                f"is a node of a cluster that is down: {said}. It comes back with the nodes that are gone, or when replicas "
-                "take their place; `redis-cli --cluster check` tells."
-            )
-        case MovedError():
-            return f"has sent a key on to another node ({said}) too often; do the nodes agree on who has which slot?"
-        case AskError() | TryAgainError():
-            return "is giving a slot to another node, which takes long; try again."
-        case redis.ResponseError() if said.startswith("SELECT is not allowed in cluster"):
-            return "is a node of a cluster, which has database 0 only; take the number out of the URL."
-    return None
 
 
 def _refuse_misread(url: str) -> None:
@@ -313,45 +265,3 @@ class Session:
         except BaseException:
             self.close()
             raise
-
-
-class Pool:
-    """Sessions by the call: as many as there are calls at a time, kept open between calls."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._idle: deque[Session] = deque()
-        self._closed = False
-
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A session for one exchange, which has read every reply when it leaves."""
-        session = self._take()
-        try:
-            yield session
-        except BaseException:
-            session.close()
-            raise
-        self._idle.append(session)
-        if self._closed:
-            self.close()
-
-    def _take(self) -> Session:
-        while self._idle:
-            try:
-                session = self._idle.pop()
-            except IndexError:
-                break
-            if session.usable():
-                return session
-            session.close()
-        return self._server.connect()
-
-    def close(self) -> None:
-        """Close what is idle, and what is in use as soon as its call ends."""
-        self._closed = True
-        while self._idle:
-            try:
-                self._idle.pop().close()
-            except IndexError:
-                break

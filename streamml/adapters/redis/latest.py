@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from streamml.adapters.redis.layout import keys_of_parts
+from streamml.adapters.redis.keys import keys_of_parts
 from streamml.adapters.redis.streaming import REPLACE
 from streamml.engine.identity import HEADER, Provenance, read_header
 from streamml.ports.sink import OutboundRecords

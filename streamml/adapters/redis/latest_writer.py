@@ -93,6 +93,8 @@ class LatestWriter:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if self._thread is None:
+            self._nodes.close()
         return left
 
     def _run(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ from streamml.adapters.redis.catalogue import (
     put,
 )
 from streamml.adapters.redis.claims import abandon, claim, interrupted, is_loading
-from streamml.adapters.redis.connection import Server, ServerAway, pack
-from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem
-from streamml.adapters.redis.line import Line
+from streamml.adapters.redis.connection import Server, ServerAway
+from streamml.adapters.redis.keys import entity_prefix, keys_of_parts, name_problem
+from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows
+from streamml.adapters.redis.version_writer import COMMANDS_IN_FLIGHT, VersionWriter
 from streamml.batch.column import Array
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
@@ -34,7 +34,6 @@ PROBLEMS_SHOWN: Final = 20
 # One command blocks the server, and the workers that read from it, for less than a millisecond.
 _ROWS_PER_COMMAND: Final = 500
 _BYTES_PER_COMMAND: Final = 1 << 18
-_COMMANDS_IN_FLIGHT: Final = 4
 _SIGN_OF_LIFE_S: Final = 10.0
 
 
@@ -106,7 +105,8 @@ def load(
         except ServerAway as error:
             loading.settle()
             raise interrupted(nodes, plan.schema.name, claimed, error) from error
-        except Exception:
+        except BaseException:
+            # Whoever interrupts a load leaves nothing either.
             loading.settle()
             abandon(nodes, plan.schema.name, claimed)
             raise
@@ -140,7 +140,7 @@ class _Load:
         self._layout = layout
         self._entry = claimed
         self._clock = clock
-        self._writer = _Writer(nodes)
+        self._writer = VersionWriter(nodes)
 
     def run(self, batches: Batches, progress: Progress | None) -> LoadReport:
         for rows in self._fit(batches):
@@ -186,7 +186,7 @@ class _Load:
             return
         prefix = entity_prefix(self._plan.schema.name, self._entry.version)
         step = max(1, min(_ROWS_PER_COMMAND, _BYTES_PER_COMMAND // self._layout.size))
-        step *= _COMMANDS_IN_FLIGHT if self._nodes.clustered else 1
+        step *= COMMANDS_IN_FLIGHT if self._nodes.clustered else 1
         written_at = int(self._clock.now() * 1e6)
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
@@ -238,71 +238,3 @@ class _Load:
 
         change(self._nodes, self._plan.schema.name, decide)
         self._entry = entry
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Entities that one command writes.
-
-    Args:
-        keys: each once.
-        pairs: keys and values in turn; of a key that comes again, the last value remains.
-    """
-
-    keys: set[bytes]
-    pairs: list[bytes]
-
-
-class _Writer:
-    """Sends chunks of values without waiting for each; counts entities.
-
-    MSETNX says at no cost whether any entity of a group was written before. Only then its chunk is counted and written
-    again, and with it those that were sent after it, so that the last row of an entity is what remains.
-    """
-
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
-        self._line = Line(nodes)
-        self._in_flight: deque[list[_Group]] = deque()
-        self.entities = 0
-
-    def write(self, keys: list[bytes], values: list[bytes]) -> None:
-        while len(self._in_flight) >= _COMMANDS_IN_FLIGHT:
-            self._settle_oldest()
-        chunk = [_group(keys, values, places) for places in self._nodes.groups(keys)]
-        self._line.send(*_commands("MSETNX", chunk))
-        self._in_flight.append(chunk)
-
-    def drain(self) -> None:
-        """Wait until everything is written."""
-        while self._in_flight:
-            self._settle_oldest()
-
-    def close(self) -> None:
-        self._line.close()
-
-    def _settle_oldest(self) -> None:
-        chunk, new = self._next()
-        if all(new):
-            return
-        for late, was_new in [(chunk, new), *(self._next() for _ in range(len(self._in_flight)))]:
-            known = [group for group, whether in zip(late, was_new, strict=True) if not whether]
-            counts = [pack("EXISTS", *group.keys) for group in known]
-            self.entities -= sum(self._nodes.exchange([group.pairs[0] for group in known], counts))
-            self._nodes.exchange(*_commands("MSET", late))
-
-    def _next(self) -> tuple[list[_Group], list[bool]]:
-        """The oldest chunk, and of which of its groups no entity was there."""
-        chunk = self._in_flight.popleft()
-        self.entities += sum(len(group.keys) for group in chunk)
-        return chunk, [reply == 1 for reply in self._line.read()]
-
-
-def _group(keys: list[bytes], values: list[bytes], places: list[int]) -> _Group:
-    pairs = [b""] * (2 * len(places))
-    pairs[::2], pairs[1::2] = [keys[place] for place in places], [values[place] for place in places]
-    return _Group(set(pairs[::2]), pairs)
-
-
-def _commands(name: str, groups: list[_Group]) -> tuple[list[bytes], list[bytes]]:
-    return [group.pairs[0] for group in groups], [pack(name, *group.pairs) for group in groups]

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from streamml.adapters.redis.layout import Layout, entity_parts
+from streamml.adapters.redis.keys import entity_parts
+from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.store import Current
 from streamml.batch.microbatch import Int, Mask
 from streamml.ports.feature_store import NearCacheUse

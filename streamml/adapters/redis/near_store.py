@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from streamml.adapters.redis.layout import Layout, entity_keys
+from streamml.adapters.redis.keys import entity_keys
+from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.near import Entity, NearSet, Words
 from streamml.adapters.redis.store import Current, RedisFeatureStore
 from streamml.adapters.redis.tracking import Tracking, TrackingServer

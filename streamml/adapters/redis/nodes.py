@@ -15,8 +15,9 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from streamml.adapters.redis.connection import Pool, Reply, Server, Session, SlotMoved, pack
+from streamml.adapters.redis.connection import Reply, Server, Session, SlotMoved, pack
 from streamml.adapters.redis.discovery import Discovery
+from streamml.adapters.redis.pool import Pool
 from streamml.adapters.redis.slots import Address, places_by_slot
 from streamml.errors import FeatureStoreDown
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamml.adapters.redis.catalogue import Version, read_catalogue
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix
+from streamml.adapters.redis.keys import entity_keys, entity_prefix
+from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.store import RedisFeatureStore
 from streamml.errors import FatalError
 from streamml.ports.feature_store import FeatureReply, FeatureRequest

@@ -64,7 +64,7 @@ def least_rule(
         latest: name of the latest predictions that are meant.
         cluster: whether it is a user of all nodes of a cluster, where each value is read by a command of its own.
     """
-    # Names of sets have no characters that a pattern would take otherwise (`streamml.adapters.redis.layout`).
+    # Names of sets have no characters that a pattern would take otherwise (`streamml.adapters.redis.keys`).
     keys = [f"~streamml:{written}:*" for name in sets for written in (f"{{{name}}}", name)]
     keys += [f"~streamml.latest:{latest}:*"] if latest else []
     if cluster:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from datetime import UTC, date, datetime
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from streamml.batch.column import Array, ColumnType, problem_with
+from streamml.batch.column import Array, ColumnType, no_unicode, object_array, problem_with
 from streamml.batch.microbatch import Int, Mask
 from streamml.ports.feature_store import FeatureSchema
 
@@ -34,7 +36,11 @@ def checked_rows(
     """The rows of ``batch``, or what is wrong with them: at most ``limit`` sentences, rows numbered from ``first_row``."""
     if problems := _shape_problems(batch, schema, key, event_time):
         return problems[:limit]
-    parts = {name: key_parts(batch[name]) for name in key}
+    try:
+        parts = {name: key_parts(batch[name]) for name in key}
+    except UnicodeEncodeError:
+        broken = [(f"key column {name!r} is not valid Unicode", no_unicode(np.ma.getdata(batch[name]))) for name in key]
+        return _sentences(broken, first_row, limit)
     wrong = [(f"key column {name!r} is empty", np.fromiter(map(len, parts[name]), np.int64) == 0) for name in key]
     columns: dict[str, Array] = {}
     for name, declared in schema.columns:
@@ -47,8 +53,45 @@ def checked_rows(
     return Rows([parts[name] for name in key], columns, times.astype("M8[us]").view(np.int64))
 
 
+def as_column(values: npt.NDArray[Any] | Sequence[Any], is_key: bool) -> Array:
+    """What `checked_rows` takes, of an array, or of Python objects of which ``None`` is null; text is for keys only."""
+    if isinstance(values, np.ndarray):
+        return values.astype(object) if values.dtype.kind in "US" else values
+    listed = list(values)
+    there = [one for one in listed if one is not None]
+    if is_key and (not there or any(isinstance(one, (str, bytes)) for one in there)):
+        return object_array(listed, len(listed))
+    if there and all(isinstance(one, date) for one in there):
+        unit = "M8[us]" if any(isinstance(one, datetime) for one in there) else "M8[D]"
+        return np.array([in_utc(one) if isinstance(one, datetime) else one for one in listed], unit)
+    return _masked(listed, there[0] if there else 0.0)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """The same moment without a zone; one that has none is UTC already."""
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _masked(listed: list[Any], filler: Any) -> Array:
+    """An array in which ``None`` is masked: as an object it would hide which rows are wrong."""
+    filled = [filler if one is None else one for one in listed]
+    try:
+        data = np.asarray(filled)
+    except ValueError:
+        # Vectors of several lengths.
+        data = object_array(filled, len(filled))
+    null = np.array([one is None for one in listed], np.bool_)
+    if not null.any():
+        return data
+    return np.ma.MaskedArray(data, np.broadcast_to(null.reshape(-1, *(1,) * (data.ndim - 1)), data.shape))
+
+
 def key_parts(column: Array) -> list[bytes]:
-    """Text of every key part: integers in decimal, dates in ISO form; ``b""`` for null."""
+    """Text of every key part: integers in decimal, dates in ISO form; ``b""`` for null.
+
+    Raises:
+        UnicodeEncodeError: a text has a lone surrogate.
+    """
     null = _null(column).tolist()
     data = np.ma.getdata(column)
     if data.dtype.kind in "iu":

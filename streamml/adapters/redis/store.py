@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from streamml.adapters.redis.catalogue import Pointer, unpack_pointer
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_sets, schema_lines
+from streamml.adapters.redis.keys import entity_prefix, keys_of_sets
+from streamml.adapters.redis.layout import Layout, schema_lines
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.versions import never_loaded, never_written
 from streamml.errors import FeaturesUnavailable

@@ -10,16 +10,8 @@ from typing import Any, Final, Literal
 
 from streamml.adapters.redis.catalogue import Catalogue, Version, read_catalogue
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.layout import (
-    Layout,
-    entity_keys,
-    entity_parts,
-    entity_prefix,
-    schema_from_lines,
-    schema_lines,
-    writer_number,
-    writers_key,
-)
+from streamml.adapters.redis.keys import entity_keys, entity_parts, entity_prefix, writers_key
+from streamml.adapters.redis.layout import Layout, schema_from_lines, schema_lines, writer_number
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.versions import never_loaded, never_written, nodes_for
 from streamml.errors import ConfigError
@@ -60,9 +52,10 @@ class StoredEntity:
 
 
 def show(server: Server, set_name: str, entity: Sequence[str], schema: FeatureSchema | None = None) -> StoredEntity:
-    """What the version that is read holds for one entity, given as its key parts.
+    """What the version that is read holds for one entity.
 
     Args:
+        entity: its key parts; bytes that are no text as `os.fsdecode` gives them, and so the command line.
         schema: as declared; ``None``: the schema of the current version, or the one that was last written.
 
     Raises:
@@ -73,9 +66,13 @@ def show(server: Server, set_name: str, entity: Sequence[str], schema: FeatureSc
         catalogue = read_catalogue(nodes, set_name)
         version, layout = _read(catalogue, schema)
         prefix = entity_prefix(set_name, version.version)
-        key = entity_keys(prefix, [tuple(part.encode() for part in entity)])[0]
+        key = entity_keys(prefix, [tuple(part.encode(errors="surrogateescape") for part in entity)])[0]
         value: bytes | None = nodes.mget([key])[0]
-        found: dict[str, Any] = {"kind": layout.schema.kind, "version": version.version, "key": key.decode()}
+        found: dict[str, Any] = {
+            "kind": layout.schema.kind,
+            "version": version.version,
+            "key": key.decode(errors="backslashreplace"),
+        }
         found["schema"] = tuple(schema_lines(layout.schema))
         if value is None:
             _hold_against_another(nodes, set_name, prefix, len(entity))

@@ -12,14 +12,8 @@ from typing import Final
 
 from streamml.adapters.redis.catalogue import Catalogue, Command, Pointer, Version, change, pack_pointer, put
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.layout import (
-    Layout,
-    entity_prefix,
-    keys_of_parts,
-    schema_lines,
-    writer_number,
-    writers_key,
-)
+from streamml.adapters.redis.keys import entity_prefix, keys_of_parts, writers_key
+from streamml.adapters.redis.layout import Layout, schema_lines, writer_number
 from streamml.adapters.redis.line import Line, script_calls
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows

@@ -20,15 +20,8 @@ from streamml.adapters.redis.catalogue import (
     to_roll_back_to,
 )
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.layout import (
-    Layout,
-    entity_prefix,
-    live_key,
-    name_problem,
-    pointer_key,
-    schema_lines,
-    set_of_pointer,
-)
+from streamml.adapters.redis.keys import entity_prefix, live_key, name_problem, pointer_key, set_of_pointer
+from streamml.adapters.redis.layout import Layout, schema_lines
 from streamml.adapters.redis.nodes import Nodes
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
@@ -108,14 +101,25 @@ def prune(
 
 
 def remove(nodes: Nodes, set_name: str, version: str) -> None:
-    """Delete the values of a version whose state is pruning, then its entry."""
+    """Delete the values of a version whose state is pruning, then its entry; no more, once a writer has come back to it."""
     for keys in nodes.scan(entity_prefix(set_name, version) + b"*"):
+        if not _is_pruning(read_catalogue(nodes, set_name), version):
+            return
         groups = [[keys[place] for place in group] for group in nodes.groups(keys)]
         nodes.exchange([group[0] for group in groups], [pack("UNLINK", *group) for group in groups])
-    # Of a streaming set, this is what readers ask for first.
-    pointer = live_key(set_name, version)
-    nodes.call(pointer, "UNLINK", pointer)
-    nodes.call(pointer, *forget(set_name, version))
+
+    def decide(catalogue: Catalogue) -> list[Command]:
+        if not _is_pruning(catalogue, version):
+            return []
+        # Of a streaming set, the pointer is what readers ask for first.
+        return [("UNLINK", live_key(set_name, version)), forget(set_name, version)]
+
+    change(nodes, set_name, decide)
+
+
+def _is_pruning(catalogue: Catalogue, version: str) -> bool:
+    known = catalogue.find(version)
+    return known is not None and known.state == "pruning"
 
 
 def never_loaded(set_name: str) -> FeaturesUnavailable:

@@ -59,6 +59,11 @@ class Feeder:
         self.sent = 0
         self.thread = threading.Thread(target=self._feed, name="streamml-demo-feeder", daemon=True)
 
+    @property
+    def total(self) -> int:
+        """How many events there are."""
+        return len(self._values)
+
     def stop(self) -> None:
         self._ended.set()
         self.thread.join()

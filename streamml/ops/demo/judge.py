@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import numpy as np
 
+from streamml.batch.microbatch import Int
 from streamml.engine.feature_log import LogSchema
-from streamml.engine.identity import Provenance
 from streamml.ops.referee import Place, Referee, Verdict, provenance_of
 from streamml.ports.feature_log import LoggedRows
 from streamml.telemetry.latency import LatencyHistogram
@@ -21,17 +20,15 @@ from streamml.telemetry.latency import LatencyHistogram
 _RECENT: Final = 8
 _LATE_S: Final = 0.5
 _PATIENCE_S: Final = 3.0
-FRESH: Final = "fresh"
 
-Fates = Mapping[str, str]
 OnPredictions = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Explains(Protocol):
     """What knows which predictions an event may get, given the features that it was logged with."""
 
-    def logged(self, events: Sequence[int], columns: Mapping[str, Any], flags: Sequence[str]) -> None:
-        """Rows of the feature log: values and flags, by event."""
+    def logged(self, events: Int, rows: LoggedRows) -> None:
+        """Rows of the feature log, of whichever partitions, and the event of each, int64 ``[n]``."""
 
     def is_right(self, event: int, probability: float, flags: str, *, unlogged: bool) -> bool | None:
         """Whether an event may get this; ``None`` where its row has not come yet.
@@ -39,14 +36,6 @@ class Explains(Protocol):
         Args:
             unlogged: whether the log need not have the row that it was made of.
         """
-
-
-@lru_cache(maxsize=4096)
-def fates_of(flags: str) -> Fates:
-    """What came of each feature set: empty where its values were used, else why the defaults were."""
-    sets = (one.partition(":") for one in flags.split(","))
-    # A set that was not to be had has no version, and what is no set has neither version nor fate.
-    return {name.partition("@")[0]: fate for name, _, fate in sets if fate or "@" in name}
 
 
 class Judge:
@@ -78,12 +67,9 @@ class Judge:
         self._topics = (predictions, dead_letters, *(() if log is None else (log[0],)))
         self._log = log
         self._events: dict[Place, int] = {}
-        self._unread: list[tuple[float, Place, int, LoggedRows]] = []
+        self._unread: list[tuple[float, int, LoggedRows]] = []
         self._logged_at: dict[int, float] = {}
         self._referee = Referee(is_right if log is None else self._is_explained)
-        self.fates: dict[str, Counter[str]] = {}
-        """By feature set, of how many live predictions its values were used (`FRESH`), or why they were not."""
-        self.fates_lately: deque[tuple[float, str, str]] = deque(maxlen=20_000)
         self._on_predictions = on_predictions
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -112,14 +98,6 @@ class Judge:
         """Predictions that wait for their row of the feature log."""
         with self._lock:
             return self._referee.undecided
-
-    def fates_of_late(self, seconds: float) -> dict[str, Counter[str]]:
-        """`fates`, of the latest predictions only."""
-        since, found = time.time() - seconds, dict[str, Counter[str]]()
-        for came, name, fate in list(self.fates_lately):
-            if came > since:
-                found.setdefault(name, Counter())[fate] += 1
-        return found
 
     def stop(self) -> None:
         self._ended.set()
@@ -150,12 +128,11 @@ class Judge:
                     self._referee.dead_lettered(message.key().decode())
                     continue
                 if message.topic() != self._topics[0]:
-                    self._unread += self._rows(now, message)
+                    self._unread.append((now, *self._logged_by(message)))
                     continue
                 made = provenance_of(message.headers())
                 value = {**json.loads(message.value()), "made": made, "came": now}
                 if self._referee.predicted(made.id, message.partition(), value, made.revision):
-                    self._count(now, made)
                     (corrections if made.revision else fresh).append(value)
                     stamps += [] if made.revision else [message.timestamp()[1]]
             self._read_log()
@@ -169,33 +146,28 @@ class Judge:
             self.recent.extend(fresh[-_RECENT:])
             self._on_predictions(fresh)
 
-    def _count(self, now: float, made: Provenance) -> None:
-        """What came of the feature sets of a live prediction."""
-        if made.revision:
-            return
-        for name, fate in fates_of(made.flags).items():
-            self.fates.setdefault(name, Counter())[fate or FRESH] += 1
-            self.fates_lately.append((now, name, fate or FRESH))
-
-    def _rows(self, now: float, message: Any) -> list[tuple[float, Place, int, LoggedRows]]:
+    def _logged_by(self, message: Any) -> tuple[int, LoggedRows]:
+        """Source partition and rows of a record of the log."""
         assert self._log is not None
-        partition = int(message.key().decode().rpartition("/")[2])
-        rows = self._log[1].decode(message.value())
-        return [(now, Place(partition, offset), row, rows) for row, offset in enumerate(rows.offset.tolist())]
+        return int(message.key().decode().rpartition("/")[2]), self._log[1].decode(message.value())
 
     def _read_log(self) -> None:
         """Tell of the rows whose events are known; the acknowledgements of others are on the way."""
-        known = [one for one in self._unread if one[1] in self._events]
-        if self._log is None or not known:
-            return
-        self._unread = [one for one in self._unread if one[1] not in self._events]
-        events = [self._events[place] for _, place, _, _ in known]
-        for event, (came, *_) in zip(events, known, strict=True):
-            self._logged_at.setdefault(event, came)
-        columns = {
-            name: np.array([rows.columns[name][row] for _, _, row, rows in known]) for name in known[0][3].columns
-        }
-        self._log[2].logged(events, columns, [rows.texts[rows.text[row]] for _, _, row, rows in known])
+        unread, self._unread = self._unread, []
+        found: list[Int] = []
+        parts: list[LoggedRows] = []
+        for came, partition, rows in unread:
+            events = np.array([self._events.get(Place(partition, offset), -1) for offset in rows.offset.tolist()])
+            known = events >= 0
+            if not known.all():
+                self._unread.append((came, partition, rows.take(~known)))
+            if known.any():
+                found.append(events[known])
+                parts.append(rows.take(known))
+                for event in found[-1].tolist():
+                    self._logged_at.setdefault(event, came)
+        if self._log is not None and parts:
+            self._log[2].logged(np.concatenate(found), LoggedRows.join(parts))
 
     def _is_explained(self, event: int, value: Mapping[str, Any]) -> bool | None:
         """A record that a killed worker had scored is scored again, with the recent values of later: of either prediction the row of the

@@ -32,9 +32,18 @@ class Kept:
         self.starts = 0
         self.thread = threading.Thread(target=self._keep, name="streamml-demo-kept", daemon=True)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        with self._lock:
+            return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
-        """SIGKILL; it is started again."""
+        """SIGKILL; it is started again. Returns when it is dead."""
+        killed = self._process
         self._signal(signal.SIGKILL)
+        if killed is not None:
+            killed.wait()
 
     def stop(self) -> None:
         """End it in good order, or after a while by force."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from streamml.ops.demo.judge import fates_of
 from streamml.ops.demo.kept import Kept
 
 
@@ -35,13 +34,3 @@ def test_what_is_killed_is_started_again_until_it_is_stopped(kept: Kept) -> None
     kept.stop()
     assert not kept.thread.is_alive()
     assert kept.starts == 4
-
-
-def test_flags_say_what_came_of_each_set() -> None:
-    told = "route@v3,weather@v9:missing,airport_recent@live-1:from_future,carrier_recent:unavailable,late"
-    assert fates_of(told) == {
-        "route": "",
-        "weather": "missing",
-        "airport_recent": "from_future",
-        "carrier_recent": "unavailable",
-    }

@@ -141,6 +141,7 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("only numbers", lambda: with_set(columns={"mean": sm.f4(default=0.0), "city": sm.text(default="")})),
     ("a key is text", lambda: with_set(key="amount")),
     ("max_default_ratio", lambda: with_set(max_default_ratio=2.0)),
+    ("is looked up 2 times", lambda: {"steps": [sm.FeatureLookup(SETS, SETS), *topology().steps[1:]]}),
     ("near_cache has max_mb 0", lambda: with_set(near_cache=sm.NearCache(max_mb=0))),
     ("near_cache: max_staleness: 'soon'", lambda: with_set(near_cache=sm.NearCache(max_staleness="soon"))),
     ("write sm.NearCache(max_mb=64)", lambda: with_set(near_cache="64MB")),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from streamml.adapters.redis.catalogue import Pointer, pack_pointer
-from streamml.adapters.redis.layout import Layout, entity_keys, entity_prefix, schema_lines
+from streamml.adapters.redis.keys import entity_keys, entity_prefix
+from streamml.adapters.redis.layout import Layout, schema_lines
 from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.tracking import Tracking
 from streamml.batch.column import i8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamml.adapters.redis.layout import catalogue_key, entity_prefix, live_key, pointer_key, writers_key
+from streamml.adapters.redis.keys import catalogue_key, entity_prefix, live_key, pointer_key, writers_key
 from streamml.adapters.redis.slots import Slots, places_by_slot
 
 
