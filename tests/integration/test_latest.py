@@ -108,6 +108,27 @@ def test_a_prediction_has_what_its_header_says_and_a_tombstone_no_value(redis_se
     run.sink.close(1)
 
 
+def test_d1_large_predictions_are_stored_in_pieces_that_a_timeout_lasts_for(redis_server: EmbeddedRedis) -> None:
+    """D1.8."""
+    writer = LatestWriter(Server(redis_server.url, timeout_s=0.2), 20_000)
+    keys, values = entries(
+        records(*((f"k{row}", bytes(1_000_000), 5, row, 0) for row in range(60))), latest_prefix("x")
+    )
+    writer.put(1, keys, values)
+    assert writer.close(60) == 0
+
+
+def test_d1_a_time_that_is_none_stops_no_worker(redis_server: EmbeddedRedis) -> None:
+    """D1.8: who writes events chooses the times of their records."""
+    run = Beside(redis_server.url, keep_ms=60_000)
+    run.sink.send(
+        1, [records(("a", b"late", 2**63 - 1, 7, 0), ("a", b"early", -(2**63), 8, 0), ("b", b"{}", 2**62, 9, 0))]
+    )
+    run.delivered(1)
+    assert [one and one.value for one in run.reader.get_many(["a", "b"])] == [b"late", b"{}"]
+    run.sink.close(1)
+
+
 def test_an_asyncio_app_reads_many_keys_at_once_and_hears_of_a_redis_that_is_away(redis_server: EmbeddedRedis) -> None:
     run = Beside(redis_server.url)
     run.sink.send(1, [records(*((f"k{row}", b"%d" % row, 5, row, 0) for row in range(200)))])
