@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from socket import gethostname
 from typing import Any, Final, Self
 
@@ -23,19 +23,23 @@ import numpy.typing as npt
 
 from streamml.adapters.redis.awaited import Awaited
 from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.given import as_column
 from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.rows import Rows, checked_rows
 from streamml.adapters.redis.streaming import Stream, StreamWriter
-from streamml.batch.column import Array, object_array
+from streamml.batch.column import Array, text, timestamp
 from streamml.errors import ConfigError
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
+from streamml.topology.sentences import KEPT_FOR_S, duration_problems
 
 __all__ = ["AsyncFeatureWriter", "FeatureWriter", "Written"]
 
 Columns = Mapping[str, npt.NDArray[Any] | Sequence[Any]]
 EVENT_TIME: Final = "event_time"
 PROBLEMS_SHOWN: Final = 20
+_KEY: Final = text
+_NO_ROWS: Final = "There are no rows to write."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +88,18 @@ class FeatureWriter:
         Raises:
             ConfigError: the set is not streaming or cannot be stored, or a duration or the URL is not valid; every problem.
         """
-        problems, durations = _declaration_problems(feature_set), dict[str, float]()
-        for name, spelling in {"keep": keep, "retry_for": retry_for, "timeout": timeout}.items():
-            try:
-                durations[name] = 0.0 if spelling is None else seconds(spelling)
-            except ValueError as error:
-                problems.append(f"{name}: {error}")
+        name = gethostname() if writer is None else writer
+        problems = [*_declaration_problems(feature_set), *_name_problems(name)]
+        problems += duration_problems("keep", keep, KEPT_FOR_S)
+        problems += duration_problems("timeout", timeout, KEPT_FOR_S)
+        problems += duration_problems("retry_for", retry_for, 0.0)
         if problems:
             raise ConfigError(problems)
-        kept = durations["keep"] if keep is not None else 2 * seconds(feature_set.ttl or 0.0)
+        kept = 2 * seconds(feature_set.ttl or 0.0) if keep is None else seconds(keep)
         layout = Layout.of(feature_set.schema)
-        stream = Stream(layout, writer or gethostname(), int(kept * 1000), durations["retry_for"])
+        stream = Stream(layout, name, int(kept * 1000), seconds(retry_for))
         self._declared = feature_set
-        self._writer = StreamWriter(Server(url, durations["timeout"], options), stream)
+        self._writer = StreamWriter(Server(url, seconds(timeout), options), stream)
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +131,13 @@ class FeatureWriter:
             ConfigError, FeaturesUnavailable: as `write`.
         """
         listed = list(rows)
+        if not listed:
+            raise ConfigError(f"Feature set {self._declared.name!r}: {_NO_ROWS}")
+        if others := [place for place, row in enumerate(listed) if not isinstance(row, Mapping)]:
+            told = "is no mapping of column names to values, but of type"
+            raise ConfigError(
+                [f"Row {place + 1} {told} {type(listed[place]).__name__}." for place in others[:PROBLEMS_SHOWN]]
+            )
         names = list(dict.fromkeys(name for row in listed for name in row))
         if lacking := [name for name in names if any(name not in row for row in listed)]:
             raise ConfigError([f"Column {name!r} is not in every row; give each row all columns." for name in lacking])
@@ -139,22 +149,33 @@ class FeatureWriter:
 
     def _checked(self, columns: Columns, event_time: datetime | None) -> Rows:
         declared = self._declared
-        batch = {name: _column(values, name in declared.key) for name, values in columns.items()}
-        known = {*declared.key, *declared.columns, EVENT_TIME}
-        if unknown := [name for name in batch if name not in known]:
-            there = ", ".join([*declared.key, *declared.columns, EVENT_TIME])
-            raise ConfigError(
-                [f"Feature set {declared.name!r} has no column {name!r}; it has {there}." for name in unknown]
-            )
-        if event_time is not None:
-            rows = len(next(iter(batch.values()), ()))
-            batch[EVENT_TIME] = np.full(rows, _utc(event_time), "M8[us]")
-        rows_or_problems = checked_rows(batch, declared.schema, declared.key, EVENT_TIME, 1, PROBLEMS_SHOWN)
-        if isinstance(rows_or_problems, list):
-            raise ConfigError([f"Feature set {declared.name!r}: {problem}" for problem in rows_or_problems])
-        if not len(rows_or_problems.event_time):
-            raise ConfigError(f"There are no rows to write into feature set {declared.name!r}.")
-        return rows_or_problems
+        batch, problems = self._columns(columns, event_time)
+        if not problems:
+            found = checked_rows(batch, declared.schema, declared.key, EVENT_TIME, 1, PROBLEMS_SHOWN)
+            if isinstance(found, Rows) and len(found.event_time):
+                return found
+            problems = found if isinstance(found, list) else [_NO_ROWS]
+        raise ConfigError([f"Feature set {declared.name!r}: {problem}" for problem in problems])
+
+    def _columns(self, columns: Columns, event_time: datetime | None) -> tuple[dict[str, Array], list[str]]:
+        """The columns as arrays, and what is wrong with them as such."""
+        declared = self._declared
+        wanted = {**dict.fromkeys(declared.key, _KEY), **declared.columns, EVENT_TIME: timestamp}
+        there = ", ".join(wanted)
+        problems = [f"There is no column {name!r}; there are {there}." for name in columns if name not in wanted]
+        if event_time is not None and EVENT_TIME in columns:
+            problems.append(f"The column {EVENT_TIME!r} and one event time for all rows are given; leave one out.")
+        batch: dict[str, Array] = {}
+        given = dict(columns) if event_time is None else {**columns, EVENT_TIME: [event_time]}
+        for name in wanted.keys() & given.keys():
+            try:
+                batch[name] = as_column(given[name], wanted[name].dtype, wanted[name].shape)
+            except ValueError as error:
+                problems.append(f"Column {name!r} {error}.")
+        if event_time is not None and EVENT_TIME in batch:
+            rows = max((column.shape[0] for column in batch.values() if column.ndim), default=1)
+            batch[EVENT_TIME] = np.repeat(batch[EVENT_TIME], rows)
+        return {name: batch[name] for name in wanted if name in batch}, problems
 
 
 class AsyncFeatureWriter:
@@ -201,10 +222,9 @@ def _declaration_problems(declared: FeatureSet) -> list[str]:
             f"Feature set {declared.name!r} is loaded as versions: write it with `streamml features load`, or declare it with "
             'kind="streaming".'
         )
-    try:
-        seconds(declared.ttl or 0.0)
-    except ValueError as error:
-        problems.append(f"Feature set {declared.name!r} has a ttl that is none: {error}")
+    problems += duration_problems(f"Feature set {declared.name!r}: ttl", declared.ttl, KEPT_FOR_S)
+    if declared.kind == "streaming" and declared.ttl is None:
+        problems.append(f"Feature set {declared.name!r} is streaming and has no ttl; give it one, such as '3h'.")
     if not declared.key:
         problems.append(f"Feature set {declared.name!r} has no key; name the columns that make up its entity.")
     if EVENT_TIME in declared.columns or EVENT_TIME in declared.key:
@@ -218,21 +238,10 @@ def _declaration_problems(declared: FeatureSet) -> list[str]:
     return problems
 
 
-def _column(values: npt.NDArray[Any] | Sequence[Any], is_key: bool) -> Array:
-    if isinstance(values, np.ndarray):
-        return values.astype(object) if values.dtype.kind in "US" else values
-    listed = list(values)
-    if listed and isinstance(listed[0], datetime):
-        return np.array([None if one is None else _utc(one) for one in listed], "M8[us]")
-    if is_key and any(isinstance(one, (str, bytes)) for one in listed):
-        return object_array(listed, len(listed))
-    if not listed and is_key:
-        return object_array((), 0)
+def _name_problems(writer: object) -> list[str]:
+    """Whether this can be told as who wrote."""
     try:
-        return np.asarray(listed)
-    except ValueError:
-        return object_array(listed, len(listed))
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+        told = isinstance(writer, str) and writer.encode() != b""
+    except UnicodeEncodeError:
+        told = False
+    return [] if told else [f"writer is {writer!r}; it has to be a name, which `streamml features show` tells."]

@@ -13,7 +13,7 @@ from streamml.schema.contract import Contract
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
 from streamml.topology.features import FeatureSet, NearCache
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
-from streamml.topology.sentences import choice_problems, duration_problems
+from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_problems
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import DeadLetterQueue, RedisSink, Sink, Source, Topology, Unsaid
 
@@ -172,7 +172,7 @@ def _latest_problems(topology: Topology) -> Iterator[str]:
         yield f"The sink is a RedisSink, and {topology.latest.name!r} is another one beside it; leave Topology(latest=) out."
     if _LATEST_NAME.fullmatch(latest.name) is None:
         yield f"The RedisSink's name {latest.name!r} is none; write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
-    yield from duration_problems(f"The ttl of the RedisSink {latest.name!r}", latest.ttl)
+    yield from duration_problems(f"The ttl of the RedisSink {latest.name!r}", latest.ttl, KEPT_FOR_S)
     if topology.sink.key is None:
         yield f"The RedisSink {latest.name!r} keeps predictions by the sink's key, and there is none; name a column in {type(topology.sink).__name__}(key=)."
 
@@ -227,7 +227,7 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     yield from choice_problems(f"{where}: if_unavailable", one.if_unavailable, ("wait", "default"))
     if not 0 <= one.max_default_ratio <= 1:
         yield f"{where} has max_default_ratio {one.max_default_ratio}; it has to be from 0 to 1."
-    yield from duration_problems(f"{where}: ttl", one.ttl)
+    yield from duration_problems(f"{where}: ttl", one.ttl, KEPT_FOR_S)
     yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
     if one.kind == "streaming" and one.ttl is None:
         yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."

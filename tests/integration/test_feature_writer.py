@@ -7,7 +7,7 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -151,17 +151,40 @@ def test_f6_what_cannot_be_written_is_named_and_nothing_is_written(
     with FeatureWriter(declared, url=redis_server.url) as writer:
         good = columns(["JFK", "LAX"], 1.0, NOW)
         cases: list[tuple[dict[str, Any], str]] = [
-            ({**good, "speed": np.zeros(2)}, "has no column 'speed'; it has airport, mean, landings, event_time"),
+            ({**good, "speed": np.zeros(2)}, "no column 'speed'; there are airport, mean, landings, event_time"),
             ({name: good[name] for name in good if name != "mean"}, "Column 'mean' is missing"),
             ({**good, "mean": np.array(["a", "b"])}, "Column 'mean' has type object instead of f4"),
             ({**good, "mean": np.array([1.0, np.nan])}, "Row 2: column 'mean' is not finite"),
             ({**good, "airport": ["JFK", ""]}, "Row 2: key column 'airport' is empty"),
             ({**good, "landings": np.arange(3)}, "has 3 rows instead of 2"),
             (columns([], 1.0, NOW), "no rows to write"),
+            ({"airport": [], "event_time": [], "mean": [], "landings": []}, "no rows to write"),
+            ({**good, "mean": [1.0, None]}, "Row 2: column 'mean' is null"),
+            ({**good, "airport": ["JFK", "\ud800"]}, "Row 2: key column 'airport' is no Unicode text"),
+            ({**good, "airport": [bytearray(b"a"), b"b"]}, "a key is text, bytes, an integer or a date"),
+            ({**good, "airport": np.ones((2, 2), int)}, "'airport' has shape"),
+            ({**good, "airport": "EW"}, "'airport' is 'EW'; give a numpy array"),
+            ({**good, "mean": 1.0}, "'mean' is 1.0; give a numpy array"),
+            ({**good, "event_time": [NOW, "2026-01-31"]}, "'event_time' has type object"),
+            ({**good, "event_time": [NOW, None]}, "Row 2: event time 'event_time' is null"),
+            ({**good, "event_time": np.array([0, 2**60], "M8[s]")}, "Row 2: event time .* the years 1 to 9999"),
+            ({**good, "event_time": [datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))] * 2}, "1 to 9999"),
+        ]
+        twice = "'event_time' and one event time for all rows"
+        cases_at: list[tuple[dict[str, Any], Any, str]] = [
+            (good, NOW, twice),
+            ({name: good[name] for name in good if name != "event_time"}, "2026-01-31", "has type <U10"),
         ]
         for wrong, told in cases:
             with pytest.raises(ConfigError, match=told):
                 writer.write(wrong)
+        for wrong, at, told in cases_at:
+            with pytest.raises(ConfigError, match=told):
+                writer.write(wrong, event_time=at)
+        with pytest.raises(ConfigError, match="no rows to write"):
+            writer.write_rows([])
+        with pytest.raises(ConfigError, match="Row 1 is no mapping"):
+            writer.write_rows([("JFK", 1.0)])  # type: ignore[list-item] # what a user may do
         with pytest.raises(ConfigError, match="Column 'mean' is not in every row"):
             writer.write_rows([{"airport": "JFK", "mean": 1.0}, {"airport": "LAX"}], event_time=NOW)
     with pytest.raises(FeaturesUnavailable, match="never written"):
@@ -175,6 +198,21 @@ def test_a_writer_is_for_a_streaming_set_and_tells_all_that_is_wrong() -> None:
     told = " ".join(caught.value.problems)
     for part in ("loaded as versions", "'soon'", "no key", "keep: 'never'"):
         assert part in told
+
+
+def test_what_would_be_kept_for_ever_or_by_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        FeatureWriter(airports(ttl=None), keep="0.1ms", timeout="0s", retry_for="99999999999d", writer="")
+    told = " ".join(caught.value.problems)
+    for part in ("no ttl", "keep is '0.1ms'", "timeout is '0s'", "retry_for is '99999999999d'", "writer is ''"):
+        assert part in told
+
+
+def test_dates_of_a_sequence_are_keys(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:
+    declared = airports(key="day")
+    with FeatureWriter(declared, url=redis_server.url) as writer:
+        writer.write({"day": [date(2026, 1, 31)], "mean": [1.5], "landings": [1]}, event_time=NOW)
+    assert ask(store, declared, "2026-01-31").present.tolist() == [True]
 
 
 def test_a_script_that_redis_forgot_is_sent_again(redis_server: EmbeddedRedis, raw: Any) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from streamml.batch.column import Array, ColumnType, problem_with
+from streamml.batch.column import Array, ColumnType, no_unicode, problem_with
 from streamml.batch.microbatch import Int, Mask
 from streamml.ports.feature_store import FeatureSchema
 
@@ -34,7 +34,11 @@ def checked_rows(
     """The rows of ``batch``, or what is wrong with them: at most ``limit`` sentences, rows numbered from ``first_row``."""
     if problems := _shape_problems(batch, schema, key, event_time):
         return problems[:limit]
-    parts = {name: key_parts(batch[name]) for name in key}
+    try:
+        parts = {name: key_parts(batch[name]) for name in key}
+    except UnicodeEncodeError:
+        texts = [(f"key column {name!r} is no Unicode text", no_unicode(np.ma.getdata(batch[name]))) for name in key]
+        return _sentences(texts, first_row, limit)
     wrong = [(f"key column {name!r} is empty", np.fromiter(map(len, parts[name]), np.int64) == 0) for name in key]
     columns: dict[str, Array] = {}
     for name, declared in schema.columns:
@@ -42,6 +46,7 @@ def checked_rows(
         wrong += [(f"column {name!r} {what}", rows) for what, rows in found]
     times = batch[event_time]
     wrong.append((f"event time {event_time!r} is null", _null(times)))
+    wrong.append((f"event time {event_time!r} is not of the years 1 to 9999", _off_calendar(times)))
     if any(rows.any() for _, rows in wrong):
         return _sentences(wrong, first_row, limit)
     return Rows([parts[name] for name in key], columns, times.astype("M8[us]").view(np.int64))
@@ -69,6 +74,8 @@ def _shape_problems(
     wanted = [*key, event_time, *(name for name, _ in schema.columns)]
     if absent := [name for name in dict.fromkeys(wanted) if name not in batch]:
         return [f"Column {name!r} is missing; there are {', '.join(map(repr, batch)) or 'none'}." for name in absent]
+    if flat := [name for name in (*key, event_time) if batch[name].ndim != 1]:
+        return [f"Column {name!r} has shape {batch[name].shape}; give one value for each row." for name in flat]
     rows = len(batch[event_time])
     problems = [
         f"Column {name!r} {what}."
@@ -87,7 +94,14 @@ def _shape_problems(
     ]
     if batch[event_time].dtype.kind != "M":
         problems.append(f"Event time {event_time!r} has type {batch[event_time].dtype} instead of datetime64.")
+    problems += [
+        f"Column {name!r} has times without a unit; write datetime64[us]." for name in wanted if _unitless(batch[name])
+    ]
     return problems
+
+
+def _unitless(column: Array) -> bool:
+    return column.dtype.kind == "M" and np.datetime_data(column.dtype)[0] == "generic"
 
 
 def _can_be_key(column: Array) -> bool:
@@ -110,7 +124,15 @@ def _stored(column: Array, declared: ColumnType) -> tuple[Array, list[tuple[str,
     elif declared.kind in ("i4", "i8"):
         fits = np.iinfo(declared.dtype)
         found.append((f"does not fit into {declared.kind}", _any_item((data < fits.min) | (data > fits.max)) & ~null))
+    elif declared.kind == "timestamp":
+        found.append(("is not of the years 1 to 9999", _off_calendar(column)))
     return stored, found
+
+
+def _off_calendar(times: Array) -> Mask:
+    """Rows with a time that is none in microseconds, or of no datetime: in coarser units numpy wraps it round without a word."""
+    years = np.ma.getdata(times).astype("M8[Y]").astype(np.int64) + 1970
+    return _any_item((years < 1) | (years > 9999)) & ~_null(times)
 
 
 def _null(column: Array) -> Mask:
