@@ -13,9 +13,10 @@ from streamml.schema.contract import Contract
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
 from streamml.topology.features import FeatureSet, NearCache
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
-from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_problems
+from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_problems, name_problem
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import DeadLetterQueue, RedisSink, Sink, Source, Topology, Unsaid
+from streamml.topology.typed import type_problems
 
 Signatures = Mapping[str, Signature]
 
@@ -34,12 +35,14 @@ _WIDENS: Final = {("i4", "i8"), ("i4", "f8"), ("i8", "f8"), ("f4", "f8"), ("bool
 
 
 def problems(topology: Topology, signatures: Signatures | None = None) -> list[str]:
-    """Every problem, each one sentence with its remedy.
+    """Every problem, each one sentence with its remedy. Where something is not of its declared type, only that is told.
 
     Args:
         topology: what was declared.
         signatures: of the models by name, as far as they are known.
     """
+    if wrong := list(type_problems(topology)):
+        return wrong
     found = [*_name_problems(topology), *_source_problems(topology.source)]
     found += [
         *_dead_letter_problems(topology.dead_letters),
@@ -203,6 +206,9 @@ def _step_problems(where: str, step: Step, flow: Flow, signature: Signature | No
         case FeatureLookup():
             if not step.sets:
                 yield f"{where} looks up nothing; give it a FeatureSet."
+            names = [one.name for one in step.sets]
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                yield f"{where} has {names.count(name)} feature sets {name!r}; give each another name."
             for one in step.sets:
                 yield from _set_problems(f"{where}: feature set {one.name!r}", one, flow)
         case Onnx() | Python() | Torch():
@@ -213,14 +219,14 @@ def _step_problems(where: str, step: Step, flow: Flow, signature: Signature | No
 
 
 def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
+    if wrong := name_problem(f"{where.partition(':')[0]}: feature set", one.name):
+        yield wrong
     if not one.key:
         yield f"{where} has no key; name the columns that say which entity a row is about."
     for name in one.key:
         declared = flow.get(name)
         if declared is not None and (declared.kind not in _KEY_KINDS or declared.shape):
             yield f"{where} has the key {name!r} of type {declared}; a key is text, bytes or an integer: make one by a Transform."
-    if not one.columns:
-        yield f"{where} has no columns; declare what is stored."
     policies = {"if_missing": one.if_missing, "if_stale": one.if_stale}
     for policy, value in policies.items():
         yield from choice_problems(f"{where}: {policy}", value, ("default", "dead_letter", "fail"))
@@ -231,9 +237,20 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
     if one.kind == "streaming" and one.ttl is None:
         yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
-    yield from _near_cache_problems(where, one)
+    if one.kind == "streaming" and "event_time" in (*one.key, *one.columns):
+        yield f"{where} is streaming and has a column 'event_time', by which writers give each row's time; give it another name."
+    if one.near_cache is not None:
+        yield from _near_cache_problems(where, one.near_cache)
+    yield from _column_problems(where, one)
+
+
+def _column_problems(where: str, one: FeatureSet) -> Iterator[str]:
+    if not one.columns:
+        yield f"{where} has no columns; declare what is stored."
     defaults = "default" in (one.if_missing, one.if_stale, one.if_unavailable)
     for name, declared in one.columns.items():
+        if not name or "\n" in name or 0 in declared.shape:
+            yield f"{where} has the column {name!r} of type {declared}, which cannot be stored; give it a name and at least one value."
         if not declared.numeric and declared.kind != "timestamp":
             yield f"{where} has the column {name!r} of type {declared}; only numbers, times and vectors of them are stored."
         elif declared.nullable:
@@ -244,13 +261,7 @@ def _set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
             yield f"{where} has the column {name!r} with a default that {wrong}: {declared.default!r}; correct it."
 
 
-def _near_cache_problems(where: str, one: FeatureSet) -> Iterator[str]:
-    near = one.near_cache
-    if near is None:
-        return
-    if not isinstance(near, NearCache):
-        yield f"{where} has the near_cache {near!r}; write sm.NearCache(max_mb=64)."
-        return
+def _near_cache_problems(where: str, near: NearCache) -> Iterator[str]:
     if near.max_mb < 1:
         yield f"{where}: near_cache has max_mb {near.max_mb}; it has to be at least 1."
     yield from duration_problems(f"{where}: near_cache: max_staleness", near.max_staleness)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +11,9 @@ from streamml.topology.duration import seconds
 KEPT_FOR_S: Final = 1e-3
 """Shortest time for which Redis keeps anything."""
 _CENTURY_S: Final = 36_525 * 86_400.0
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Parts of keys of Redis.
+_RESERVED: Final = re.compile(r"current|versions|writers|live-[0-9a-f]{8}")
 
 
 def choice_problems(what: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
@@ -33,3 +37,12 @@ def duration_problems(what: str, spelling: str | None, least_s: float | None = N
         yield f"{what} is {spelling!r}; it has to be longer than nothing."
     elif not (least_s or 0) <= found <= _CENTURY_S:
         yield f"{what} is {spelling!r}; it has to be from {(least_s or 0) * 1000:g}ms to {_CENTURY_S / 86400:.0f}d."
+
+
+def name_problem(what: str, name: str) -> str | None:
+    """Why ``name`` cannot be the name of a set or version (``what``), or ``None``."""
+    if _NAME.fullmatch(name) is None:
+        return f"{what} {name!r} is no valid name: write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
+    if _RESERVED.fullmatch(name):
+        return f"{what} {name!r} is a reserved name; choose another."
+    return None

@@ -49,12 +49,11 @@ from streamml.batch.column import Array, ColumnType
 from streamml.batch.microbatch import Int, Mask
 from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureSchema
+from streamml.topology.sentences import name_problem
 
 _MAGIC: Final = {"loaded": b"SML1", "streaming": b"SML2"}
 _HEADER_BYTES: Final = {"loaded": 24, "streaming": 32}
 _ALIGNMENT: Final = 8
-_RESERVED: Final = re.compile(r"current|versions|writers|live-[0-9a-f]{8}")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _POINTER: Final = re.compile(rb"streamml:\{([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}:current")
 _HEADER: Final = (("stamp", "<u8", 0), ("event_time", "<i8", 8), ("write_time", "<i8", 16))
 _KINDS: Final = ("bool", "i4", "i8", "f4", "f8", "timestamp")
@@ -68,15 +67,6 @@ class _Lengths(dict[int, bytes]):
 
 
 _LENGTH: Final = _Lengths((length, b"%d:" % length) for length in range(256)).__getitem__
-
-
-def name_problem(what: str, name: str) -> str | None:
-    """Why ``name`` cannot be the name of a set or version (``what``), or ``None``."""
-    if _NAME.fullmatch(name) is None:
-        return f"{what} {name!r} is no valid name: write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
-    if _RESERVED.fullmatch(name):
-        return f"{what} {name!r} is a reserved name; choose another."
-    return None
 
 
 def pointer_key(set_name: str) -> bytes:

@@ -19,7 +19,7 @@ from streamml.adapters.redis.catalogue import (
     put,
 )
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, name_problem, schema_lines
+from streamml.adapters.redis.layout import Layout, entity_prefix, keys_of_parts, schema_lines
 from streamml.adapters.redis.line import Line
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows
@@ -28,6 +28,7 @@ from streamml.batch.column import Array
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureSchema
+from streamml.topology.sentences import name_problem
 
 Batches = Iterable[Mapping[str, Array]]
 Progress = Callable[[int, int | None], None]

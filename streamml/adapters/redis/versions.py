@@ -24,7 +24,6 @@ from streamml.adapters.redis.layout import (
     Layout,
     entity_prefix,
     live_key,
-    name_problem,
     pointer_key,
     schema_lines,
     set_of_pointer,
@@ -32,6 +31,7 @@ from streamml.adapters.redis.layout import (
 from streamml.adapters.redis.nodes import Nodes
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.topology.sentences import name_problem
 
 MIN_AGE_S: Final = 3600.0
 
