@@ -252,6 +252,32 @@ def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(tmp_
         server.stop()
 
 
+def test_why_redis_takes_nothing_is_told_by_its_cause(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+
+    def refused(url: str) -> str:
+        with (
+            FeatureWriter(airports("airports"), url=url, retry_for="0s", timeout="500ms") as writer,
+            pytest.raises(FeaturesUnavailable) as caught,
+        ):
+            writer.write(columns([f"k{row}" for row in range(2000)], 1.0, NOW))
+        return str(caught.value)
+
+    try:
+        with client.Redis(port=server.port) as raw:
+            assert "does it not speak TLS" in refused(server.url.replace("redis:", "rediss:"))
+            with FeatureWriter(airports("airports"), url=server.url) as writer:
+                writer.write(columns(["JFK"], 1.0, NOW))
+                raw.config_set("maxmemory", "1mb")
+                assert "is out of memory; raise its maxmemory" in refused(server.url)
+                raw.config_set("maxmemory", "0")
+                raw.execute_command("REPLICAOF", "127.0.0.1", "1")
+                assert "is a replica, which takes no writes" in refused(server.url)
+    finally:
+        server.stop()
+
+
 def test_asyncio_calls_are_bounded_and_all_arrive(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:
     declared = airports()
 

@@ -24,6 +24,7 @@ from redis.exceptions import (
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     TryAgainError,
 )
@@ -62,10 +63,12 @@ class Server:
             override the URL's.
 
     Raises:
-        ConfigError: the URL is none of Redis, or an option is unknown.
+        ConfigError: the URL is none of Redis, an option is unknown, or the timeout is nothing.
     """
 
     def __init__(self, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
+            raise ConfigError(f"The timeout for Redis is {timeout_s!r}; it has to be a number of seconds above 0.")
         self._timeout_s = timeout_s
         settings = {
             # Version 2 of the protocol needs no HELLO, which old servers and narrow ACLs refuse.
@@ -103,6 +106,10 @@ class Server:
         return "" if "path" in self._arguments else str(self._arguments.get("host", "localhost"))
 
     @property
+    def _tls(self) -> bool:
+        return issubclass(self._connection_class, redis.SSLConnection)
+
+    @property
     def named(self) -> tuple[Server, ...]:
         """All that the URL names, this one first."""
         return (self, *map(self.at, self._others))
@@ -130,16 +137,17 @@ class Server:
         user = self._arguments.get("username") or "default"
         match error:
             case redis.TimeoutError():
-                return f"did not answer within {self._timeout_s:g} s; is it overloaded, or the network slow?"
+                tls = ", or does it not speak TLS" * self._tls
+                return f"did not answer within {self._timeout_s:g} s; is it overloaded{tls}, or the network slow?"
             case BusyLoadingError():
                 return "is still loading its data from disk; wait until it has."
             case AuthenticationError() | AuthorizationError():
                 return f"refused the login of user {user!r}; check user name and password."
-            case redis.ConnectionError() if self._is_node:
+            case redis.ConnectionError() | OSError() if self._is_node:
                 return (
                     f"cannot be reached: {said}. It is a node of a cluster; a replica takes its place, if it has one."
                 )
-            case redis.ConnectionError():
+            case redis.ConnectionError() | OSError():
                 return (
                     f"cannot be reached: {said}. Name yours with --redis-url or STREAMML_REDIS_URL, or start one for "
                     "development with `streamml dev up`."
@@ -147,8 +155,10 @@ class Server:
             case redis.ResponseError() if isinstance(error, NoPermissionError) or "NOPERM" in said:
                 # In words only where a transaction was discarded for it.
                 return f"does not permit this to user {user!r}: {said}; widen its ACL to what `streamml acls` prints."
-            case OutOfMemoryError():
+            case redis.ResponseError() if isinstance(error, OutOfMemoryError) or "-OOM " in said:
                 return "is out of memory; raise its maxmemory, or run `streamml features prune`."
+            case redis.ResponseError() if isinstance(error, ReadOnlyError) or "-READONLY " in said:
+                return "is a replica, which takes no writes; name its primary."
             case MasterDownError():
                 return "is a replica that has lost its primary; wait until it has it back, or name another server."
             case _:
