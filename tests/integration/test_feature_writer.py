@@ -350,10 +350,20 @@ def test_features_show_explains_what_a_lookup_makes_of_each_set_of_a_topology(
     assert "by arrivals-app" in told
     [missing] = shown(redis_server, "show", "airports.py:fast", "LAX", "--json")["sets"]
     assert (missing["state"], missing["verdict"]) == ("missing", "There is none, so the row becomes a dead letter.")
+    with FeatureWriter(fast, url=redis_server.url) as writer:
+        writer.write({"airport": [b"\xff", "soon"], "late": [[1.0, 1.0]] * 2}, event_time=now + timedelta(days=3))
+    assert "fresh" not in (ahead := shown(redis_server, "show", "airports.py:fast", "soon"))
+    assert "is from_future, 3.0 days ahead" in ahead
+    # As the shell hands over what is no UTF-8.
+    assert "is from_future" in shown(redis_server, "show", "airports.py:fast", "\udcff")
     [never] = shown(redis_server, "show", "airports.py", "JFK", "LAX", "--json")["sets"]
     assert never["state"] == "unavailable"
     assert "was never loaded" in never["verdict"]
     assert never["verdict"].endswith("So a worker waits.")
+    with client.Redis(port=redis_server.port) as raw:
+        raw.unlink(Layout.of(fast.schema).pointer)
+    [lost] = shown(redis_server, "show", "airports.py:fast", "JFK", "--json")["sets"]
+    assert (lost["state"], lost["found"]) == ("unavailable", None)
 
 
 def test_features_commands_say_what_a_streaming_set_is(redis_server: EmbeddedRedis, declared_file: str) -> None:
