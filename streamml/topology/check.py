@@ -13,7 +13,13 @@ from streamml.schema.contract import Contract
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
 from streamml.topology.features import FeatureSet, NearCache
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
-from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_problems, name_problem
+from streamml.topology.sentences import (
+    KEPT_FOR_S,
+    choice_problems,
+    duration_problems,
+    latest_name_problem,
+    name_problem,
+)
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import DeadLetterQueue, RedisSink, Sink, Source, Topology, Unsaid
 from streamml.topology.typed import type_problems
@@ -27,7 +33,6 @@ PROVENANCE_FIELDS: Final[Mapping[str, str]] = {
     "flags": "text",
 }
 _OURS: Final = "streamml"
-_LATEST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _KEY_KINDS: Final = ("text", "bytes", "i4", "i8")
 # What may be written into a field without changing a value.
@@ -173,8 +178,8 @@ def _latest_problems(topology: Topology) -> Iterator[str]:
         yield f"The RedisSink {latest.name!r} is the sink and has no schema; name the model of a prediction in RedisSink(schema=)."
     if topology.latest is not None and isinstance(topology.sink, RedisSink):
         yield f"The sink is a RedisSink, and {topology.latest.name!r} is another one beside it; leave Topology(latest=) out."
-    if _LATEST_NAME.fullmatch(latest.name) is None:
-        yield f"The RedisSink's name {latest.name!r} is none; write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
+    if wrong := latest_name_problem(latest.name):
+        yield wrong
     yield from duration_problems(f"The ttl of the RedisSink {latest.name!r}", latest.ttl, KEPT_FOR_S)
     if topology.sink.key is None:
         yield f"The RedisSink {latest.name!r} keeps predictions by the sink's key, and there is none; name a column in {type(topology.sink).__name__}(key=)."

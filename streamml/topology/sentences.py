@@ -46,3 +46,10 @@ def name_problem(what: str, name: str) -> str | None:
     if _RESERVED.fullmatch(name):
         return f"{what} {name!r} is a reserved name; choose another."
     return None
+
+
+def latest_name_problem(name: object) -> str | None:
+    """Why ``name`` cannot be that of latest predictions, or ``None``."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return None
+    return f"The RedisSink's name {name!r} is none; write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."

@@ -22,12 +22,12 @@ import streamml as sm
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.latest import entries, latest_prefix
+from streamml.adapters.redis.latest import entries, latest_keys, latest_prefix, packed
 from streamml.adapters.redis.latest_sink import SinkAndLatest
 from streamml.adapters.redis.latest_writer import LatestWriter
 from streamml.adapters.redis.rights import KEEPING, least_rule
 from streamml.clock import ManualClock
-from streamml.errors import FeatureStoreDown
+from streamml.errors import ConfigError, FeatureStoreDown
 from streamml.latest import AsyncLatestPredictions, Latest, LatestPredictions
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -127,6 +127,28 @@ def test_d1_a_time_that_is_none_stops_no_worker(redis_server: EmbeddedRedis) -> 
     run.delivered(1)
     assert [one and one.value for one in run.reader.get_many(["a", "b"])] == [b"late", b"{}"]
     run.sink.close(1)
+
+
+def test_a_reader_tells_wrong_names_and_keys_and_what_no_worker_wrote(redis_server: EmbeddedRedis) -> None:
+    import redis as client
+
+    wrong: Any
+    for wrong in ("", "a:b", None, "\ud800"):
+        with pytest.raises(ConfigError, match="The RedisSink's name"):
+            LatestPredictions(wrong, url=redis_server.url)
+    name = f"latest-{uuid.uuid4().hex[:8]}"
+    with LatestPredictions(name, url=redis_server.url) as reader, client.Redis(port=redis_server.port) as raw:
+        with pytest.raises(TypeError, match="'UA1545' is one key"):
+            reader.get_many("UA1545")
+        for wrong in (5, None):
+            with pytest.raises(TypeError, match="neither"):
+                reader.get(wrong)
+        good, torn = latest_keys(name, [b"good", b"torn"])
+        raw.set(good, packed(b"{}", b"1;t/0/5;;0;", 5), px=60_000)
+        raw.set(torn, b"SMP1", px=60_000)
+        assert reader.get("good") is not None
+        with pytest.raises(ValueError, match="Under the key b'torn' no worker"):
+            reader.get_many(["good", "torn"])
 
 
 def test_an_asyncio_app_reads_many_keys_at_once_and_hears_of_a_redis_that_is_away(redis_server: EmbeddedRedis) -> None:
