@@ -223,7 +223,9 @@ def test_a_script_that_redis_forgot_is_sent_again(redis_server: EmbeddedRedis, r
         assert writer.write(columns(["JFK"], 2.0, NOW)) == Written(1, 0)
 
 
-def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(tmp_path: Path) -> None:
+def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """F6.5."""
     server = EmbeddedRedis(tmp_path)
     server.start()
@@ -240,6 +242,9 @@ def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(tmp_
             server.start()
             thread.join()
             assert written == [Written(3000, 0)]
+            told = [one.getMessage() for one in caplog.records if "wait for Redis" in one.getMessage()]
+            assert len(told) == 1
+            assert declared.name in told[0]
             assert set(ask(store, declared, *keys).columns["mean"].tolist()) == {2.0}
         server.stop()
         with FeatureWriter(declared, url=server.url, retry_for="300ms") as writer:

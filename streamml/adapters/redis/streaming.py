@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import threading
 from collections import deque
@@ -59,6 +60,7 @@ return older
 """
 )
 _SIGN_OF_LIFE_S: Final = 30.0
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,11 @@ class _Pipe:
 
     def _wait(self, error: FeaturesUnavailable) -> None:
         now = self._clock.now()
-        self._failing_since = now if self._failing_since is None else self._failing_since
+        if self._failing_since is None:
+            self._failing_since = now
+            _LOG.warning(
+                "Values for streaming feature set %r wait for Redis: %s", self._stream.layout.schema.name, error
+            )
         self._attempts += 1
         if now - self._failing_since >= self._stream.retry_for_s:
             raise error
