@@ -18,7 +18,7 @@ from streamml.adapters.redis.catalogue import (
     put,
 )
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.keys import entity_prefix, keys_of_parts, name_problem
+from streamml.adapters.redis.keys import entity_prefix, keys_of_parts
 from streamml.adapters.redis.layout import Layout, schema_lines
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows
@@ -28,6 +28,7 @@ from streamml.batch.column import Array
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureSchema
+from streamml.topology.sentences import name_problem
 
 Batches = Iterable[Mapping[str, Array]]
 Progress = Callable[[int, int | None], None]
