@@ -125,6 +125,10 @@ class FeatureStoreDown(FeaturesUnavailable):
     """The feature store itself does not answer, whichever set is asked for."""
 
 
+class LoadUndone(FeatureStoreDown):
+    """The feature store went away under a load. What was written is deleted again, and the load can be begun anew."""
+
+
 class ModelBusy(TransientError):
     """The model cannot take a batch now, of any size."""
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import Phase, settings
 from xdist.scheduler import LoadFileScheduling
 
+from loadtests.redis_cluster import RedisCluster
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
-from tests.redis_cluster import RedisCluster
 
 pytest.register_assert_rewrite("tests.conformance.sink_behaviours", "tests.conformance.source_behaviours")
 pytest_plugins = ["pytester", "tests.swallowed"]

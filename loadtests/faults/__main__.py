@@ -27,7 +27,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rate", type=float, default=2000.0, help="events per second")
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
+    parser.add_argument("--faults", help="names, separated by commas; default: all that fit this Redis")
+    parser.add_argument("--cluster", action="store_true", help="a Redis Cluster: three masters, each with a replica")
     parser.add_argument("--alone", action="store_true", help="a run for each fault, instead of one for all of them")
     parser.add_argument(
         "--seed", type=int, default=random.SystemRandom().randrange(1_000_000), help="repeats a schedule"
@@ -38,9 +39,15 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="keep the workers' and servers' logs in this folder")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     arguments = parser.parse_args()
-    names = arguments.faults.split(",")
+    fitting = [name for name, fault in FAULTS.items() if fault.fits(cluster=arguments.cluster)]
+    names = arguments.faults.split(",") if arguments.faults else fitting
     if unknown := [name for name in names if name not in FAULTS]:
         parser.error(f"there is no fault {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    if unfit := [name for name in names if name not in fitting]:
+        which = "one Redis, so without" if arguments.cluster else "a Redis Cluster:"
+        parser.error(f"{', '.join(unfit)} needs {which} --cluster")
+    if arguments.cluster and arguments.who == "loop":
+        parser.error("the hand-written loop knows no Redis Cluster; leave --cluster out")
     # What was started and mounted is to be ended and unmounted, however this ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # While the broker is down on purpose, clients need not say so.
@@ -57,8 +64,10 @@ def main() -> int:
             arguments.guarantee,
             small_disk="disk_full" in chosen,
             who=arguments.who,
+            cluster=arguments.cluster,
         )
-        suffix = ("-loop" if arguments.who == "loop" else "") + (f"-{chosen[0]}" if arguments.alone else "")
+        kind = "-loop" if arguments.who == "loop" else "-cluster" if arguments.cluster else ""
+        suffix = kind + (f"-{chosen[0]}" if arguments.alone else "")
         logs = arguments.logs and arguments.logs / f"chaos-{arguments.seed}{suffix}"
         found = run(shape, [FAULTS[name] for name in chosen], arguments.seconds, console.print, logs)
         arguments.out.mkdir(parents=True, exist_ok=True)

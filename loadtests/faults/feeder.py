@@ -8,6 +8,8 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
+
 from loadtests.faults.stream import BAD_ROWS, POISON, Stream
 
 NUMBER = "number"
@@ -22,6 +24,7 @@ class Feeder:
     Attributes:
         kinds: of records that are no good events; each comes with one event in a hundred.
         sent: records given to the client.
+        sent_at: by event, when that was, in seconds of the right clock.
         ahead_s: by how much the producer's clock is wrong.
     """
 
@@ -36,14 +39,16 @@ class Feeder:
         self._dice = random.Random(f"{seed}:feeder")
         self.kinds: tuple[str, ...] = ()
         self.sent = 0
+        self.sent_at = np.zeros(len(stream))
         self.ahead_s = 0
-        self.thread = threading.Thread(target=self._feed, name="chaos-feeder")
+        self.thread = threading.Thread(target=self._feed, name="chaos-feeder", daemon=True)
 
     def _feed(self) -> None:
         begun, done = time.monotonic(), 0
         while done < len(self._stream):
             due = min(len(self._stream), int((time.monotonic() - begun) * self._rate) + 1)
             for number in range(done, due):
+                self.sent_at[number] = time.time()
                 self._produce(number, str(number), self._stream.values[number])
                 if self._dice.random() < _SHARE * len(self.kinds):
                     self._spoil(number)

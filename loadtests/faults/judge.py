@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from loadtests.faults.fast import Use, Writes
 from loadtests.faults.feeder import NUMBER
 from loadtests.faults.stream import DROPPED, TOLERANCE, Stream
 from streamml.engine.identity import HEADER, read_header
+from streamml.ops.demo.freshness import fates_of
 from streamml.ops.referee import Place, Referee, Verdict
 from streamml.topology.topology import Topology
 
@@ -27,10 +30,10 @@ class Judge:
     Attributes:
         produced_at, first_at, duplicate_at: when each came, in seconds of the monotonic clock.
         dropped: records that are to end without a trace.
-        clocks_agree: whether records' timestamps can be believed.
+        sent_at: see `Feeder`; set before anything is fed.
     """
 
-    def __init__(self, client: dict[str, Any], topology: Topology, stream: Stream) -> None:
+    def __init__(self, client: dict[str, Any], topology: Topology, stream: Stream, writes: Writes) -> None:
         from confluent_kafka import Consumer
 
         from streamml.adapters.kafka.client import opened
@@ -38,7 +41,7 @@ class Judge:
         own = {"group.id": "chaos-judge", "auto.offset.reset": "earliest", "enable.auto.commit": False}
         own |= {"isolation.level": "read_committed", "enable.partition.eof": True, "fetch.queue.backoff.ms": 10}
         self._consumer: Any = opened(Consumer, {**client, **own})
-        self._stream = stream
+        self._stream, self._writes = stream, writes
         self._input, self._output = topology.source.topics[0], topology.sink.topic
         self._referee = Referee(self._is_right)
         self._spoilt: dict[int, list[list[float]]] = {}
@@ -47,7 +50,7 @@ class Judge:
         self._ends: dict[tuple[str, int], int] = {}
         self._next: dict[tuple[str, int], int] = {}
         self._ended = threading.Event()
-        self.clocks_agree = True
+        self.sent_at: npt.NDArray[np.float64] = np.zeros(0)
         self.dropped = 0
         self.read = 0
         self.produced_at: list[float] = []
@@ -73,6 +76,11 @@ class Judge:
         with self._lock:
             for account in accounts:
                 self._spoilt[account][-1][1] = time.time()
+
+    def may_lose(self, accounts: npt.NDArray[np.bool_]) -> None:
+        """The master that has these accounts' fast features dies now."""
+        with self._lock:
+            self._writes.may_lose(accounts, time.time_ns() // 1000)
 
     @property
     def open(self) -> int:
@@ -112,6 +120,7 @@ class Judge:
                 self._take([first, *self._consumer.consume(2000, 0)])
 
     def _take(self, messages: list[Any]) -> None:
+        predictions = []
         with self._lock:
             for message in messages:
                 where = (message.topic(), message.partition())
@@ -125,11 +134,13 @@ class Judge:
                 if where[0] == self._input:
                     self._take_input(message)
                 elif where[0] == self._output:
-                    self._take_prediction(message)
+                    predictions.append(message)
                 else:
                     self._referee.dead_lettered(message.key().decode())
                     self.letter_at.append(time.monotonic())
                 self.moved_at = time.monotonic()
+            self._writes.catch_up()
+            self._take_predictions(predictions)
 
     def _take_input(self, message: Any) -> None:
         mark = dict(message.headers())[NUMBER].decode()
@@ -141,23 +152,41 @@ class Judge:
             place = Place(message.partition(), message.offset())
             self._referee.produced(place, int(mark) if mark.isdigit() else None)
 
-    def _take_prediction(self, message: Any) -> None:
-        made = read_header(dict(message.headers())[HEADER])
-        value = {**json.loads(message.value()), "flags": made.flags, "stamp": message.timestamp()[1] / 1000}
-        value["arrived"] = time.time()
-        first = self._referee.predicted(made.id, message.partition(), value)
-        (self.first_at if first else self.duplicate_at).append(time.monotonic())
+    def _take_predictions(self, messages: list[Any]) -> None:
+        made = [read_header(dict(message.headers())[HEADER]) for message in messages]
+        values = [
+            {
+                **json.loads(message.value()),
+                "fates": fates_of(one.flags),
+                "stamp": message.timestamp()[1],
+                "arrived": time.time(),
+            }
+            for one, message in zip(made, messages, strict=True)
+        ]
+        for one, message, value, right in zip(made, messages, values, self._right(values), strict=True):
+            value["right"] = right
+            first = self._referee.predicted(one.id, message.partition(), value)
+            (self.first_at if first else self.duplicate_at).append(time.monotonic())
+
+    def _right(self, values: list[Any]) -> list[float]:
+        """The score of the event that each says it is about, with the features that it says it had."""
+        if not values:
+            return []
+        numbers = np.array([int(value["event_id"].removeprefix("event-")) for value in values])
+        loaded = np.array([not value["fates"]["account"] for value in values])
+        return list(map(float, self._stream.scores(numbers, loaded, np.array([value["tick"] for value in values]))))
 
     def _is_right(self, number: int, value: Any) -> bool:
-        """Whether the score is that of the event and the features that its flags claim, and the claim can be true."""
-        missing = value["flags"].endswith(":missing")
-        score = (self._stream.defaulted if missing else self._stream.right)[number]
-        possible = not missing or self._was_spoilt(int(self._stream.accounts[number]), value["stamp"], value["arrived"])
-        same = value["event_id"] == f"event-{number:09d}"
-        return bool(same and possible and np.abs(value["score"] - score) < TOLERANCE)
+        """Whether it is about its event, the score is that of the features that it claims, and each claim can be true."""
+        same = value["event_id"] == f"event-{number:09d}" and abs(value["score"] - value["right"]) < TOLERANCE
+        return same and self._may_have_had(number, value)
+
+    def _may_have_had(self, number: int, value: Any) -> bool:
+        account, sent, arrived = int(self._stream.accounts[number]), float(self.sent_at[number]), value["arrived"]
+        fates = value["fates"]
+        slow = fates["account"] == "" or (fates["account"] == "missing" and self._was_spoilt(account, sent, arrived))
+        in_us = value["stamp"] * 1000, int(sent * 1e6), int(arrived * 1e6)
+        return slow and self._writes.explain(Use(account, fates["recent"], value["tick"], *in_us))
 
     def _was_spoilt(self, account: int, since: float, until: float) -> bool:
-        # The stamp has whole milliseconds.
-        if not self.clocks_agree:
-            since = 0.0
-        return any(begin <= until and since - 0.001 <= end for begin, end in self._spoilt.get(account, []))
+        return any(begin <= until and since <= end for begin, end in self._spoilt.get(account, []))

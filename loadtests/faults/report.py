@@ -89,13 +89,15 @@ def _section(run: Run) -> str:
         + "</tr>"
         for name, one in run["by_fault"].items()
     )
+    fast = "; ".join(f"{count:,} {fate.replace('_', ' ')}" for fate, count in run.get("fast_features", {}).items())
     notes = [f"{name} was skipped: {why}" for name, why in run["skipped"].items()] + run["remarks"]
     return (
         f"<h2>Seed {run['seed']}: {'passed' if run['passed'] else 'failed'}</h2>\n"
         f"<p class='note'>{run['date']}; {run['workers']} workers, {run['rate']:,.0f} events/s for {run['seconds']:.0f} s, "
-        f"{_who(run)}; processes ended with {html.escape(json.dumps(run['exits']))}</p>\n"
+        f"{_who(run)}; {'Redis Cluster' if run.get('cluster') else 'one Redis'}; processes ended with {html.escape(json.dumps(run['exits']))}</p>\n"
         f"<table><tr>{heads}</tr><tr>{cells}</tr></table>\n{_plot(run)}\n"
         f"<table><tr><th>fault</th><th></th>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr>{rows}</table>\n"
+        + (f"<p class='note'>Fast features of all predictions: {fast}</p>\n" if fast else "")
         + "".join(f"<p class='bad'>{html.escape(note)}</p>\n" for note in notes)
     )
 

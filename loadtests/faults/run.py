@@ -17,9 +17,9 @@ import numpy as np
 
 from loadtests.faults.stream import prepare
 from loadtests.faults.table import Fault, Strike, schedule
-from loadtests.faults.world import Shape, World
+from loadtests.faults.world import STUCK_AFTER_S, Shape, World
 
-PATIENCE_S = 60.0
+PATIENCE_S = 2 * STUCK_AFTER_S
 """Without a record or an answer for so long, nothing more is waited for."""
 _MOST_STRIKES_AT_ONCE = 32
 Tell = Callable[[str], None]
@@ -124,6 +124,8 @@ def _document(
         "rate": world.shape.rate,
         "seconds": seconds,
         "guarantee": world.shape.guarantee,
+        "cluster": world.shape.cluster,
+        "fast_features": dict(sorted(world.writes.fates.items())),
         "session_s": world.shape.session_s,
         "passed": passed(verdict),
         "verdict": verdict,

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtests.baseline import load
-from loadtests.baseline.topology import FIELDS
+from loadtests.baseline.topology import FIELDS, RECENT
+from loadtests.faults import fast
 from loadtests.faults.topology import NOT_A_NUMBER, RAISES, TOO_LARGE
 
 MODELS: Final = Path(load.__file__).parent / "models"
@@ -58,33 +59,48 @@ class Stream:
     """Events, made by a seed.
 
     Args:
-        right: the score that each has to get.
-        defaulted: the score that each gets with the defaults of all features.
+        fields: what each says to the model, ``[n, 6]``.
+        stored: loaded features by account, ``[accounts, 16]``.
+        session: the model.
     """
 
     keys: list[bytes]
     values: list[bytes]
     accounts: npt.NDArray[np.int64]
-    right: npt.NDArray[np.float32]
-    defaulted: npt.NDArray[np.float32]
+    fields: npt.NDArray[np.float32]
+    stored: npt.NDArray[np.float32]
+    session: Any
 
     def __len__(self) -> int:
         return len(self.values)
 
+    def scores(
+        self, numbers: npt.NDArray[np.int64], loaded: npt.NDArray[np.bool_], ticks: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """What numpy and ONNX Runtime alone make of these events, ``[n]``.
+
+        Args:
+            loaded: whether each has its loaded features, and not their defaults.
+            ticks: event times of their fast features, µs; 0 with the defaults.
+        """
+        accounts = self.accounts[numbers]
+        slow = self.stored[accounts, : -len(RECENT)] * loaded[:, None]
+        x = np.hstack([self.fields[numbers], slow, fast.values(accounts, ticks)])
+        scores: npt.NDArray[np.float32] = self.session.run(["score"], {"x": x})[0][:, 0]
+        return scores
+
 
 def prepare(count: int, seed: int) -> Stream:
-    """``count`` events, scored by numpy and ONNX Runtime alone."""
+    """``count`` events."""
+    from onnxruntime import InferenceSession, SessionOptions
+
     keys, values = map(list, zip(*load.events(count, seed), strict=True))
     documents = [json.loads(value) for value in values]
     fields = np.array([[one[name] for name in FIELDS] for one in documents], np.float32)
     accounts = np.array([one["account"] for one in documents])
     stored = np.stack(list(load.feature_columns().values()), axis=1)
-    return Stream(keys, values, accounts, _scores(fields, stored[accounts]), _scores(fields, 0 * stored[accounts]))
-
-
-def _scores(fields: npt.NDArray[np.float32], features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(str(MODELS / "mlp" / "1" / "model.onnx"))
-    scores: npt.NDArray[np.float32] = session.run(["score"], {"x": np.hstack([fields, features])})[0][:, 0]
-    return scores
+    options = SessionOptions()
+    # The judge shares the cores with those it judges: threads that wait for its next batch would take them.
+    options.intra_op_num_threads = 1
+    session = InferenceSession(str(MODELS / "mlp" / "1" / "model.onnx"), options)
+    return Stream(keys, values, accounts, fields, stored, session)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from loadtests.baseline.load import ACCOUNTS
 from loadtests.faults.stream import BAD_ROWS, POISON
 from loadtests.faults.world import World
 from streamml.adapters.redis.catalogue import unpack_pointer
+from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.keys import entity_keys, entity_prefix, pointer_key
+from streamml.adapters.redis.nodes import Nodes
 
 MOST_PARTITIONS: Final = 8
 _POPULAR: Final = 300
@@ -28,12 +31,18 @@ class Fault:
         does: in words.
         every_s: bounds of the time from one strike to the next; ``None``: from the beginning to the end.
         strike: does the harm, and ends it; leaves early when the run is over.
+        redis: which Redis it needs, if any.
     """
 
     name: str
     does: str
     every_s: tuple[float, float] | None
     strike: Callable[[World, random.Random], None]
+    redis: Literal["alone", "clustered", "any"] = "any"
+
+    def fits(self, *, cluster: bool) -> bool:
+        """Whether it can strike a run with such a Redis."""
+        return self.redis in ("any", "clustered" if cluster else "alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,25 @@ def redis(world: World, dice: random.Random) -> None:
         world.redis.start()
 
 
+def redis_node(world: World, dice: random.Random) -> None:
+    """One master at a time: its replica takes over, and it comes back, empty, as a replica."""
+    cluster = world.cluster
+    with world.redis_lock:
+        victim = dice.choice([node for node in cluster.nodes if node.is_master])
+        world.judge.may_lose(world.accounts_of(victim))
+        cluster.lose(victim)
+        world.over.wait(dice.uniform(0.0, 3.0))
+        cluster.bring_back(victim)
+
+
+def writer(world: World, dice: random.Random) -> None:
+    """It is started again at once, and killed again for up to 10 s, so that values become stale."""
+    end = time.monotonic() + dice.uniform(0.0, 10.0)
+    world.writer.send(signal.SIGKILL)
+    while time.monotonic() < end and not world.over.wait(0.2):
+        world.writer.send(signal.SIGKILL)
+
+
 def redis_slow(world: World, dice: random.Random) -> None:
     """Late replies, often later than a worker waits, or one that ends in its middle."""
     if dice.random() < 0.3:
@@ -108,19 +136,22 @@ def redis_slow(world: World, dice: random.Random) -> None:
 
 def redis_wrong(world: World, dice: random.Random) -> None:
     """Values of the wrong length, format or schema under the keys of popular accounts, for a while."""
-    import redis as client
-
     accounts = dice.sample(range(_POPULAR), 40) + dice.sample(range(ACCOUNTS), 40)
-    with world.redis_lock, client.Redis.from_url(world.redis.url) as store:
-        version = unpack_pointer(store.get(pointer_key("account"))).version
+    with world.redis_lock, closing(Nodes(Server(world.redis_url))) as nodes:
+        version = unpack_pointer(nodes.call(pointer_key("account"), "GET", pointer_key("account"))).version
         keys = entity_keys(entity_prefix("account", version), [(b"%d" % account,) for account in accounts])
-        right: list[Any] = list(store.mget(keys))
-        wrong = [_spoilt(value, dice) for value in right]
+        right: list[Any] = list(nodes.mget(keys))
         world.judge.spoil(accounts)
-        store.mset(dict(zip(keys, wrong, strict=True)))
+        _put(nodes, keys, [_spoilt(value, dice) for value in right])
         world.over.wait(dice.uniform(1.0, 4.0))
-        store.mset(dict(zip(keys, right, strict=True)))
+        _put(nodes, keys, right)
+        if world.shape.cluster:
+            world.cluster.copied()
         world.judge.mend(accounts)
+
+
+def _put(nodes: Nodes, keys: list[bytes], values: list[bytes]) -> None:
+    nodes.exchange(keys, [pack("SET", key, value) for key, value in zip(keys, values, strict=True)])
 
 
 def _spoilt(value: bytes, dice: random.Random) -> bytes:
@@ -154,7 +185,6 @@ def hang(world: World, dice: random.Random) -> None:
 def clock(world: World, dice: random.Random) -> None:
     """The workers' clocks jump, and those of the producers by something else; later they jump back."""
     world.clock_file.write_text(str(dice.choice((-86_400, -600, 600, 86_400))))
-    world.judge.clocks_agree = False
     # Kafka takes no record from more than an hour ahead.
     world.feeder.ahead_s = dice.choice((-86_400, -600, 600, 3000))
     world.over.wait(dice.uniform(2.0, 5.0))
@@ -207,8 +237,16 @@ FAULTS: Final = {
         Fault("sigterm", "SIGTERM to all workers, up to three times within a second", (6.0, 10.0), sigterm),
         Fault("zombie", "SIGSTOP of a worker for longer than its session, then SIGCONT", (14.0, 18.0), zombie),
         Fault("broker", "kill −9 of the broker, started again after up to 3 s", (12.0, 20.0), broker),
-        Fault("redis", "kill −9 of Redis, started again after up to 3 s", (8.0, 14.0), redis),
-        Fault("redis_slow", "replies of Redis come late or end in the middle", (5.0, 9.0), redis_slow),
+        Fault("redis", "kill −9 of Redis, started again after up to 3 s", (8.0, 14.0), redis, "alone"),
+        Fault(
+            "redis_node",
+            "kill −9 of a master of the cluster, which comes back as a replica",
+            (12.0, 18.0),
+            redis_node,
+            "clustered",
+        ),
+        Fault("writer", "kill −9 of the writer of fast features, again and again for up to 10 s", (14.0, 22.0), writer),
+        Fault("redis_slow", "replies of Redis come late or end in the middle", (5.0, 9.0), redis_slow, "alone"),
         Fault("redis_wrong", "values of wrong length, format or schema under 80 keys", (5.0, 9.0), redis_wrong),
         Fault("poison", f"one record in a hundred of each of {len(POISON)} kinds that are no events", None, poison),
         Fault(

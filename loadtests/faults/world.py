@@ -15,15 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests.baseline.load import load_features
-from loadtests.faults.crew import Crew
+import numpy as np
+import numpy.typing as npt
+
+from loadtests.baseline.load import ACCOUNTS, load_features
+from loadtests.faults.crew import Crew, Slot
+from loadtests.faults.fast import Writes
 from loadtests.faults.feeder import Feeder
 from loadtests.faults.judge import Judge
 from loadtests.faults.proxy import Proxy
 from loadtests.faults.stream import MODELS, Stream
-from loadtests.faults.topology import CLOCK_FILE, HANG_FILE, PREDICTIONS, topology
+from loadtests.faults.topology import CLOCK_FILE, HANG_FILE, PREDICTIONS, recent, topology
+from loadtests.redis_cluster import Node, RedisCluster
 from streamml.adapters.kafka.admin import KafkaAdmin
 from streamml.adapters.kafka.source import KafkaSource
+from streamml.adapters.redis.keys import entity_keys, entity_prefix
+from streamml.adapters.redis.layout import Layout
 from streamml.errors import FatalError
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -31,10 +38,14 @@ from streamml.ops.topics import create_topics
 from streamml.settings.settings import RedisSettings, Settings
 
 PARTITIONS = 4
+STUCK_AFTER_S = 45.0
+"""A worker that stands still for so long ends with its stacks, and is started again."""
 CLOCK_SHIM = Path(__file__).parent / "clock"
 _DISK_MB = 600
 _START_S = 120.0
 _LEAVE_S = 30.0
+# A busy machine must not look like a node that is gone.
+_NODE_TIMEOUT_MS = 3000
 # Without it a client hears of new partitions after five minutes.
 _REFRESH = {"topic.metadata.refresh.interval.ms": 2000}
 
@@ -50,6 +61,7 @@ class Shape:
         guarantee: the setting ``[worker] processing_guarantee``.
         session_s: session timeout of the workers.
         who: ``worker``, or ``loop``: what people write by hand, under the same faults.
+        cluster: whether Redis is a cluster of three masters, each with a replica.
         small_disk: whether the broker's folder is a file system of its own that can be filled.
     """
 
@@ -60,6 +72,7 @@ class Shape:
     session_s: int = 6
     small_disk: bool = False
     who: str = "worker"
+    cluster: bool = False
 
 
 class World:
@@ -91,24 +104,16 @@ class World:
         self._progress("Starting Kafka and Redis")
         if self.shape.small_disk:
             self._mount(stack)
-        self.kafka, self.redis = (
-            EmbeddedKafka((self.disk or self.folder) / "kafka"),
-            EmbeddedRedis(self.folder / "redis"),
-        )
+        self.kafka = EmbeddedKafka((self.disk or self.folder) / "kafka")
         stack.callback(self.kafka.stop)
         self.kafka.start()
-        stack.callback(self.redis.stop)
-        self.redis.start()
-        self.proxy = Proxy(self.redis.port)
-        self.proxy.start()
-        stack.callback(self.proxy.stop)
         self.client: dict[str, Any] = {"bootstrap.servers": self.kafka.bootstrap_servers, **_REFRESH}
+        url = self._start_cluster(stack) if self.shape.cluster else self._start_redis(stack)
         self.settings = Settings(
-            brokers=self.kafka.bootstrap_servers,
-            redis=RedisSettings(url=f"redis://127.0.0.1:{self.proxy.port}/0"),
-            kafka=dict(_REFRESH),
+            brokers=self.kafka.bootstrap_servers, redis=RedisSettings(url=url), kafka=dict(_REFRESH)
         )
-        load_features(self.redis.url)
+        load_features(self.redis_url)
+        self._start_writer(stack)
         create_topics(topology, self.settings, PARTITIONS, 1)
         self._judge(stack)
         self.hang_file, self.clock_file = self.folder / "hang", self.folder / "clock"
@@ -116,7 +121,50 @@ class World:
         stack.callback(self.crew.end, 0.0)
         shape = self.shape
         self.feeder = Feeder(self.client, topology.source.topics[0], self._stream, shape.rate, shape.seed)
+        self.judge.sent_at = self.feeder.sent_at
         self._start_workers()
+
+    def _start_redis(self, stack: ExitStack) -> str:
+        """One server, and what can hold its replies back; returns where workers find it."""
+        self.redis = EmbeddedRedis(self.folder / "redis")
+        stack.callback(self.redis.stop)
+        self.redis.start()
+        self.redis_url = self.redis.url
+        self.proxy = Proxy(self.redis.port)
+        self.proxy.start()
+        stack.callback(self.proxy.stop)
+        return f"redis://127.0.0.1:{self.proxy.port}/0"
+
+    def _start_cluster(self, stack: ExitStack) -> str:
+        self.cluster = RedisCluster(self.folder / "redis")
+        stack.callback(self.cluster.close)
+        self.cluster.start()
+        self.cluster.quick(_NODE_TIMEOUT_MS)
+        self.redis_url = self.cluster.url
+        return self.redis_url
+
+    def _start_writer(self, stack: ExitStack) -> None:
+        """Begin to write fast features, and wait until all that are ever written are there, on replicas too."""
+        self._progress("Writing fast features")
+        notes = self.folder / "writes"
+        self.writes = Writes(notes)
+        command = [sys.executable, "-m", "loadtests.faults.writer", self.settings.redis.url, str(notes)]
+        self.writer = Slot(command, {}, self.folder / "writer.log")
+        stack.callback(self.writer.join, 0.0)
+        stack.callback(self.writer.dismiss)
+        deadline = time.monotonic() + _START_S
+        while not self.writes.complete:
+            if time.monotonic() > deadline:
+                raise FatalError(f"The writer has not written all fast features; {self.logs()}")
+            self.over.wait(0.2)
+        if self.shape.cluster:
+            self.cluster.copied()
+
+    def accounts_of(self, master: Node) -> npt.NDArray[np.bool_]:
+        """Which accounts' fast features this node of the cluster has."""
+        prefix = entity_prefix(recent.name, Layout.of(recent.schema).live_version)
+        owners = self.cluster.owners(entity_keys(prefix, [(b"%d" % account,) for account in range(ACCOUNTS)]))
+        return np.array([owner is master for owner in owners])
 
     def _mount(self, stack: ExitStack) -> None:
         """A small file system for the broker, where this machine lets us have one."""
@@ -131,7 +179,7 @@ class World:
         self.disk = disk
 
     def _judge(self, stack: ExitStack) -> None:
-        self.judge = Judge(self.client, topology, self._stream)
+        self.judge = Judge(self.client, topology, self._stream, self.writes)
         for name in (topology.source.topics[0], PREDICTIONS):
             self.judge.follow(name, range(PARTITIONS))
         self.judge.follow(topology.dead_letters.topic, range(1))
@@ -168,8 +216,8 @@ class World:
             "[model]",
             f'repository = "{MODELS}"',
         ]
-        if self.shape.guarantee != "at_least_once":
-            lines += ["[worker]", f'processing_guarantee = "{self.shape.guarantee}"']
+        lines += ["[worker]", f"stuck_after_ms = {STUCK_AFTER_S * 1000:.0f}"]
+        lines += [f'processing_guarantee = "{self.shape.guarantee}"']
         path = self.folder / "streamml.toml"
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -237,10 +285,12 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         for path in [
             *self.folder.rglob("worker-*.log"),
+            *self.folder.rglob("writer.log"),
             *self.folder.rglob("kafka.log"),
             *self.folder.rglob("redis.log"),
         ]:
-            shutil.copy(path, folder)
+            # Each node of a cluster has a folder of its own, and all have logs of one name.
+            shutil.copy(path, folder / "-".join(path.relative_to(self.folder).parts))
 
     def logs(self, lines: int = 15) -> str:
         """The ends of the workers' logs."""

@@ -5,6 +5,7 @@ Nothing here prints; the command line does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +17,15 @@ from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, LoadReport, load
 from streamml.adapters.redis.stored import StoredEntity
 from streamml.adapters.redis.versions import MIN_AGE_S
-from streamml.errors import ConfigError
+from streamml.errors import ConfigError, LoadUndone
 from streamml.ops.feature_files import FileColumns, open_feature_file
 from streamml.ports.feature_store import FeatureSchema
 
 Options = Mapping[str, Any]
 # A load is no lookup: a server that is busy for some seconds is no reason to begin again.
 TIMEOUT_S: Final = 10.0
+_ATTEMPTS: Final = 3
+_log: Final = logging.getLogger(__name__)
 
 
 def load_file(
@@ -52,6 +55,8 @@ def load_file(
         progress: called with the rows written and the rows in the file (``None`` for CSV).
         options: further arguments of a redis-py connection.
 
+    Where Redis goes away under the load and comes back within a minute, or a replica takes over, the load begins again, twice at most.
+
     Raises:
         ConfigError: the file does not fit the schema, or rows cannot be stored; every problem, rows up to 20.
         FeaturesUnavailable: Redis does not answer, or refuses to store.
@@ -63,9 +68,16 @@ def load_file(
         )
     server = Server(url, TIMEOUT_S, options)
     wanted = FileColumns(schema, key, event_time)
-    with open_feature_file(Path(path), wanted) as source:
-        plan = LoadPlan(schema, key, event_time, version, Path(path).name, source.rows)
-        return load(server, plan, source.batches(), progress=progress)
+    for left in reversed(range(_ATTEMPTS)):
+        with open_feature_file(Path(path), wanted) as source:
+            plan = LoadPlan(schema, key, event_time, version, Path(path).name, source.rows)
+            try:
+                return load(server, plan, source.batches(), progress=progress)
+            except LoadUndone as error:
+                if not left:
+                    raise
+                _log.warning("%s It is begun again.", error)
+    raise AssertionError
 
 
 def versions(set_name: str, *, url: str, options: Options | None = None) -> Catalogue:

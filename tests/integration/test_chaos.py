@@ -1,4 +1,4 @@
-"""A short run of ``make chaos``: real workers, brokers and features under a few faults (promises D1, D4, E2)."""
+"""A short run of ``make chaos``: real workers, brokers and features under a few faults (promises D1, D4, E2, F1)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from loadtests.faults.run import passed, run
 from loadtests.faults.table import FAULTS, schedule
 from loadtests.faults.world import Shape
 
-SEED = 23
-NAMES = ("kill", "sigterm", "poison", "bad_rows", "redis_slow", "broker")
+SEED = 77
+SECONDS = 20
+NAMES = ("kill", "sigterm", "poison", "bad_rows", "redis_node", "writer", "broker")
 
 
 @pytest.mark.integration
 @pytest.mark.timeout(420)
-def test_d1_d4_e2_faults_lose_nothing(tmp_path: Path) -> None:
-    """D1.2, D4.1. It waits for what it started, not for a time; on two busy cores that takes a minute or two."""
+def test_d1_d4_e2_f1_faults_lose_nothing_and_features_are_right(tmp_path: Path) -> None:
+    """D1.2, D4.1, F1.6. It waits for what it started, not for a time; on two busy cores that takes a minute or two."""
     faults = [FAULTS[name] for name in NAMES]
-    found = run(Shape(workers=2, rate=500.0, seed=SEED), faults, 25.0, print)
+    found = run(Shape(workers=2, rate=500.0, seed=SEED, cluster=True), faults, SECONDS, print)
     verdict = found["verdict"]
     assert passed(verdict), (verdict, found["remarks"])
-    assert verdict["predicted"] == 25 * 500
+    assert verdict["predicted"] == SECONDS * 500
+    assert all(found["fast_features"][fate] > 0 for fate in ("fresh", "missing"))
     assert verdict["dead_letters"] > 0
     assert (found["unsent"], found["uncommitted"]) == (0, 0)
     assert found["kills"] > 0

@@ -8,13 +8,14 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
 
-from streamml.adapters.redis import loader
+from streamml.adapters.redis import claims, loader
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.loader import LoadPlan, LoadReport, load
 from streamml.adapters.redis.store import RedisFeatureStore
@@ -22,8 +23,9 @@ from streamml.adapters.redis.stored import show
 from streamml.adapters.redis.versions import prune, rollback, versions
 from streamml.batch.column import f4, i8, object_array
 from streamml.clock import ManualClock
-from streamml.errors import ConfigError
+from streamml.errors import ConfigError, FeaturesUnavailable
 from streamml.ops.embedded.redis import EmbeddedRedis
+from streamml.ops.features import load_file
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 
 pytestmark = pytest.mark.integration
@@ -165,8 +167,8 @@ def test_a_load_that_fails_waits_for_its_writes_before_they_are_removed(
         written.append(accounts.stored("bad"))
         abandon(*what)
 
-    abandon = loader._abandon
-    monkeypatch.setattr(loader, "_abandon", removing)
+    abandon = claims.abandon
+    monkeypatch.setattr(loader, "abandon", removing)
     unfit = {**accounts.batch([1], 0.0), "mean": np.array([np.nan])}
     try:
         with pytest.raises(ConfigError, match="not finite"):
@@ -178,6 +180,50 @@ def test_a_load_that_fails_waits_for_its_writes_before_they_are_removed(
     assert written == [1_500]
     assert accounts.stored("bad") == 0
     assert accounts.states() == {}
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    """A server that is killed."""
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+def a_file(folder: Path, rows: int) -> Path:
+    lines = [f"a{number},1.5,3,2026-01-01" for number in range(rows)]
+    path = folder / "set.csv"
+    path.write_text("\n".join(["account,mean,count,event_time", *lines, ""]))
+    return path
+
+
+def test_f4_a_load_begins_again_when_redis_is_back(own_server: EmbeddedRedis, tmp_path: Path) -> None:
+    """F4.4."""
+    own, path, kills = Accounts(own_server.url), a_file(tmp_path, 2_000), [own_server.kill]
+
+    def restarted(done: int, total: int | None) -> None:
+        if kills:
+            kills.pop()()
+            own_server.start()
+
+    report = load_file(path, own.schema, ("account",), url=own_server.url, version="v1", progress=restarted)
+    assert (report.entities, own.states()) == (2_000, {"v1": "complete"})
+    assert own.ask(range(2_000)).present.all()
+
+
+def test_f4_where_redis_stays_away_it_is_said_what_to_do(
+    own_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F4.4."""
+    monkeypatch.setattr(claims, "BACK_WITHIN_S", 0.1)
+    own, path = Accounts(own_server.url), a_file(tmp_path, 2_000)
+    own.load(own.batch(range(3), 1.0), version="before")
+    with pytest.raises(FeaturesUnavailable, match=f"Load again .* safe; `streamml features prune {own.schema.name}`"):
+        load_file(path, own.schema, ("account",), url=own_server.url, progress=lambda done, total: own_server.kill())
+    own_server.start()
+    assert own.ask(range(3)).version == "before"
+    assert load_file(path, own.schema, ("account",), url=own_server.url).entities == 2_000
 
 
 def test_f4_versions_that_were_in_use_within_the_hour_are_kept_and_can_be_gone_back_to(accounts: Accounts) -> None:

@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 import redis as client
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, ConsumerGroupState, Producer
 from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient
 
+from loadtests.faults.proxy import Proxy
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
+from streamml.adapters.kafka.client import opened
 from streamml.adapters.kafka.probe import GroupProbe
 from streamml.adapters.kafka.tail import read_topic
 from streamml.adapters.redis.store import RedisFeatureStore
@@ -42,6 +45,7 @@ from topologies.flight_delay.recent_state import SETS
 
 pytestmark = pytest.mark.integration
 BEGAN = datetime(2013, 10, 1, tzinfo=UTC)
+SESSION_MS = 2000
 POISON = (
     b"",
     b"not json",
@@ -70,10 +74,14 @@ class Place:
         own = ["--topic", self.name, "--dead-letters", f"{self.name}.dlq", "--group", self.name]
         return ["--brokers", self.brokers, "--redis-url", self.redis_url, *own]
 
-    def start(self, *more: str) -> subprocess.Popen[bytes]:
+    def start(self, *more: str, worker: str = "", redis_port: int = 0) -> subprocess.Popen[bytes]:
+        """A process; with a name where several run, and by another way to Redis."""
+        url = f"redis://127.0.0.1:{redis_port}/7" if redis_port else self.redis_url
+        named = {"STREAMML_WORKER_ID": worker} if worker else {}
+        settings = {"STREAMML_STATE_DIR": str(self.state), "STREAMML_KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS)}
         return subprocess.Popen(
-            [sys.executable, "-m", "topologies.flight_delay.features_app", *self.arguments, *more],
-            env={**os.environ, "STREAMML_STATE_DIR": str(self.state)},
+            [sys.executable, "-m", "topologies.flight_delay.features_app", *self.arguments, "--redis-url", url, *more],
+            env={**os.environ, **settings, **named},
         )
 
     def position(self, probe: GroupProbe) -> int:
@@ -262,6 +270,104 @@ def test_values_are_those_of_a_batch_job_and_dead_letters_the_bad_ones_through_k
         assert stored_values(place, column, list(expected)) == expected
     bad = {at: record for at, record in enumerate(records) if record in POISON}
     assert place.letters() == bad
+
+
+class Held(Proxy):
+    """Between one process and Redis: what the process sends can be held on its way."""
+
+    held = False
+    waiting = False
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            while self.held:
+                self.waiting = True
+                await asyncio.sleep(0.01)
+            writer.write(data)
+            await writer.drain()
+
+
+@pytest.fixture
+def ways(redis_server: EmbeddedRedis) -> Iterator[dict[str, Held]]:
+    """Ways to Redis, by the worker that takes it."""
+    found = {name: Held(redis_server.port) for name in ("one", "two")}
+    for way in found.values():
+        way.start()
+    yield found
+    for way in found.values():
+        way.stop()
+
+
+def follower(place: Place, members: int) -> str:
+    """The worker that has the partition, in a group of so many."""
+    admin = opened(AdminClient, {"bootstrap.servers": place.brokers})
+
+    def owners() -> list[str]:
+        group = admin.describe_consumer_groups([place.name], request_timeout=30)[place.name].result(60)
+        if group.state is not ConsumerGroupState.STABLE or len(group.members) != members:
+            return []
+        return [str(one.group_instance_id) for one in group.members if one.assignment.topic_partitions]
+
+    until(lambda: len(owners()) == 1)
+    return owners()[0]
+
+
+def arrival(number: int, minutes: int) -> bytes:
+    """A landing at an airport that no other record is about."""
+    moment = (BEGAN + timedelta(days=2, minutes=minutes)).isoformat()
+    return b'{"flight_id":"z%d","carrier":"ZZ","dest":"ZZZ","arrived_at":"%s","delay":9}' % (number, moment.encode())
+
+
+@pytest.mark.timeout(240)
+def test_a_second_process_takes_over_from_a_frozen_and_from_a_killed_one_and_what_the_frozen_one_does_late_is_mended(
+    place: Place, probe: GroupProbe, begun: list[subprocess.Popen[bytes]], ways: dict[str, Held]
+) -> None:
+    """One is stopped in the middle of a write, and the other writes the same event time with more in it. Then the late write takes its
+    place, and the frozen one wakes. In the end whoever has the partition is killed."""
+    records = landings(900, random.Random(1903))
+    late = [arrival(1, minutes=30), arrival(2, minutes=20)]
+    producer, told = Producer({"bootstrap.servers": place.brokers}), list[bytes]()
+
+    def feed(some: Sequence[bytes]) -> None:
+        for one in some:
+            producer.produce(place.name, one)
+        producer.flush()
+        told.extend(some)
+
+    def right(column: Any) -> bool:
+        expected = batch_values(told, column)
+        return stored_values(place, column, list(expected)) == expected
+
+    running = {}
+    for worker, way in ways.items():
+        running[worker] = place.start("--create-topics", worker=worker, redis_port=way.port)
+        begun.append(running[worker])
+    frozen = follower(place, 2)
+    feed(records[:300])
+    until(lambda: place.position(probe) == len(told))
+
+    ways[frozen].held = True
+    feed(late[:1])
+    until(lambda: ways[frozen].waiting)
+    running[frozen].send_signal(signal.SIGSTOP)
+    feed([*late[1:], *records[300:600]])
+    until(lambda: place.position(probe) == len(told))
+    assert right("dest")
+    ways[frozen].held = False
+    until(lambda: not right("dest"))
+    running[frozen].send_signal(signal.SIGCONT)
+    until(lambda: right("dest") and right("carrier"))
+
+    first = follower(place, 2)
+    running[first].kill()
+    feed(records[600:])
+    until(lambda: place.position(probe) == len(told))
+    assert right("dest")
+    assert right("carrier")
+    (last,) = running.keys() - {first}
+    running[last].send_signal(signal.SIGTERM)
+    assert running[last].wait(60) == 0
+    assert place.letters() == {}
 
 
 def test_topics_that_do_not_fit_are_told_at_once(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import redis as client
+from pyarrow.parquet import write_table
 from redis.crc import key_slot
 
 import streamml as sm
+from loadtests.redis_cluster import Node, RedisCluster, until
 from streamml.adapters.redis.connection import Server, pack
 from streamml.adapters.redis.keys import pointer_key
 from streamml.adapters.redis.loader import LoadPlan, load
@@ -35,12 +38,11 @@ from streamml.latest import LatestPredictions
 from streamml.ops.acls import least_rights
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
-from streamml.ops.features import show
+from streamml.ops.features import load_file, show
 from streamml.ops.run import RunOptions, StopSignal, run
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 from tests.certificates import Authority
 from tests.integration.scoring import NOW, Job, payment
-from tests.redis_cluster import Node, RedisCluster, until
 from tests.tls_relay import tls_relay
 
 pytestmark = pytest.mark.integration
@@ -283,6 +285,36 @@ def test_d1_f1_a_master_that_is_killed_under_load_costs_nothing_but_time(
     assert [json.loads((one and one.value) or b"{}").get("score") for one in found] == [*scores.values()]
     with closing(RedisFeatureStore(mended.url)) as store:
         assert looked_up(store, declared, names(100)).columns["mean"].tolist() == [float(writes[0])] * 100
+
+
+def test_f4_a_load_over_which_a_master_is_killed_begins_again_and_leaves_nothing_else(
+    mended: RedisCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F1.6, F4.1: with what a dead master may have taken with it, no version is completed."""
+    schema, count = FeatureSchema(f"c-{uuid.uuid4().hex[:8]}", (("mean", f4),)), 40_000
+    table = pa.table({"k": [str(number) for number in range(count)], "mean": np.ones(count, "f4")})
+    path = tmp_path / "set.parquet"
+    write_table(
+        table.append_column("event_time", pa.array(np.full(count, 1).astype("M8[us]"))), path, row_group_size=500
+    )
+    killed: list[Node] = []
+
+    def kill(done: int, total: int | None) -> None:
+        """In the middle, whoever says which version is current."""
+        if done < count and not killed:
+            killed.append(mended.owner(pointer_key(schema.name)))
+            killed[0].kill()
+
+    mended.quick()
+    with caplog.at_level("WARNING", "streamml.ops.features"):
+        report = load_file(path, schema, ("k",), url=mended.url, version="v1", progress=kill)
+    assert killed
+    assert "begun again" in caplog.text
+    assert (report.version, report.entities) == ("v1", count)
+    with closing(RedisFeatureStore(mended.url)) as store:
+        found = store.lookup([FeatureRequest(schema, [(one.encode(),) for one in names(count)])])[0]
+    assert found.present.all()
+    assert [one.state for one in versions(Server(mended.url), schema.name).versions] == ["complete"]
 
 
 class Feeder:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_SESSION_MS: Final = 10_000
 _UNDERSTOOD: Final = frozenset(
     (
         "security.protocol",
@@ -35,6 +36,11 @@ _ABOUT_SECURITY: Final = ("ssl.", "sasl.", "security.", "enable.ssl", "oauth")
 def broker_urls(settings: Settings) -> list[str]:
     """The brokers as Faust takes them."""
     return [f"kafka://{one.strip()}" for one in settings.brokers.split(",")]
+
+
+def session_s(settings: Settings) -> float:
+    """After how long, in seconds, the group gives a member up that is not heard of."""
+    return float(settings.consumer().get("session.timeout.ms", _SESSION_MS)) / 1000
 
 
 def credentials(settings: Settings) -> Credentials | None:

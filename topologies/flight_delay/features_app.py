@@ -31,7 +31,7 @@ from streamml.settings.settings import Settings
 from streamml.settings.sources import read_settings
 from streamml.topology.duration import seconds
 from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS, ArrivalsTopic, Record, check_topics
-from topologies.flight_delay.faust_client import broker_urls, credentials
+from topologies.flight_delay.faust_client import broker_urls, credentials, session_s
 from topologies.flight_delay.recent_follower import Follower
 from topologies.flight_delay.recent_state import SETS
 from topologies.flight_delay.recent_watch import Watch
@@ -76,7 +76,8 @@ class App:
             options.group,
             broker=broker_urls(settings),
             broker_credentials=credentials(settings),
-            broker_session_timeout=10.0,
+            broker_session_timeout=session_s(settings),
+            broker_heartbeat_interval=min(3.0, session_s(settings) / 4),
             broker_client_id=f"streamml-features-{worker}",
             consumer_group_instance_id=worker,
             consumer_auto_offset_reset="earliest",

@@ -13,7 +13,16 @@ from urllib.parse import urlsplit
 import hiredis
 import redis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.exceptions import AskError, RedisError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    RedisError,
+    TryAgainError,
+)
 
 from streamml.adapters.redis.sentences import what_happened
 from streamml.adapters.redis.slots import Address
@@ -29,7 +38,11 @@ _BAD_URL: Final = (
 )
 
 
-class SlotMoved(FeatureStoreDown):
+class ServerAway(FeatureStoreDown):
+    """A server cannot be reached, or another one is about to take its place; one that refuses what it is asked is there."""
+
+
+class SlotMoved(ServerAway):
     """The slot of a key is at another node of the cluster, or on its way there."""
 
 
@@ -115,10 +128,23 @@ class Server:
 
     def unavailable(self, error: Exception) -> FeatureStoreDown:
         """What went wrong, in a sentence without secrets."""
-        kind = SlotMoved if isinstance(error, (AskError, TryAgainError)) else FeatureStoreDown
         user = str(self._arguments.get("username") or "default")
-        told = what_happened(error, user, self._timeout_s, is_node=self._is_node, tls=self._tls)
-        return kind(f"Redis at {self.where} {told}")
+        said = what_happened(error, user, self._timeout_s, is_node=self._is_node, tls=self._tls)
+        return _kind(error)(f"Redis at {self.where} {said}")
+
+
+def _kind(error: Exception) -> type[FeatureStoreDown]:
+    match error:
+        case AskError() | TryAgainError():
+            return SlotMoved
+        case AuthenticationError() | AuthorizationError():
+            return FeatureStoreDown
+        case redis.ConnectionError() | redis.TimeoutError() | OSError():
+            return ServerAway
+        case ClusterDownError() | MovedError() | MasterDownError():
+            return ServerAway
+        case _:
+            return FeatureStoreDown
 
 
 def _refuse_misread(url: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -14,16 +13,15 @@ from streamml.adapters.redis.catalogue import (
     Version,
     change,
     make_current,
-    new_version_name,
     put,
 )
-from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.claims import abandon, claim, interrupted, is_loading
+from streamml.adapters.redis.connection import Server, ServerAway
 from streamml.adapters.redis.keys import entity_prefix, keys_of_parts
-from streamml.adapters.redis.layout import Layout, schema_lines
+from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows
 from streamml.adapters.redis.version_writer import COMMANDS_IN_FLIGHT, VersionWriter
-from streamml.adapters.redis.versions import remove
 from streamml.batch.column import Array
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
@@ -33,7 +31,6 @@ from streamml.topology.sentences import name_problem
 Batches = Iterable[Mapping[str, Array]]
 Progress = Callable[[int, int | None], None]
 
-_log = logging.getLogger(__name__)
 PROBLEMS_SHOWN: Final = 20
 # One command blocks the server, and the workers that read from it, for less than a millisecond.
 _ROWS_PER_COMMAND: Final = 500
@@ -96,18 +93,23 @@ def load(
 
     Raises:
         ConfigError: rows that cannot be stored (each named, up to 20), no rows, or a name that is taken. Nothing changed.
-        FeaturesUnavailable: the server does not answer, or refuses to store. The same.
+        LoadUndone: a server went away under the load and came back, or its replica did. The same; begin again.
+        FeaturesUnavailable: the server does not answer, or refuses to store. The same, unless it went away at the cut-over: then
+            the error says that the version may be current.
     """
     layout, clock = _checked(plan), clock or SystemClock()
     with closing(Nodes(server)) as nodes:
-        claimed = _claim(nodes, plan, layout, clock.now())
+        claimed = claim(nodes, plan.version, plan.source, layout, clock.now())
         loading = _Load(nodes, plan, layout, claimed, clock)
         try:
             return loading.run(batches, progress)
+        except ServerAway as error:
+            loading.settle()
+            raise interrupted(nodes, plan.schema.name, claimed, error) from error
         except BaseException:
             # Whoever interrupts a load leaves nothing either.
             loading.settle()
-            _abandon(nodes, plan.schema.name, claimed)
+            abandon(nodes, plan.schema.name, claimed)
             raise
         finally:
             loading.close()
@@ -128,45 +130,6 @@ def _checked(plan: LoadPlan) -> Layout:
     if problems:
         raise ConfigError(problems)
     return layout
-
-
-def _claim(nodes: Nodes, plan: LoadPlan, layout: Layout, now: float) -> Version:
-    """Enter the version into the catalogue, under a name that nobody else has."""
-    lines = tuple(schema_lines(layout.schema))
-    claimed: list[Version] = []
-
-    def decide(catalogue: Catalogue) -> list[Command]:
-        taken = [known.version for known in catalogue.versions]
-        name = plan.version or new_version_name(now, taken)
-        if name in taken:
-            raise ConfigError(f"Version {name!r} of feature set {catalogue.set_name!r} exists; choose another name.")
-        claimed.append(Version(name, "loading", layout.schema_hash, lines, now, now, source=plan.source))
-        return [put(catalogue.set_name, claimed[-1])]
-
-    change(nodes, plan.schema.name, decide)
-    return claimed[-1]
-
-
-def _abandon(nodes: Nodes, set_name: str, claimed: Version) -> None:
-    """Remove what a failed load has written. Where that fails too, pruning will do it."""
-    ours: list[bool] = []
-
-    def decide(catalogue: Catalogue) -> list[Command]:
-        ours.append(_is_loading(catalogue, claimed))
-        return [put(set_name, replace(claimed, state="pruning"))] if ours[-1] else []
-
-    try:
-        change(nodes, set_name, decide)
-        if ours[-1]:
-            remove(nodes, set_name, claimed.version)
-    except FeaturesUnavailable as error:
-        _log.warning("Version %s of feature set %s is left for pruning: %s", claimed.version, set_name, error)
-
-
-def _is_loading(catalogue: Catalogue, entry: Version) -> bool:
-    """Whether this load still owns its version: a load that gave no sign of life for long may have been pruned."""
-    known = catalogue.find(entry.version)
-    return known is not None and known.state == "loading" and known.loaded_at == entry.loaded_at
 
 
 class _Load:
@@ -267,7 +230,7 @@ class _Load:
         """Replace the entry; a complete one becomes current in the same transaction."""
 
         def decide(catalogue: Catalogue) -> list[Command]:
-            if not _is_loading(catalogue, entry):
+            if not is_loading(catalogue, entry):
                 raise FeaturesUnavailable(
                     f"Version {entry.version!r} of feature set {catalogue.set_name!r} was removed while it was loaded; load again."
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -69,6 +69,7 @@ class RedisCluster:
 
     def __init__(self, folder: Path, *, replicas: bool = True) -> None:
         self.nodes = [Node(folder / str(number)) for number in range(_MASTERS * (1 + replicas))]
+        self._timeout_ms = _QUICK_MS
 
     @property
     def url(self) -> str:
@@ -114,17 +115,45 @@ class RedisCluster:
 
     def owner(self, key: bytes) -> Node:
         """The master that has the slot of ``key``."""
-        slot = key_slot(key)
-        for first, last, master, *_ in next(node for node in self.nodes if node.alive).raw.execute_command(
-            "CLUSTER SLOTS"
-        ):
-            if first <= slot <= last:
-                return next(node for node in self.nodes if node.announced == master[1])
-        raise AssertionError(slot)
+        return self.owners([key])[0]
 
-    def quick(self) -> None:
+    def owners(self, keys: Sequence[bytes]) -> list[Node]:
+        """The master of each key."""
+        nodes = {node.announced: node for node in self.nodes}
+        by_slot = {slot: nodes[port] for first, last, port in self._owned() for slot in range(first, last + 1)}
+        return [by_slot[key_slot(key)] for key in keys]
+
+    def _owned(self) -> list[tuple[int, int, int]]:
+        """Ranges of slots and the ports of their masters, as a node that is alive says."""
+        told = next(node for node in self.nodes if node.alive).raw.execute_command("CLUSTER SLOTS")
+        return [(first, last, master[1]) for first, last, master, *_ in told]
+
+    def quick(self, timeout_ms: int = _QUICK_MS) -> None:
         """From now on a node that is gone is noticed soon."""
-        self._noticed_after(_QUICK_MS)
+        self._noticed_after(timeout_ms)
+
+    def lose(self, victim: Node) -> None:
+        """End a master as a crash does, and wait until its replica has taken over."""
+        victim.kill()
+        until(lambda: victim.announced not in {port for *_, port in self._owned()})
+
+    def bring_back(self, node: Node) -> None:
+        """Start a node whose replica has taken over, and wait until it is a replica in step."""
+        node.start()
+        self._noticed_after(self._timeout_ms)
+        until(lambda: not node.is_master and self.whole())
+
+    def copied(self) -> None:
+        """Wait until the replicas have what the masters have now."""
+        done = {node.port: node.raw.info("replication")["master_repl_offset"] for node in self.nodes if node.is_master}
+        for node in self.nodes:
+            if node.port not in done:
+                until(partial(self._follows, node, done))
+
+    @staticmethod
+    def _follows(node: Node, done: dict[int, int]) -> bool:
+        found = node.raw.info("replication")
+        return bool(found["role"] == "slave" and found["slave_repl_offset"] >= done.get(found["master_port"], 0))
 
     def mend(self) -> None:
         """Bring back what was killed, and wait until all is well."""
@@ -135,6 +164,7 @@ class RedisCluster:
         self._noticed_after(_TOLERANT_MS)
 
     def _noticed_after(self, timeout_ms: int) -> None:
+        self._timeout_ms = timeout_ms
         for node in self.nodes:
             if node.alive:
                 node.raw.config_set("cluster-node-timeout", timeout_ms)
