@@ -23,19 +23,22 @@ import numpy.typing as npt
 
 from streamml.adapters.redis.awaited import Awaited
 from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.given import as_column
 from streamml.adapters.redis.layout import Layout
-from streamml.adapters.redis.rows import Rows, as_column, checked_rows, in_utc
+from streamml.adapters.redis.rows import Rows, checked_rows
 from streamml.adapters.redis.streaming import Stream, StreamWriter
+from streamml.batch.column import Array, text, timestamp
 from streamml.errors import ConfigError
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
-from streamml.topology.sentences import duration_problems
+from streamml.topology.sentences import KEPT_FOR_S, duration_problems
 
 __all__ = ["AsyncFeatureWriter", "FeatureWriter", "Written"]
 
 Columns = Mapping[str, npt.NDArray[Any] | Sequence[Any]]
 EVENT_TIME: Final = "event_time"
 PROBLEMS_SHOWN: Final = 20
+_NO_ROWS: Final = "There are no rows to write."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,15 @@ class FeatureWriter:
         Raises:
             ConfigError: the set is not streaming or cannot be stored, or a duration or the URL is not valid; every problem.
         """
-        problems = [*_declaration_problems(feature_set), *duration_problems("keep", keep)]
-        problems += duration_problems("timeout", timeout)
-        try:
-            retry_for_s = seconds(retry_for)
-        except ValueError as error:
-            problems.append(f"retry_for: {error}")
+        name = gethostname() if writer is None else writer
+        problems = [*_declaration_problems(feature_set), *_name_problems(name)]
+        problems += duration_problems("keep", keep, KEPT_FOR_S)
+        problems += duration_problems("timeout", timeout, KEPT_FOR_S)
+        problems += duration_problems("retry_for", retry_for, 0.0)
         if problems:
             raise ConfigError(problems)
-        kept = seconds(keep) if keep is not None else 2 * seconds(feature_set.ttl or 0.0)
-        # 0 would be for ever.
-        keep_ms = max(1, round(kept * 1000))
-        stream = Stream(Layout.of(feature_set.schema), writer or gethostname(), keep_ms, retry_for_s)
+        kept = 2 * seconds(feature_set.ttl or 0.0) if keep is None else seconds(keep)
+        stream = Stream(Layout.of(feature_set.schema), name, round(kept * 1000), seconds(retry_for))
         self._declared = feature_set
         self._writer = StreamWriter(Server(url, seconds(timeout), options), stream)
 
@@ -129,6 +129,13 @@ class FeatureWriter:
             ConfigError, FeaturesUnavailable: as `write`.
         """
         listed = list(rows)
+        if not listed:
+            raise ConfigError(f"Feature set {self._declared.name!r}: {_NO_ROWS}")
+        if others := [place for place, row in enumerate(listed) if not isinstance(row, Mapping)]:
+            told = "is no mapping of column names to values, but of type"
+            raise ConfigError(
+                [f"Row {place + 1} {told} {type(listed[place]).__name__}." for place in others[:PROBLEMS_SHOWN]]
+            )
         names = list(dict.fromkeys(name for row in listed for name in row))
         if lacking := [name for name in names if any(name not in row for row in listed)]:
             raise ConfigError([f"Column {name!r} is not in every row; give each row all columns." for name in lacking])
@@ -140,18 +147,33 @@ class FeatureWriter:
 
     def _checked(self, columns: Columns, event_time: datetime | None) -> Rows:
         declared = self._declared
-        if problems := _column_problems(declared, columns, event_time):
-            raise ConfigError(problems)
-        batch = {name: as_column(values, name in declared.key) for name, values in columns.items()}
-        if event_time is not None:
-            rows = len(next(iter(batch.values()), ()))
-            batch[EVENT_TIME] = np.full(rows, in_utc(event_time), "M8[us]")
-        rows_or_problems = checked_rows(batch, declared.schema, declared.key, EVENT_TIME, 1, PROBLEMS_SHOWN)
-        if isinstance(rows_or_problems, list):
-            raise ConfigError([f"Feature set {declared.name!r}: {problem}" for problem in rows_or_problems])
-        if not len(rows_or_problems.event_time):
-            raise ConfigError(f"There are no rows to write into feature set {declared.name!r}.")
-        return rows_or_problems
+        batch, problems = self._columns(columns, event_time)
+        if not problems:
+            found = checked_rows(batch, declared.schema, declared.key, EVENT_TIME, 1, PROBLEMS_SHOWN)
+            if isinstance(found, Rows) and len(found.event_time):
+                return found
+            problems = found if isinstance(found, list) else [_NO_ROWS]
+        raise ConfigError([f"Feature set {declared.name!r}: {problem}" for problem in problems])
+
+    def _columns(self, columns: Columns, event_time: datetime | None) -> tuple[dict[str, Array], list[str]]:
+        """The columns as arrays, and what is wrong with them as such."""
+        declared = self._declared
+        wanted = {**dict.fromkeys(declared.key, text), **declared.columns, EVENT_TIME: timestamp}
+        there = ", ".join(wanted)
+        problems = [f"There is no column {name!r}; there are {there}." for name in columns if name not in wanted]
+        if event_time is not None and EVENT_TIME in columns:
+            problems.append(f"The column {EVENT_TIME!r} and one event time for all rows are given; leave one out.")
+        batch: dict[str, Array] = {}
+        given = dict(columns) if event_time is None else {**columns, EVENT_TIME: [event_time]}
+        for name in (one for one in wanted if one in given):
+            try:
+                batch[name] = as_column(given[name], wanted[name].dtype, wanted[name].shape)
+            except ValueError as error:
+                problems.append(f"Column {name!r} {error}.")
+        if event_time is not None and EVENT_TIME in batch:
+            rows = max((column.shape[0] for column in batch.values() if column.ndim), default=1)
+            batch[EVENT_TIME] = np.repeat(batch[EVENT_TIME], rows)
+        return batch, problems
 
 
 class AsyncFeatureWriter:
@@ -202,7 +224,7 @@ def _declaration_problems(declared: FeatureSet) -> list[str]:
         problems.append(
             f"Feature set {declared.name!r} has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
         )
-    problems += duration_problems(f"The ttl of feature set {declared.name!r}", declared.ttl)
+    problems += duration_problems(f"The ttl of feature set {declared.name!r}", declared.ttl, KEPT_FOR_S)
     if not declared.key:
         problems.append(f"Feature set {declared.name!r} has no key; name the columns that make up its entity.")
     if EVENT_TIME in declared.columns or EVENT_TIME in declared.key:
@@ -216,18 +238,10 @@ def _declaration_problems(declared: FeatureSet) -> list[str]:
     return problems
 
 
-def _column_problems(declared: FeatureSet, columns: Columns, event_time: datetime | None) -> list[str]:
-    wanted = [*declared.key, *declared.columns, EVENT_TIME]
-    problems = [
-        f"Feature set {declared.name!r} has no column {name!r}; it has {', '.join(wanted)}."
-        for name in columns
-        if name not in wanted
-    ]
-    problems += [
-        f"Column {name!r} is {values!r} and no sequence; give it a value for each row."
-        for name, values in columns.items()
-        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable)
-    ]
-    if event_time is not None and EVENT_TIME in columns:
-        problems.append(f"There are a column {EVENT_TIME!r} and an event_time for all rows; give one of them.")
-    return problems
+def _name_problems(writer: object) -> list[str]:
+    """Whether this can be told as who wrote."""
+    try:
+        told = isinstance(writer, str) and writer.encode() != b""
+    except UnicodeEncodeError:
+        told = False
+    return [] if told else [f"writer is {writer!r}; it has to be a name, which `streamml features show` tells."]

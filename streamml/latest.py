@@ -19,6 +19,8 @@ from streamml.adapters.redis.awaited import Awaited
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.latest import Latest, latest_keys, unpacked
 from streamml.adapters.redis.nodes import Nodes
+from streamml.errors import ConfigError
+from streamml.topology.sentences import latest_name_problem
 
 __all__ = ["AsyncLatestPredictions", "Latest", "LatestPredictions"]
 
@@ -33,12 +35,14 @@ class LatestPredictions:
         options: further arguments of a redis-py connection.
 
     Raises:
-        ConfigError: the URL or an option is not valid. Nothing is connected yet.
+        ConfigError: the name, the URL or an option is not valid. Nothing is connected yet.
     """
 
     def __init__(
         self, name: str, *, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None
     ) -> None:
+        if wrong := latest_name_problem(name):
+            raise ConfigError(wrong)
         self._name = name
         self._nodes = Nodes(Server(url, timeout_s, options))
 
@@ -53,7 +57,8 @@ class LatestPredictions:
 
         Raises:
             FeatureStoreDown: Redis does not answer.
-            ValueError: what is there was not written by a worker.
+            ValueError: what is there was not written by a worker, or the text has no UTF-8.
+            TypeError: the key is neither text nor bytes.
         """
         return self.get_many([key])[0]
 
@@ -61,13 +66,17 @@ class LatestPredictions:
         """The same for many keys, in one round trip (one to each node of a cluster) and in their order.
 
         Raises:
-            FeatureStoreDown, ValueError: as `get`.
+            FeatureStoreDown, ValueError, TypeError: as `get`; a text in place of keys is one, too.
         """
+        if isinstance(keys, (str, bytes)):
+            raise TypeError(f"get_many takes a sequence of keys, and {keys!r:.50} is one key; ask for it by get.")
+        if others := [key for key in keys if not isinstance(key, (str, bytes))]:
+            raise TypeError(f"A key is text or bytes, as the prediction's; {others[0]!r:.50} is neither.")
         if not keys:
             return []
         as_bytes = [key.encode() if isinstance(key, str) else key for key in keys]
         stored = self._nodes.mget(latest_keys(self._name, as_bytes))
-        return [None if one is None else unpacked(one) for one in stored]
+        return [None if one is None else _read(key, one) for key, one in zip(as_bytes, stored, strict=True)]
 
     def close(self) -> None:
         """Close the connections."""
@@ -109,3 +118,10 @@ class AsyncLatestPredictions:
     async def close(self) -> None:
         """Finish the calls that are under way and close the connections."""
         await self._calls.close(self._predictions.close)
+
+
+def _read(key: bytes, stored: bytes) -> Latest:
+    try:
+        return unpacked(stored)
+    except ValueError as error:
+        raise ValueError(f"Under the key {key!r:.200} no worker has written: {error}") from error

@@ -131,8 +131,13 @@ def show(name: str, key: tuple[str, ...], redis_url: str | None, config: Path | 
     for one in explained:
         if one.found is not None:
             _print_value(one.set_name, key, one.found)
-        age = f", {shown_age(one.age_s)} old" if one.age_s is not None else ""
-        click.echo(f"  {one.set_name} is {one.state}{age}. {one.verdict}")
+        click.echo(f"  {one.set_name} is {one.state}{_age(one.age_s)}. {one.verdict}")
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f", {shown_age(abs(seconds))} {'old' if seconds >= 0 else 'ahead'}"
 
 
 def _print_value(name: str, key: tuple[str, ...], found: StoredEntity) -> None:

@@ -15,6 +15,7 @@ from streamml.errors import ConfigError, TopologyError, place_of
 from streamml.topology.features import FeatureSet
 from streamml.topology.steps import FeatureLookup
 from streamml.topology.topology import Topology
+from streamml.topology.typed import type_problems
 
 _FOLDER: Final = "topologies"
 T = TypeVar("T")
@@ -43,6 +44,7 @@ def locate_topology(spelling: str) -> Located[Topology]:
 
     Raises:
         TopologyError: there is none, several, or its file does not load; says where it was looked for.
+        ConfigError: it holds what is not of the declared types.
     """
     return _locate(spelling, Topology, "a Topology")
 
@@ -51,7 +53,7 @@ def locate_feature_set(spelling: str) -> Located[FeatureSet]:
     """The feature set that ``spelling`` (``path.py:name`` or ``module:name``) names.
 
     Raises:
-        TopologyError: as `locate_topology`.
+        TopologyError, ConfigError: as `locate_topology`.
     """
     return _locate(spelling, FeatureSet, "a FeatureSet")
 
@@ -61,6 +63,7 @@ def locate_feature_sets(spelling: str) -> list[FeatureSet]:
 
     Raises:
         TopologyError: it names neither.
+        ConfigError: as `locate_topology`.
     """
     try:
         steps = locate_topology(spelling).found.steps
@@ -91,13 +94,19 @@ def _locate(spelling: str, kind: type[T], called: str) -> Located[T]:
                 raise TopologyError(f"There is no {name!r} in {module.__file__}; it has {there}.")
             told = f"a {type(found).__name__} and not {called}"
             raise TopologyError(f"{name!r} in {module.__file__} is {told}; it has {there}.")
-        return Located(found, folder)
+        return Located(_typed(found), folder)
     if len(every) != 1:
         names = ", ".join(sorted(every)) or "none"
         raise TopologyError(
             f"{module.__file__} has to define exactly one {called.rsplit(maxsplit=1)[-1]} or be asked for by name; it has {names}."
         )
-    return Located(next(iter(every.values())), folder)
+    return Located(_typed(next(iter(every.values()))), folder)
+
+
+def _typed(found: T) -> T:
+    if wrong := list(type_problems(found)):
+        raise ConfigError(wrong)
+    return found
 
 
 def _load(place: str, spelling: str) -> ModuleType:

@@ -54,7 +54,8 @@ def gather(topology: Topology, repository: Path, settings: Settings, pinned: Map
     parts = Parts(models, problems=problems)
     try:
         if needs_features(topology):
-            parts.store = open_store(settings.redis, pinned, near_sets(topology))
+            # A cache that is declared wrongly cannot be made.
+            parts.store = open_store(settings.redis, pinned, [] if problems else near_sets(topology))
     except ConfigError as error:
         parts.problems += error.problems
     return parts

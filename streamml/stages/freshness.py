@@ -37,16 +37,15 @@ def states(present: Mask, row_time: Int, event_time: Int, ttl_us: int | None) ->
     Age = row time − time that the value describes, both int64 ``[n]``, µs. Older than ``ttl_us`` is stale; younger than
     nothing is from the future: the value knows what the row could not.
     """
-    age = row_time - event_time
-    fresh = present & (age >= 0)
-    if ttl_us is not None:
-        fresh &= age <= ttl_us
+    # Without a sign it is right however far apart the two are, where it is not from the future.
+    age = (row_time - event_time).view(np.uint64)
+    known = present & (event_time <= row_time)
+    fresh = known if ttl_us is None else known & (age <= ttl_us)
     if np.count_nonzero(fresh) == len(fresh):
         return None
-    found = np.where(present, State.FRESH, State.MISSING).astype(np.int8)
-    if ttl_us is not None:
-        found[present & (age > ttl_us)] = State.STALE
-    found[present & (age < 0)] = State.FROM_FUTURE
+    found = np.where(present, State.FROM_FUTURE, State.MISSING).astype(np.int8)
+    found[known] = State.STALE
+    found[fresh] = State.FRESH
     return found
 
 

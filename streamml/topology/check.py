@@ -13,9 +13,10 @@ from streamml.schema.contract import Contract
 from streamml.topology.check_features import KEY_KINDS, set_problems, shared_set_problems
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
-from streamml.topology.sentences import choice_problems, duration_problems
+from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_problems, latest_name_problem
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import DeadLetterQueue, RedisSink, Sink, Source, Topology, Unsaid
+from streamml.topology.typed import type_problems
 
 Signatures = Mapping[str, Signature]
 
@@ -26,19 +27,20 @@ PROVENANCE_FIELDS: Final[Mapping[str, str]] = {
     "flags": "text",
 }
 _OURS: Final = "streamml"
-_LATEST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 # What may be written into a field without changing a value.
 _WIDENS: Final = {("i4", "i8"), ("i4", "f8"), ("i8", "f8"), ("f4", "f8"), ("bool", "i8")}
 
 
 def problems(topology: Topology, signatures: Signatures | None = None) -> list[str]:
-    """Every problem, each one sentence with its remedy.
+    """Every problem, each one sentence with its remedy. Where something is not of its declared type, only that is told.
 
     Args:
         topology: what was declared.
         signatures: of the models by name, as far as they are known.
     """
+    if wrong := list(type_problems(topology)):
+        return wrong
     found = [*_name_problems(topology), *_source_problems(topology.source)]
     found += [
         *_dead_letter_problems(topology.dead_letters),
@@ -169,9 +171,9 @@ def _latest_problems(topology: Topology) -> Iterator[str]:
         yield f"The RedisSink {latest.name!r} is the sink and has no schema; name the model of a prediction in RedisSink(schema=)."
     if topology.latest is not None and isinstance(topology.sink, RedisSink):
         yield f"The sink is a RedisSink, and {topology.latest.name!r} is another one beside it; leave Topology(latest=) out."
-    if _LATEST_NAME.fullmatch(latest.name) is None:
-        yield f"The RedisSink's name {latest.name!r} is none; write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
-    yield from duration_problems(f"The ttl of the RedisSink {latest.name!r}", latest.ttl)
+    if wrong := latest_name_problem(latest.name):
+        yield wrong
+    yield from duration_problems(f"The ttl of the RedisSink {latest.name!r}", latest.ttl, KEPT_FOR_S)
     if topology.sink.key is None:
         yield f"The RedisSink {latest.name!r} keeps predictions by the sink's key, and there is none; name a column in {type(topology.sink).__name__}(key=)."
 

@@ -9,7 +9,7 @@ from typing import Final
 from streamml.batch.column import default_problem
 from streamml.topology.check_models import Flow
 from streamml.topology.features import FeatureSet, NearCache
-from streamml.topology.sentences import choice_problems, duration_problems
+from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_problems, name_problem
 from streamml.topology.steps import FeatureLookup, Step
 
 KEY_KINDS: Final = ("text", "bytes", "i4", "i8")
@@ -28,27 +28,38 @@ def shared_set_problems(steps: Sequence[Step]) -> Iterator[str]:
 
 def set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     """What is wrong with one set of a lookup that the columns ``flow`` come to; ``where`` begins each sentence."""
+    if wrong := name_problem(f"{where.partition(':')[0]}: feature set", one.name):
+        yield wrong
     if not one.key:
         yield f"{where} has no key; name the columns that say which entity a row is about."
     for name in one.key:
         declared = flow.get(name)
         if declared is not None and (declared.kind not in KEY_KINDS or declared.shape):
             yield f"{where} has the key {name!r} of type {declared}; a key is text, bytes or an integer: make one by a Transform."
-    if not one.columns:
-        yield f"{where} has no columns; declare what is stored."
     policies = {"if_missing": one.if_missing, "if_stale": one.if_stale}
     for policy, value in policies.items():
         yield from choice_problems(f"{where}: {policy}", value, ("default", "dead_letter", "fail"))
     yield from choice_problems(f"{where}: if_unavailable", one.if_unavailable, ("wait", "default"))
     if not 0 <= one.max_default_ratio <= 1:
         yield f"{where} has max_default_ratio {one.max_default_ratio}; it has to be from 0 to 1."
-    yield from duration_problems(f"{where}: ttl", one.ttl)
+    yield from duration_problems(f"{where}: ttl", one.ttl, KEPT_FOR_S)
     yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
     if one.kind == "streaming" and one.ttl is None:
         yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
-    yield from _near_cache_problems(where, one)
+    if one.kind == "streaming" and "event_time" in (*one.key, *one.columns):
+        yield f"{where} is streaming and has a column 'event_time', by which writers give each row's time; give it another name."
+    if one.near_cache is not None:
+        yield from _near_cache_problems(where, one.near_cache)
+    yield from _column_problems(where, one)
+
+
+def _column_problems(where: str, one: FeatureSet) -> Iterator[str]:
+    if not one.columns:
+        yield f"{where} has no columns; declare what is stored."
     defaults = "default" in (one.if_missing, one.if_stale, one.if_unavailable)
     for name, declared in one.columns.items():
+        if not name or "\n" in name or 0 in declared.shape:
+            yield f"{where} has the column {name!r} of type {declared}, which cannot be stored; give it a name and at least one value."
         if not declared.numeric and declared.kind != "timestamp":
             yield f"{where} has the column {name!r} of type {declared}; only numbers, times and vectors of them are stored."
         elif declared.nullable:
@@ -59,13 +70,7 @@ def set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
             yield f"{where} has the column {name!r} with a default that {wrong}: {declared.default!r}; correct it."
 
 
-def _near_cache_problems(where: str, one: FeatureSet) -> Iterator[str]:
-    near = one.near_cache
-    if near is None:
-        return
-    if not isinstance(near, NearCache):
-        yield f"{where} has the near_cache {near!r}; write sm.NearCache(max_mb=64)."
-        return
+def _near_cache_problems(where: str, near: NearCache) -> Iterator[str]:
     if near.max_mb < 1:
         yield f"{where}: near_cache has max_mb {near.max_mb}; it has to be at least 1."
     yield from duration_problems(f"{where}: near_cache: max_staleness", near.max_staleness)

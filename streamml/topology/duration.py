@@ -17,7 +17,7 @@ def seconds(spelling: str | float) -> float:
     """
     if isinstance(spelling, (int, float)):
         return float(spelling)
-    found = _SPELLING.fullmatch(spelling)
+    found = _SPELLING.fullmatch(spelling) if isinstance(spelling, str) else None
     if found is None or found[2] not in _SECONDS:
         raise ValueError(
             f"{spelling!r} is no duration; write a number and one of {', '.join(_SECONDS)}, as in '50ms' or '36h'."

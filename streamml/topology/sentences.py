@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from streamml.topology.duration import seconds
+
+KEPT_FOR_S: Final = 1e-3
+"""Shortest time for which Redis keeps anything."""
+_CENTURY_S: Final = 36_525 * 86_400.0
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Parts of keys of Redis.
+_RESERVED: Final = re.compile(r"current|versions|writers|live-[0-9a-f]{8}")
 
 
 def choice_problems(what: str, value: object, allowed: tuple[str, ...]) -> Iterator[str]:
@@ -13,10 +22,34 @@ def choice_problems(what: str, value: object, allowed: tuple[str, ...]) -> Itera
         yield f"{what} is {value!r}; choose among {', '.join(allowed)}."
 
 
-def duration_problems(what: str, spelling: str | None) -> Iterator[str]:
-    """Whether ``spelling`` is a duration that is longer than nothing; ``what`` begins the sentence."""
+def duration_problems(what: str, spelling: str | None, least_s: float | None = None) -> Iterator[str]:
+    """Whether ``spelling`` is a duration that is longer than nothing and shorter than a century; ``what`` begins the sentence.
+
+    Args:
+        least_s: the shortest; ``None``: any that is longer than nothing.
+    """
     try:
-        if spelling is not None and seconds(spelling) <= 0:
-            yield f"{what} is {spelling!r}; it has to be longer than nothing."
+        found = _CENTURY_S if spelling is None else seconds(spelling)
     except ValueError as error:
         yield f"{what}: {error}"
+        return
+    if found <= 0 and least_s != 0:
+        yield f"{what} is {spelling!r}; it has to be longer than nothing."
+    elif not (least_s or 0) <= found <= _CENTURY_S:
+        yield f"{what} is {spelling!r}; it has to be from {(least_s or 0) * 1000:g}ms to {_CENTURY_S / 86400:.0f}d."
+
+
+def name_problem(what: str, name: str) -> str | None:
+    """Why ``name`` cannot be the name of a set or version (``what``), or ``None``."""
+    if _NAME.fullmatch(name) is None:
+        return f"{what} {name!r} is no valid name: write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
+    if _RESERVED.fullmatch(name):
+        return f"{what} {name!r} is a reserved name; choose another."
+    return None
+
+
+def latest_name_problem(name: object) -> str | None:
+    """Why ``name`` cannot be that of latest predictions, or ``None``."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return None
+    return f"The RedisSink's name {name!r} is none; write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."

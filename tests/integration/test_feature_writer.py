@@ -8,7 +8,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def test_keys_are_dates_and_numbers_too_in_arrays_and_in_sequences(
             "mean": np.ones(2),
             "landings": [3, 4],
         }
-        writer.write(as_arrays, event_time=NOW)
+        writer.write({**as_arrays, "event_time": days})
     entities = [(b"2026-01-30", b"7"), (b"2026-01-31", b"8"), (b"2026-01-30", b"8"), (b"2026-01-31", b"7")]
     reply = store.lookup([FeatureRequest(declared.schema, entities)])[0]
     assert reply.columns["landings"].tolist() == [1, 2, 3, 4]
@@ -172,7 +172,7 @@ def test_f6_what_cannot_be_written_is_named_and_nothing_is_written(
     with FeatureWriter(declared, url=redis_server.url) as writer:
         good = columns(["JFK", "LAX"], 1.0, NOW)
         cases: list[tuple[dict[str, Any], str]] = [
-            ({**good, "speed": np.zeros(2)}, "has no column 'speed'; it has airport, mean, landings, event_time"),
+            ({**good, "speed": np.zeros(2)}, "no column 'speed'; there are airport, mean, landings, event_time"),
             ({name: good[name] for name in good if name != "mean"}, "Column 'mean' is missing"),
             ({**good, "mean": np.array(["a", "b"])}, "Column 'mean' has type object instead of f4"),
             ({**good, "mean": np.array([1.0, np.nan])}, "Row 2: column 'mean' is not finite"),
@@ -183,17 +183,34 @@ def test_f6_what_cannot_be_written_is_named_and_nothing_is_written(
             ({**good, "airport": ["JFK", None]}, "Row 2: key column 'airport' is empty"),
             ({**good, "airport": [1, None]}, "Row 2: key column 'airport' is empty"),
             ({**good, "airport": ["JFK", "\ud800"]}, "Row 2: key column 'airport' is not valid Unicode"),
-            ({**good, "airport": "JF"}, "Column 'airport' is 'JF' and no sequence"),
-            ({**good, "landings": 1}, "Column 'landings' is 1 and no sequence"),
             (columns([], 1.0, NOW), "no rows to write"),
+            ({"airport": [], "event_time": [], "mean": [], "landings": []}, "no rows to write"),
+            ({**good, "airport": [bytearray(b"a"), b"b"]}, "a key is text, bytes, an integer or a date"),
+            ({**good, "airport": [NOW, NOW.date()]}, "a key is text, bytes, an integer or a date"),
+            ({**good, "airport": np.ones((2, 2), int)}, "'airport' has shape"),
+            ({**good, "airport": "EW"}, "'airport' is 'EW'; give a numpy array"),
+            ({**good, "mean": 1.0}, "'mean' is 1.0; give a numpy array"),
+            ({**good, "event_time": [NOW, "2026-01-31"]}, "'event_time' has type object"),
+            ({**good, "event_time": np.array([0, 2**60], "M8[s]")}, "Row 2: event time .* the years 1 to 9999"),
+            ({**good, "event_time": [datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))] * 2}, "1 to 9999"),
+        ]
+        twice = "'event_time' and one event time for all rows"
+        cases_at: list[tuple[dict[str, Any], Any, str]] = [
+            (good, NOW, twice),
+            ({name: good[name] for name in good if name != "event_time"}, "2026-01-31", "has type <U10"),
         ]
         for wrong, told in cases:
             with pytest.raises(ConfigError, match=told):
                 writer.write(wrong)
+        for wrong, at, told in cases_at:
+            with pytest.raises(ConfigError, match=told):
+                writer.write(wrong, event_time=at)
+        with pytest.raises(ConfigError, match="no rows to write"):
+            writer.write_rows([])
+        with pytest.raises(ConfigError, match="Row 1 is no mapping"):
+            writer.write_rows([("JFK", 1.0)])  # type: ignore[list-item] # what a user may do
         with pytest.raises(ConfigError, match="Column 'mean' is not in every row"):
             writer.write_rows([{"airport": "JFK", "mean": 1.0}, {"airport": "LAX"}], event_time=NOW)
-        with pytest.raises(ConfigError, match="a column 'event_time' and an event_time for all rows"):
-            writer.write(good, event_time=NOW)
     with pytest.raises(FeaturesUnavailable, match="never written"):
         ask(store, declared, "JFK")
 
@@ -212,6 +229,14 @@ def test_a_writer_is_for_a_streaming_set_and_tells_all_that_is_wrong() -> None:
         assert part in told
 
 
+def test_what_would_be_kept_for_ever_or_by_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        FeatureWriter(airports(), keep="0.1ms", timeout="0s", retry_for="99999999999d", writer="")
+    told = " ".join(caught.value.problems)
+    for part in ("keep is '0.1ms'", "timeout is '0s'", "retry_for is '99999999999d'", "writer is ''"):
+        assert part in told
+
+
 def test_a_script_that_redis_forgot_is_sent_again(redis_server: EmbeddedRedis, raw: Any) -> None:
     declared = airports()
     with FeatureWriter(declared, url=redis_server.url) as writer:
@@ -220,7 +245,9 @@ def test_a_script_that_redis_forgot_is_sent_again(redis_server: EmbeddedRedis, r
         assert writer.write(columns(["JFK"], 2.0, NOW)) == Written(1, 0)
 
 
-def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(tmp_path: Path) -> None:
+def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """F6.5."""
     server = EmbeddedRedis(tmp_path)
     server.start()
@@ -237,6 +264,9 @@ def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(tmp_
             server.start()
             thread.join()
             assert written == [Written(3000, 0)]
+            told = [one.getMessage() for one in caplog.records if "wait for Redis" in one.getMessage()]
+            assert len(told) == 1
+            assert declared.name in told[0]
             assert set(ask(store, declared, *keys).columns["mean"].tolist()) == {2.0}
         server.stop()
         with FeatureWriter(declared, url=server.url, retry_for="300ms") as writer:
@@ -245,6 +275,32 @@ def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(tmp_
             server.start()
             assert writer.write(columns(keys, 3.0, NOW + timedelta(seconds=2))) == Written(3000, 0)
         store.close()
+    finally:
+        server.stop()
+
+
+def test_why_redis_takes_nothing_is_told_by_its_cause(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.start()
+
+    def refused(url: str) -> str:
+        with (
+            FeatureWriter(airports("airports"), url=url, retry_for="0s", timeout="500ms") as writer,
+            pytest.raises(FeaturesUnavailable) as caught,
+        ):
+            writer.write(columns([f"k{row}" for row in range(2000)], 1.0, NOW))
+        return str(caught.value)
+
+    try:
+        with client.Redis(port=server.port) as raw:
+            assert "does it not speak TLS" in refused(server.url.replace("redis:", "rediss:"))
+            with FeatureWriter(airports("airports"), url=server.url) as writer:
+                writer.write(columns(["JFK"], 1.0, NOW))
+                raw.config_set("maxmemory", "1mb")
+                assert "is out of memory; raise its maxmemory" in refused(server.url)
+                raw.config_set("maxmemory", "0")
+                raw.execute_command("REPLICAOF", "127.0.0.1", "1")
+                assert "is a replica, which takes no writes" in refused(server.url)
     finally:
         server.stop()
 
@@ -321,10 +377,20 @@ def test_features_show_explains_what_a_lookup_makes_of_each_set_of_a_topology(
     assert "by arrivals-app" in told
     [missing] = shown(redis_server, "show", "airports.py:fast", "LAX", "--json")["sets"]
     assert (missing["state"], missing["verdict"]) == ("missing", "There is none, so the row becomes a dead letter.")
+    with FeatureWriter(fast, url=redis_server.url) as writer:
+        writer.write({"airport": [b"\xff", "soon"], "late": [[1.0, 1.0]] * 2}, event_time=now + timedelta(days=3))
+    assert "fresh" not in (ahead := shown(redis_server, "show", "airports.py:fast", "soon"))
+    assert "is from_future, 3.0 days ahead" in ahead
+    # As the shell hands over what is no UTF-8.
+    assert "is from_future" in shown(redis_server, "show", "airports.py:fast", "\udcff")
     [never] = shown(redis_server, "show", "airports.py", "JFK", "LAX", "--json")["sets"]
     assert never["state"] == "unavailable"
     assert "was never loaded" in never["verdict"]
     assert never["verdict"].endswith("So a worker waits.")
+    with client.Redis(port=redis_server.port) as raw:
+        raw.unlink(Layout.of(fast.schema).pointer)
+    [lost] = shown(redis_server, "show", "airports.py:fast", "JFK", "--json")["sets"]
+    assert (lost["state"], lost["found"]) == ("unavailable", None)
 
 
 def test_features_commands_say_what_a_streaming_set_is(redis_server: EmbeddedRedis, declared_file: str) -> None:

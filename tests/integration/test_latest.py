@@ -22,12 +22,12 @@ import streamml as sm
 from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.sink import MemorySink
 from streamml.adapters.redis.connection import Server
-from streamml.adapters.redis.latest import entries, latest_prefix
+from streamml.adapters.redis.latest import entries, latest_keys, latest_prefix, packed
 from streamml.adapters.redis.latest_sink import SinkAndLatest
 from streamml.adapters.redis.latest_writer import LatestWriter
 from streamml.adapters.redis.rights import KEEPING, least_rule
 from streamml.clock import ManualClock
-from streamml.errors import FeatureStoreDown
+from streamml.errors import ConfigError, FeatureStoreDown
 from streamml.latest import AsyncLatestPredictions, Latest, LatestPredictions
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -106,6 +106,49 @@ def test_a_prediction_has_what_its_header_says_and_a_tombstone_no_value(redis_se
     assert run.reader.get("a") == Latest(b"{}", "t/0/7", "m@1", 2, "", 5)
     assert run.reader.get("ü") == Latest(None, "t/0/8", "m@1", 0, "", 6)
     run.sink.close(1)
+
+
+def test_d1_large_predictions_are_stored_in_pieces_that_a_timeout_lasts_for(redis_server: EmbeddedRedis) -> None:
+    """D1.8."""
+    writer = LatestWriter(Server(redis_server.url, timeout_s=0.2), 20_000)
+    keys, values = entries(
+        records(*((f"k{row}", bytes(1_000_000), 5, row, 0) for row in range(60))), latest_prefix("x")
+    )
+    writer.put(1, keys, values)
+    assert writer.close(60) == 0
+
+
+def test_d1_a_time_that_is_none_stops_no_worker(redis_server: EmbeddedRedis) -> None:
+    """D1.8: who writes events chooses the times of their records."""
+    run = Beside(redis_server.url, keep_ms=60_000)
+    run.sink.send(
+        1, [records(("a", b"late", 2**63 - 1, 7, 0), ("a", b"early", -(2**63), 8, 0), ("b", b"{}", 2**62, 9, 0))]
+    )
+    run.delivered(1)
+    assert [one and one.value for one in run.reader.get_many(["a", "b"])] == [b"late", b"{}"]
+    run.sink.close(1)
+
+
+def test_a_reader_tells_wrong_names_and_keys_and_what_no_worker_wrote(redis_server: EmbeddedRedis) -> None:
+    import redis as client
+
+    wrong: Any
+    for wrong in ("", "a:b", None, "\ud800"):
+        with pytest.raises(ConfigError, match="The RedisSink's name"):
+            LatestPredictions(wrong, url=redis_server.url)
+    name = f"latest-{uuid.uuid4().hex[:8]}"
+    with LatestPredictions(name, url=redis_server.url) as reader, client.Redis(port=redis_server.port) as raw:
+        with pytest.raises(TypeError, match="'UA1545' is one key"):
+            reader.get_many("UA1545")
+        for wrong in (5, None):
+            with pytest.raises(TypeError, match="neither"):
+                reader.get(wrong)
+        good, torn = latest_keys(name, [b"good", b"torn"])
+        raw.set(good, packed(b"{}", b"1;t/0/5;;0;", 5), px=60_000)
+        raw.set(torn, b"SMP1", px=60_000)
+        assert reader.get("good") is not None
+        with pytest.raises(ValueError, match="Under the key b'torn' no worker"):
+            reader.get_many(["good", "torn"])
 
 
 def test_an_asyncio_app_reads_many_keys_at_once_and_hears_of_a_redis_that_is_away(redis_server: EmbeddedRedis) -> None:

@@ -22,8 +22,10 @@ from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.rights import READING, WATCHING, least_rule
+from streamml.adapters.redis.tracking import Tracking, TrackingServer
 from streamml.adapters.redis.versions import rollback
 from streamml.batch.column import object_array
+from streamml.clock import SystemClock
 from streamml.errors import FeatureStoreDown, FeaturesUnavailable
 from streamml.features import FeatureWriter
 from streamml.ops.embedded.kafka import EmbeddedKafka
@@ -131,6 +133,23 @@ def test_f7_a_loaded_version_shows_and_so_does_going_back(url: str, opened: Open
     rollback(server, declared.name)
     until(lambda: ask(store, declared, "a").version == first)
     assert values(ask(store, declared, "a", "b")) == [1.0, 1.0]
+
+
+def test_f7_any_number_of_changes_may_be_told_before_an_answer(url: str, raw: Any) -> None:
+    """F7.2."""
+    name = uuid.uuid4().hex
+    keys = [f"{name}:{number}".encode() for number in range(3000)]
+    tracking = Tracking(TrackingServer(url, 5.0), SystemClock())
+    try:
+        tracking.connect()
+        assert tracking.ask([], keys) == ([], [None] * 3000)
+        raw.mset(dict.fromkeys(keys, b"changed"))
+        tracking.confirm()
+        assert sorted(filter(None, tracking.told())) == sorted(keys)
+        assert tracking.ask([], keys[:2]) == ([], [b"changed"] * 2)
+    finally:
+        tracking.close()
+        raw.unlink(*keys)
 
 
 def test_f7_with_the_tracking_connection_all_that_it_watched_goes(url: str, raw: Any, opened: Opened) -> None:

@@ -154,8 +154,8 @@ MISTAKES: Final = (
     Mistake(
         "a feature from the row's future passes as fresh",
         "streamml/stages/freshness.py",
-        "    found[present & (age < 0)] = State.FROM_FUTURE\n",
-        "",
+        "known = present & (event_time <= row_time)",
+        "known = present",
         ("tests/unit/stages/test_lookup.py::test_f2_f3_missing_stale_and_future_values_become_defaults_and_say_so",),
     ),
     Mistake(

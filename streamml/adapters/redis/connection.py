@@ -63,10 +63,12 @@ class Server:
             override the URL's.
 
     Raises:
-        ConfigError: the URL is none of Redis, or an option is unknown.
+        ConfigError: the URL is none of Redis, an option is unknown, or the timeout is nothing.
     """
 
     def __init__(self, url: str, timeout_s: float = 1.0, options: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
+            raise ConfigError(f"The timeout for Redis is {timeout_s!r}; it has to be a number of seconds above 0.")
         self._timeout_s = timeout_s
         settings = {
             # Version 2 of the protocol needs no HELLO, which old servers and narrow ACLs refuse.
@@ -104,6 +106,10 @@ class Server:
         return "" if "path" in self._arguments else str(self._arguments.get("host", "localhost"))
 
     @property
+    def _tls(self) -> bool:
+        return issubclass(self._connection_class, redis.SSLConnection)
+
+    @property
     def named(self) -> tuple[Server, ...]:
         """All that the URL names, this one first."""
         return (self, *map(self.at, self._others))
@@ -123,7 +129,7 @@ class Server:
     def unavailable(self, error: Exception) -> FeatureStoreDown:
         """What went wrong, in a sentence without secrets."""
         user = str(self._arguments.get("username") or "default")
-        said = what_happened(error, user, self._timeout_s, is_node=self._is_node)
+        said = what_happened(error, user, self._timeout_s, is_node=self._is_node, tls=self._tls)
         return _kind(error)(f"Redis at {self.where} {said}")
 
 
@@ -133,7 +139,9 @@ def _kind(error: Exception) -> type[FeatureStoreDown]:
             return SlotMoved
         case AuthenticationError() | AuthorizationError():
             return FeatureStoreDown
-        case redis.ConnectionError() | redis.TimeoutError() | ClusterDownError() | MovedError() | MasterDownError():
+        case redis.ConnectionError() | redis.TimeoutError() | OSError():
+            return ServerAway
+        case ClusterDownError() | MovedError() | MasterDownError():
             return ServerAway
         case _:
             return FeatureStoreDown

@@ -24,8 +24,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_RESERVED: Final = re.compile(r"current|versions|writers|live-[0-9a-f]{8}")
 _POINTER: Final = re.compile(rb"streamml:\{([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}:current")
 
 
@@ -37,15 +35,6 @@ class _Lengths(dict[int, bytes]):
 
 
 _LENGTH: Final = _Lengths((length, b"%d:" % length) for length in range(256)).__getitem__
-
-
-def name_problem(what: str, name: str) -> str | None:
-    """Why ``name`` cannot be the name of a set or version (``what``), or ``None``."""
-    if _NAME.fullmatch(name) is None:
-        return f"{what} {name!r} is no valid name: write 1 to 64 of A-Z a-z 0-9 . _ - with a letter or digit first."
-    if _RESERVED.fullmatch(name):
-        return f"{what} {name!r} is a reserved name; choose another."
-    return None
 
 
 def pointer_key(set_name: str) -> bytes:

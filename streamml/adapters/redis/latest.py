@@ -32,6 +32,7 @@ from streamml.ports.sink import OutboundRecords
 
 _MAGIC: Final = b"SMP1"
 _HEAD: Final = struct.Struct("<4sIqqiiII")
+_LAST_US: Final = (1 << 63) - 1
 
 # As with streaming features, the value that a SET replaced is put back where it was the newer one.
 SCRIPT: Final = (
@@ -101,7 +102,9 @@ def entries(records: OutboundRecords, prefix: bytes) -> tuple[list[bytes], list[
 def packed(value: bytes | None, mark: bytes, timestamp_ms: int) -> bytes:
     """One prediction as it is stored; ``mark`` is its header ``streamml``."""
     made = read_header(mark)
-    head = _HEAD.pack(_MAGIC, made.revision, timestamp_ms * 1000, *_place(made), len(mark), value is None)
+    # Who writes events chooses their times, those that are none too: the first and the last that there are stand for them.
+    time_us = max(-_LAST_US, min(timestamp_ms * 1000, _LAST_US))
+    head = _HEAD.pack(_MAGIC, made.revision, time_us, *_place(made), len(mark), value is None)
     return head + mark + (value or b"")
 
 

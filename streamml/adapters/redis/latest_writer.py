@@ -11,14 +11,12 @@ from typing import Final
 
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.latest import SCRIPT
-from streamml.adapters.redis.line import script_calls
+from streamml.adapters.redis.line import SCRIPTS_IN_FLIGHT, rows_per_script, script_calls
 from streamml.adapters.redis.nodes import Nodes
 from streamml.engine.retry import Backoff
 from streamml.errors import FeatureStoreDown
 
 _LOG: Final = logging.getLogger(__name__)
-_ROWS_PER_SCRIPT: Final = 200
-_ROWS_AT_ONCE: Final = 1600
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +117,11 @@ class LatestWriter:
             return None if self._closed else (self._jobs[0], self._generation)
 
     def _store(self, script: bytes, job: _Job) -> None:
-        for start in range(0, len(job.keys), _ROWS_AT_ONCE):
-            keys, values = job.keys[start : start + _ROWS_AT_ONCE], job.values[start : start + _ROWS_AT_ONCE]
-            self._nodes.exchange(*script_calls(self._nodes, script, keys, self._keep_ms, values, _ROWS_PER_SCRIPT))
+        most = rows_per_script(max(map(len, job.values), default=0))
+        step = most * SCRIPTS_IN_FLIGHT
+        for start in range(0, len(job.keys), step):
+            keys, values = job.keys[start : start + step], job.values[start : start + step]
+            self._nodes.exchange(*script_calls(self._nodes, script, keys, self._keep_ms, values, most))
 
     def _stored(self, job: _Job, generation: int) -> None:
         with self._changed:

@@ -31,11 +31,12 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 
-from streamml.adapters.redis.keys import live_key, name_problem, pointer_key
+from streamml.adapters.redis.keys import live_key, pointer_key
 from streamml.batch.column import Array, ColumnType
 from streamml.batch.microbatch import Int, Mask
 from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureSchema
+from streamml.topology.sentences import name_problem
 
 _MAGIC: Final = {"loaded": b"SML1", "streaming": b"SML2"}
 _HEADER_BYTES: Final = {"loaded": 24, "streaming": 32}

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from streamml.adapters.redis.connection import Reply, Session, pack
 from streamml.adapters.redis.nodes import Nodes
+
+SCRIPTS_IN_FLIGHT: Final = 8
+# One script blocks the server, and the workers that read from it, for about a millisecond.
+_ROWS_PER_SCRIPT: Final = 200
+_BYTES_PER_SCRIPT: Final = 1 << 17
 
 
 class Line:
@@ -53,6 +59,11 @@ class Line:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def rows_per_script(value_bytes: int) -> int:
+    """How many keys with values of this size, at most, one script is given: what is sent at once has to pass within a timeout."""
+    return max(1, min(_ROWS_PER_SCRIPT, _BYTES_PER_SCRIPT // max(1, value_bytes)))
 
 
 def script_calls(

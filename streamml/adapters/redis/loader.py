@@ -17,7 +17,7 @@ from streamml.adapters.redis.catalogue import (
 )
 from streamml.adapters.redis.claims import abandon, claim, interrupted, is_loading
 from streamml.adapters.redis.connection import Server, ServerAway
-from streamml.adapters.redis.keys import entity_prefix, keys_of_parts, name_problem
+from streamml.adapters.redis.keys import entity_prefix, keys_of_parts
 from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows, checked_rows
@@ -26,6 +26,7 @@ from streamml.batch.column import Array
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureSchema
+from streamml.topology.sentences import name_problem
 
 Batches = Iterable[Mapping[str, Array]]
 Progress = Callable[[int, int | None], None]

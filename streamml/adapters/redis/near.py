@@ -15,6 +15,7 @@ from streamml.adapters.redis.keys import entity_parts
 from streamml.adapters.redis.layout import Layout
 from streamml.adapters.redis.store import Current
 from streamml.batch.microbatch import Int, Mask
+from streamml.errors import ConfigError
 from streamml.ports.feature_store import NearCacheUse
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
@@ -55,11 +56,17 @@ class NearSet:
         """An empty cache of a set that has one.
 
         Raises:
-            ConfigError: the set's name or a column cannot be stored.
+            ConfigError: the set's name or a column cannot be stored, or there is no such memory.
         """
         assert declared.near_cache is not None
         layout = Layout.of(declared.schema)
-        rows = NearRows(layout.size, declared.near_cache.max_mb * _MEGABYTE)
+        try:
+            rows = NearRows(layout.size, declared.near_cache.max_mb * _MEGABYTE)
+        except (MemoryError, ValueError):
+            raise ConfigError(
+                f"The near_cache of feature set {declared.name!r} has max_mb {declared.near_cache.max_mb:,}, which is more memory "
+                "than there is; lower it."
+            ) from None
         return NearSet(layout, rows, seconds(declared.near_cache.max_staleness))
 
     def find(self, current: Current, entities: Sequence[Entity]) -> tuple[Words, Int]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
-from streamml.batch.column import Array, ColumnType, no_unicode, object_array, problem_with
+from streamml.batch.column import Array, ColumnType, no_unicode, problem_with
 from streamml.batch.microbatch import Int, Mask
 from streamml.ports.feature_store import FeatureSchema
 
@@ -48,42 +46,10 @@ def checked_rows(
         wrong += [(f"column {name!r} {what}", rows) for what, rows in found]
     times = batch[event_time]
     wrong.append((f"event time {event_time!r} is null", _null(times)))
+    wrong.append((f"event time {event_time!r} is not of the years 1 to 9999", _off_calendar(times)))
     if any(rows.any() for _, rows in wrong):
         return _sentences(wrong, first_row, limit)
     return Rows([parts[name] for name in key], columns, times.astype("M8[us]").view(np.int64))
-
-
-def as_column(values: npt.NDArray[Any] | Sequence[Any], is_key: bool) -> Array:
-    """What `checked_rows` takes, of an array, or of Python objects of which ``None`` is null; text is for keys only."""
-    if isinstance(values, np.ndarray):
-        return values.astype(object) if values.dtype.kind in "US" else values
-    listed = list(values)
-    there = [one for one in listed if one is not None]
-    if is_key and (not there or any(isinstance(one, (str, bytes)) for one in there)):
-        return object_array(listed, len(listed))
-    if there and all(isinstance(one, date) for one in there):
-        unit = "M8[us]" if any(isinstance(one, datetime) for one in there) else "M8[D]"
-        return np.array([in_utc(one) if isinstance(one, datetime) else one for one in listed], unit)
-    return _masked(listed, there[0] if there else 0.0)
-
-
-def in_utc(moment: datetime) -> datetime:
-    """The same moment without a zone; one that has none is UTC already."""
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
-
-
-def _masked(listed: list[Any], filler: Any) -> Array:
-    """An array in which ``None`` is masked: as an object it would hide which rows are wrong."""
-    filled = [filler if one is None else one for one in listed]
-    try:
-        data = np.asarray(filled)
-    except ValueError:
-        # Vectors of several lengths.
-        data = object_array(filled, len(filled))
-    null = np.array([one is None for one in listed], np.bool_)
-    if not null.any():
-        return data
-    return np.ma.MaskedArray(data, np.broadcast_to(null.reshape(-1, *(1,) * (data.ndim - 1)), data.shape))
 
 
 def key_parts(column: Array) -> list[bytes]:
@@ -112,6 +78,8 @@ def _shape_problems(
     wanted = [*key, event_time, *(name for name, _ in schema.columns)]
     if absent := [name for name in dict.fromkeys(wanted) if name not in batch]:
         return [f"Column {name!r} is missing; there are {', '.join(map(repr, batch)) or 'none'}." for name in absent]
+    if flat := [name for name in (*key, event_time) if batch[name].ndim != 1]:
+        return [f"Column {name!r} has shape {batch[name].shape}; give one value for each row." for name in flat]
     rows = len(batch[event_time])
     problems = [
         f"Column {name!r} {what}."
@@ -130,7 +98,14 @@ def _shape_problems(
     ]
     if batch[event_time].dtype.kind != "M":
         problems.append(f"Event time {event_time!r} has type {batch[event_time].dtype} instead of datetime64.")
+    problems += [
+        f"Column {name!r} has times without a unit; write datetime64[us]." for name in wanted if _unitless(batch[name])
+    ]
     return problems
+
+
+def _unitless(column: Array) -> bool:
+    return column.dtype.kind == "M" and np.datetime_data(column.dtype)[0] == "generic"
 
 
 def _can_be_key(column: Array) -> bool:
@@ -153,7 +128,15 @@ def _stored(column: Array, declared: ColumnType) -> tuple[Array, list[tuple[str,
     elif declared.kind in ("i4", "i8"):
         fits = np.iinfo(declared.dtype)
         found.append((f"does not fit into {declared.kind}", _any_item((data < fits.min) | (data > fits.max)) & ~null))
+    elif declared.kind == "timestamp":
+        found.append(("is not of the years 1 to 9999", _off_calendar(column)))
     return stored, found
+
+
+def _off_calendar(times: Array) -> Mask:
+    """Rows with a time that is none in microseconds, or of no datetime: in coarser units numpy wraps it round without a word."""
+    years = np.ma.getdata(times).astype("M8[Y]").astype(np.int64) + 1970
+    return _any_item((years < 1) | (years > 9999)) & ~_null(times)
 
 
 def _null(column: Array) -> Mask:

@@ -67,7 +67,9 @@ def show(server: Server, set_name: str, entity: Sequence[str], schema: FeatureSc
         version, layout = _read(catalogue, schema)
         prefix = entity_prefix(set_name, version.version)
         key = entity_keys(prefix, [tuple(part.encode(errors="surrogateescape") for part in entity)])[0]
-        value: bytes | None = nodes.mget([key])[0]
+        pointer, value = nodes.mget([layout.pointer, key])
+        if pointer is None and layout.schema.kind == "streaming":
+            raise never_written(layout)
         found: dict[str, Any] = {
             "kind": layout.schema.kind,
             "version": version.version,
@@ -99,18 +101,19 @@ def _read(catalogue: Catalogue, schema: FeatureSchema | None) -> tuple[Version, 
     name, current, live = catalogue.set_name, catalogue.current, catalogue.live()
     if schema is not None and schema.kind == "streaming":
         layout = Layout.of(schema)
-        found = catalogue.find(layout.live_version)
-        if found is None:
-            raise never_written(layout)
-        return found, layout
+        return catalogue.find(layout.live_version) or _unlisted(layout.live_version, layout), layout
     if current is None and (live is None or schema is not None):
         raise never_loaded(name)
     if current is None:
         assert live is not None
         return live, Layout.of(schema_from_lines(name, live.columns, "streaming"))
-    known = catalogue.find(current.version)
-    version = known or Version(current.version, "complete", current.schema_hash, current.columns, 0.0, 0.0)
-    return version, Layout.of(schema_from_lines(name, current.columns))
+    layout = Layout.of(schema_from_lines(name, current.columns))
+    return catalogue.find(current.version) or _unlisted(current.version, layout), layout
+
+
+def _unlisted(version: str, layout: Layout) -> Version:
+    """A version that the catalogue does not have; lookups ask pointers alone."""
+    return Version(version, "complete", layout.schema_hash, tuple(schema_lines(layout.schema)), 0.0, 0.0)
 
 
 def _writer(nodes: Nodes, layout: Layout, value: bytes) -> str:

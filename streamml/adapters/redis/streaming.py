@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import threading
 from collections import deque
@@ -14,7 +15,7 @@ from streamml.adapters.redis.catalogue import Catalogue, Command, Pointer, Versi
 from streamml.adapters.redis.connection import Server
 from streamml.adapters.redis.keys import entity_prefix, keys_of_parts, writers_key
 from streamml.adapters.redis.layout import Layout, schema_lines, writer_number
-from streamml.adapters.redis.line import Line, script_calls
+from streamml.adapters.redis.line import SCRIPTS_IN_FLIGHT, Line, rows_per_script, script_calls
 from streamml.adapters.redis.nodes import Nodes
 from streamml.adapters.redis.rows import Rows
 from streamml.clock import Clock, SystemClock
@@ -52,11 +53,8 @@ end
 return older
 """
 )
-# One script blocks the server, and the workers that read from it, for about a millisecond.
-_ROWS_PER_SCRIPT: Final = 200
-_BYTES_PER_SCRIPT: Final = 1 << 17
-_SCRIPTS_IN_FLIGHT: Final = 8
 _SIGN_OF_LIFE_S: Final = 30.0
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +110,8 @@ class StreamWriter:
         layout, stream = self._stream.layout, self._stream
         prefix = entity_prefix(layout.schema.name, layout.live_version)
         written_at, number = int(self._clock.now() * 1e6), writer_number(stream.writer)
-        most = max(1, min(_ROWS_PER_SCRIPT, _BYTES_PER_SCRIPT // layout.size))
-        step = most * (_SCRIPTS_IN_FLIGHT if self._nodes.clustered else 1)
+        most = rows_per_script(layout.size)
+        step = most * (SCRIPTS_IN_FLIGHT if self._nodes.clustered else 1)
         for start in range(0, len(rows.event_time), step):
             event_time = rows.event_time[start : start + step]
             count, part = len(event_time), slice(start, start + step)
@@ -166,7 +164,7 @@ class _Pipe:
             if self._line is None:
                 self._mend(None)
             for chunk in chunks:
-                if len(self._waiting) >= _SCRIPTS_IN_FLIGHT:
+                if len(self._waiting) >= SCRIPTS_IN_FLIGHT:
                     older, done = older + self._answer(), done + self._waiting.popleft().rows
                 self._waiting.append(chunk)
                 self._send(chunk)
@@ -230,7 +228,11 @@ class _Pipe:
 
     def _wait(self, error: FeaturesUnavailable) -> None:
         now = self._clock.now()
-        self._failing_since = now if self._failing_since is None else self._failing_since
+        if self._failing_since is None:
+            self._failing_since = now
+            _LOG.warning(
+                "Values for streaming feature set %r wait for Redis: %s", self._stream.layout.schema.name, error
+            )
         self._attempts += 1
         if now - self._failing_since >= self._stream.retry_for_s:
             raise error

@@ -11,11 +11,16 @@ An answer is the proof that the connection lives: with it has come all that chan
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, Protocol
 
-from streamml.adapters.redis.connection import Server, Session, pack
+from hiredis import PushNotification
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis.exceptions import RedisError
+
+from streamml.adapters.redis.connection import Reply, Server, Session, pack
 from streamml.clock import Clock
 from streamml.errors import ConfigError, FeatureStoreDown
 
@@ -34,6 +39,20 @@ class TrackedSession(Session):
         self.told: list[Any] = []
         # The parser swallows what a handler raises; to put it aside raises nothing.
         connection._parser.set_invalidation_push_handler(self.told.append)
+
+    def read(self) -> Reply:
+        """See `Session.read`. redis-py would call itself for all that is told before the reply, once within the other."""
+        parser, gets = self._connection._parser, self._connection._parser._reader.gets
+        with self._translated():
+            while (reply := gets(False)) is NOT_ENOUGH_DATA or isinstance(reply, PushNotification):
+                if reply is NOT_ENOUGH_DATA:
+                    parser.read_from_socket()
+                else:
+                    self.told.append(reply)
+            if isinstance(reply, RedisError):
+                raise reply
+        self._used_at = time.monotonic()
+        return reply
 
     def listen(self) -> None:
         """Read what has come, without waiting for more.

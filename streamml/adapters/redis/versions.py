@@ -20,11 +20,12 @@ from streamml.adapters.redis.catalogue import (
     to_roll_back_to,
 )
 from streamml.adapters.redis.connection import Server, pack
-from streamml.adapters.redis.keys import entity_prefix, live_key, name_problem, pointer_key, set_of_pointer
+from streamml.adapters.redis.keys import entity_prefix, live_key, pointer_key, set_of_pointer
 from streamml.adapters.redis.layout import Layout, schema_lines
 from streamml.adapters.redis.nodes import Nodes
 from streamml.clock import Clock, SystemClock
 from streamml.errors import ConfigError, FeaturesUnavailable
+from streamml.topology.sentences import name_problem
 
 MIN_AGE_S: Final = 3600.0
 

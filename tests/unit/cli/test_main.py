@@ -110,6 +110,23 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+def test_what_is_not_of_its_type_is_told_by_every_command_and_is_no_bug(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "typed.py").write_text(
+        """
+import streamml as sm
+cached = sm.FeatureSet(5, key="k", columns={"x": "f4"}, near_cache=True)
+topology = sm.Topology(7, source="events", steps=[sm.FeatureLookup(cached)], sink="out", dead_letters=None, latest="x")
+"""
+    )
+    for command in (["check"], ["topics", "create"], ["run"]):
+        assert exit_code_of([*command, "typed.py"]) == 2
+        told = capsys.readouterr().err
+        for part in ("name is 7", "source is 'events'", "sink is 'out'", "latest is 'x'", "columns is {'x': 'f4'}"):
+            assert part in told
+    assert exit_code_of(["features", "show", "typed.py:cached", "a"]) == 2
+    assert "near_cache is True; it has to be NearCache | None" in capsys.readouterr().err
+
+
 def test_check_connect_tells_what_does_not_answer(topology: str, capsys: Captured) -> None:
     assert exit_code_of(["check", topology, "--connect", "--brokers", f"127.0.0.1:{free_port()}", "--json"]) == 2
     (problem,) = json.loads(capsys.readouterr().out)["problems"]

@@ -64,6 +64,10 @@ def with_set(**changes: Any) -> dict[str, Any]:
     return {"steps": steps}
 
 
+def replaced_name(name: str) -> sm.FeatureSet:
+    return sm.FeatureSet(name, key="account", columns=SETS.columns, ttl="36h")
+
+
 def with_model(**changes: Any) -> dict[str, Any]:
     declared: dict[str, Any] = {"outputs": {"score": "score"}, **changes}
     return {"steps": [*topology().steps[:2], sm.Onnx("scorer", **declared)]}
@@ -144,7 +148,27 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("is looked up 2 times", lambda: {"steps": [sm.FeatureLookup(SETS, SETS), *topology().steps[1:]]}),
     ("near_cache has max_mb 0", lambda: with_set(near_cache=sm.NearCache(max_mb=0))),
     ("near_cache: max_staleness: 'soon'", lambda: with_set(near_cache=sm.NearCache(max_staleness="soon"))),
-    ("write sm.NearCache(max_mb=64)", lambda: with_set(near_cache="64MB")),
+    ("near_cache is '64MB'; it has to be NearCache", lambda: with_set(near_cache="64MB")),
+    ("ttl is '0.1ms'; it has to be from 1ms", lambda: with_set(ttl="0.1ms")),
+    ("ttl is '99999999d'; it has to be from 1ms to 36525d", lambda: with_set(ttl="99999999d")),
+    ("The ttl of the RedisSink 'latest' is '0.1ms'", lambda: {"latest": sm.RedisSink("latest", ttl="0.1ms")}),
+    (
+        "has a column 'event_time'",
+        lambda: with_set(kind="streaming", ttl="1h", columns={"event_time": sm.f4(default=0.0)}),
+    ),
+    ("column 'mean' of type f4[0], which cannot be stored", lambda: with_set(columns={"mean": sm.f4[0](default=0.0)})),
+    (
+        "feature set 'all accounts' is no valid name",
+        lambda: {"steps": [sm.FeatureLookup(replaced_name("all accounts"))]},
+    ),
+    ("feature set 'current' is a reserved name", lambda: {"steps": [sm.FeatureLookup(replaced_name("current"))]}),
+    ("sink is 'scores'; it has to be Sink | RedisSink", lambda: {"sink": "scores"}),
+    ("latest is 'scores'; it has to be RedisSink | None", lambda: {"latest": "scores"}),
+    ("RedisSink: name is 5; it has to be str", lambda: {"latest": sm.RedisSink(5)}),  # type: ignore[arg-type] # what a user may do
+    ("RedisSink 'latest': ttl is 5; it has to be str | None", lambda: {"latest": sm.RedisSink("latest", ttl=5)}),  # type: ignore[arg-type] # likewise
+    ("FeatureLookup: sets is ('accounts',)", lambda: {"steps": [sm.FeatureLookup("accounts")]}),  # type: ignore[arg-type] # likewise
+    ("NearCache: max_mb is 1.5; it has to be int", lambda: with_set(near_cache=sm.NearCache(max_mb=1.5))),  # type: ignore[arg-type] # likewise
+    ("columns is {'mean': 'f4'}", lambda: with_set(columns={"mean": "f4"})),
     ("max_batch_size", lambda: with_model(batching=sm.Batching(max_batch_size=0))),
     ("latency_budget", lambda: with_model(batching=sm.Batching(latency_budget="fast"))),
     ("so nothing is late", lambda: with_model(batching=sm.Batching(on_late="last"))),
@@ -186,7 +210,8 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("The sink's key", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="nobody")}),
     ("passes on the header 'streamml'", lambda: with_headers("trace", "streamml")),
     ("passes on the header 'streamml.dlq.key'", lambda: with_headers("streamml.dlq.key")),
-    ("a header's name is text", lambda: with_headers(b"trace")),
+    ("a header's name is text", lambda: with_headers("")),
+    ("Sink 'scores': headers is (b'trace',); it has to be tuple[str, ...]", lambda: with_headers(b"trace")),
     ("provenance is 'fields'", lambda: {"sink": sm.Sink("scores", schema=Prediction, key="id", provenance="fields")}),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from streamml.adapters.redis.connection import Server
@@ -26,6 +28,12 @@ def test_a_host_that_is_none_is_told_without_the_password(url: str) -> None:
     with pytest.raises(ConfigError, match=r"host\[:port\]…") as told:
         Server(url.replace("//", "//u:hunter2@"))
     assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), "5s", None])
+def test_a_timeout_that_is_none_is_told(timeout: Any) -> None:
+    with pytest.raises(ConfigError, match="a number of seconds above 0"):
+        Server("redis://h", timeout)
 
 
 def test_other_nodes_are_reached_in_the_same_way() -> None:

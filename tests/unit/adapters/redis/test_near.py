@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamml.adapters.redis.near import Entity, NearRows, Words
+from streamml.adapters.redis.near import Entity, NearRows, NearSet, Words
+from streamml.batch.column import f4
+from streamml.errors import ConfigError
+from streamml.topology.features import FeatureSet, NearCache
 
 ROW_BYTES = 24
 
@@ -110,3 +113,10 @@ def test_the_share_of_hits_is_near_that_of_a_cache_that_orders_all_by_use() -> N
         while len(least_recent) > held:
             least_recent.popitem(last=False)
     assert hits / asked > best / asked - 0.01
+
+
+@pytest.mark.parametrize("max_mb", [10**9, 10**18])
+def test_more_memory_than_there_is_is_told_as_that(max_mb: int) -> None:
+    declared = FeatureSet("plans", key="k", columns={"x": f4}, near_cache=NearCache(max_mb))
+    with pytest.raises(ConfigError, match=r"'plans' has max_mb 1,0.* more memory than there is"):
+        NearSet.of(declared)
