@@ -36,7 +36,7 @@ from streamml.adapters.kafka.client import opened
 from streamml.adapters.kafka.probe import GroupProbe
 from streamml.adapters.kafka.tail import read_topic
 from streamml.adapters.redis.store import RedisFeatureStore
-from streamml.engine.dead_letters import Letter, read_letter
+from streamml.engine.dead_letters import DeadLetter, Letter, read_letter
 from streamml.features import AsyncFeatureWriter
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -100,16 +100,20 @@ class Place:
         now = self.position(probe)
         return lambda: self.position(probe) > now
 
-    def letters(self) -> dict[int, bytes | None]:
-        """Values of dead letters by the offset of their record."""
+    def letters(self) -> dict[int, DeadLetter]:
+        """Dead letters by the offset of their record."""
         found = {}
         for one in read_topic({"bootstrap.servers": self.brokers}, f"{self.name}.dlq"):
             letter = read_letter(one.record)
             assert letter is not None
             assert letter.topic == self.name
             assert letter.message
-            found[letter.offset] = letter.value
+            found[letter.offset] = letter
         return found
+
+    def bad(self) -> dict[int, bytes | None]:
+        """Values of dead letters by the offset of their record."""
+        return {offset: letter.value for offset, letter in self.letters().items()}
 
 
 @pytest.fixture
@@ -276,7 +280,7 @@ def test_values_are_those_of_a_batch_job_and_dead_letters_the_bad_ones_through_k
         expected = batch_values(good, column)
         assert stored_values(place, column, list(expected)) == expected
     bad = {at: record for at, record in enumerate(records) if record in POISON}
-    assert place.letters() == bad
+    assert place.bad() == bad
 
 
 class Held(Proxy):
@@ -374,7 +378,7 @@ def test_a_second_process_takes_over_from_a_frozen_and_from_a_killed_one_and_wha
     (last,) = running.keys() - {first}
     running[last].send_signal(signal.SIGTERM)
     assert running[last].wait(60) == 0
-    assert place.letters() == {}
+    assert place.bad() == {}
 
 
 WHENEVER = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}
@@ -408,10 +412,10 @@ def test_a_record_that_is_large_or_of_no_time_is_a_dead_letter_like_every_other(
     producer.flush()
     begun.append(place.start())
     until(lambda: place.position(probe) == len(records) or begun[-1].poll() is not None)
-    assert place.letters() == {1: large, 2: b"bad", 3: landed[1], 4: b"bad"}
-    kept = {one.record.timestamp for one in read_topic({"bootstrap.servers": place.brokers}, f"{place.name}.dlq")}
-    assert now in kept
-    assert max(kept) < now + 3_600_000
+    assert place.bad() == {1: large, 2: b"bad", 3: landed[1], 4: b"bad"}
+    times = {offset: letter.timestamp for offset, letter in place.letters().items()}
+    assert (times[1], times[2]) == (now, now)
+    assert max(times[3], times[4]) < now + 3_600_000
     for column in SETS:
         expected = batch_values([landed[0], landed[2]], column)
         assert stored_values(place, column, list(expected)) == expected
@@ -457,7 +461,7 @@ def test_a_crash_ends_at_once_with_a_sentence_and_one_that_waited_for_a_broker_g
         until(lambda: place.position(probe) == 2)
     finally:
         way.stop()
-    assert place.letters() == {0: b"bad", 1: b"bad too"}
+    assert place.bad() == {0: b"bad", 1: b"bad too"}
 
 
 def test_dead_letters_that_could_not_be_as_large_as_arrivals_are_told_at_once(
