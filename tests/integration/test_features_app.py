@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,13 @@ import pytest
 import redis as client
 from confluent_kafka import Consumer, ConsumerGroupState, Producer
 from confluent_kafka import TopicPartition as ClientPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from loadtests.faults.proxy import Proxy
 from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
@@ -30,7 +36,7 @@ from streamml.adapters.kafka.client import opened
 from streamml.adapters.kafka.probe import GroupProbe
 from streamml.adapters.kafka.tail import read_topic
 from streamml.adapters.redis.store import RedisFeatureStore
-from streamml.engine.dead_letters import Letter, read_letter
+from streamml.engine.dead_letters import DeadLetter, Letter, read_letter
 from streamml.features import AsyncFeatureWriter
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -74,15 +80,16 @@ class Place:
         own = ["--topic", self.name, "--dead-letters", f"{self.name}.dlq", "--group", self.name]
         return ["--brokers", self.brokers, "--redis-url", self.redis_url, *own]
 
-    def start(self, *more: str, worker: str = "", redis_port: int = 0) -> subprocess.Popen[bytes]:
-        """A process; with a name where several run, and by another way to Redis."""
+    def start(
+        self, *more: str, worker: str = "", redis_port: int = 0, log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A process; with a name where several run, by another way to Redis, and with what it says in a file."""
         url = f"redis://127.0.0.1:{redis_port}/7" if redis_port else self.redis_url
+        command = [sys.executable, "-m", "topologies.flight_delay.features_app", *self.arguments, "--redis-url", url]
         named = {"STREAMML_WORKER_ID": worker} if worker else {}
         settings = {"STREAMML_STATE_DIR": str(self.state), "STREAMML_KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS)}
-        return subprocess.Popen(
-            [sys.executable, "-m", "topologies.flight_delay.features_app", *self.arguments, "--redis-url", url, *more],
-            env={**os.environ, **settings, **named},
-        )
+        with nullcontext() if log is None else log.open("wb") as said:
+            return subprocess.Popen([*command, *more], env={**os.environ, **settings, **named}, stderr=said)
 
     def position(self, probe: GroupProbe) -> int:
         where = TopicPartition(self.name, 0)
@@ -93,16 +100,20 @@ class Place:
         now = self.position(probe)
         return lambda: self.position(probe) > now
 
-    def letters(self) -> dict[int, bytes | None]:
-        """Values of dead letters by the offset of their record."""
+    def letters(self) -> dict[int, DeadLetter]:
+        """Dead letters by the offset of their record."""
         found = {}
         for one in read_topic({"bootstrap.servers": self.brokers}, f"{self.name}.dlq"):
             letter = read_letter(one.record)
             assert letter is not None
             assert letter.topic == self.name
             assert letter.message
-            found[letter.offset] = letter.value
+            found[letter.offset] = letter
         return found
+
+    def bad(self) -> dict[int, bytes | None]:
+        """Values of dead letters by the offset of their record."""
+        return {offset: letter.value for offset, letter in self.letters().items()}
 
 
 @pytest.fixture
@@ -269,7 +280,7 @@ def test_values_are_those_of_a_batch_job_and_dead_letters_the_bad_ones_through_k
         expected = batch_values(good, column)
         assert stored_values(place, column, list(expected)) == expected
     bad = {at: record for at, record in enumerate(records) if record in POISON}
-    assert place.letters() == bad
+    assert place.bad() == bad
 
 
 class Held(Proxy):
@@ -367,7 +378,100 @@ def test_a_second_process_takes_over_from_a_frozen_and_from_a_killed_one_and_wha
     (last,) = running.keys() - {first}
     running[last].send_signal(signal.SIGTERM)
     assert running[last].wait(60) == 0
-    assert place.letters() == {}
+    assert place.bad() == {}
+
+
+WHENEVER = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}
+ARRIVALS_BYTES = 5_000_000
+
+
+def make_topics(place: Place) -> AdminClient:
+    """Arrivals that may be large and of any time; dead letters of any size, and of the times that a broker usually takes."""
+    brokers = {"bootstrap.servers": place.brokers}
+    arrivals = {"max.message.bytes": str(ARRIVALS_BYTES), **WHENEVER}
+    letters = {"max.message.bytes": str(2 * ARRIVALS_BYTES), "message.timestamp.after.max.ms": "3600000"}
+    KafkaAdmin(brokers).create(
+        [NewTopicPlan(place.name, 1, config=arrivals), NewTopicPlan(f"{place.name}.dlq", 1, config=letters)]
+    )
+    return opened(AdminClient, brokers)
+
+
+def test_a_record_that_is_large_or_of_no_time_is_a_dead_letter_like_every_other(
+    place: Place, probe: GroupProbe, begun: list[subprocess.Popen[bytes]]
+) -> None:
+    """Three megabytes that do not compress; a time that no calendar has, and that the topic of dead letters does not take."""
+    make_topics(place)
+    dice = random.Random(62)
+    landed = [landing for landing in landings(100, dice) if b"\xc3" not in landing][:3]
+    large = dice.randbytes(3_000_000)
+    now = int(time.time() * 1000)
+    records = [(landed[0], now), (large, now), (b"bad", now), (landed[1], 2**62), (b"bad", 2**62), (landed[2], now)]
+    producer = Producer({"bootstrap.servers": place.brokers, "message.max.bytes": ARRIVALS_BYTES})
+    for value, at in records:
+        producer.produce(place.name, value, timestamp=at)
+    producer.flush()
+    begun.append(place.start())
+    until(lambda: place.position(probe) == len(records) or begun[-1].poll() is not None)
+    assert place.bad() == {1: large, 2: b"bad", 3: landed[1], 4: b"bad"}
+    times = {offset: letter.timestamp for offset, letter in place.letters().items()}
+    assert (times[1], times[2]) == (now, now)
+    assert max(times[3], times[4]) < now + 3_600_000
+    for column in SETS:
+        expected = batch_values([landed[0], landed[2]], column)
+        assert stored_values(place, column, list(expected)) == expected
+
+
+def resize(admin: AdminClient, topic: str, most: int) -> None:
+    of = ConfigResource(ResourceType.TOPIC, topic)
+    of.add_incremental_config(ConfigEntry("max.message.bytes", str(most), incremental_operation=AlterConfigOpType.SET))
+    admin.incremental_alter_configs([of])[of].result(30)
+
+
+def test_a_crash_ends_at_once_with_a_sentence_and_one_that_waited_for_a_broker_goes_on(
+    place: Place, probe: GroupProbe, begun: list[subprocess.Popen[bytes]], kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    """The topic of dead letters takes none any more, until somebody sees to it. Meanwhile two wait for a broker; one of them is stopped."""
+    logs = {name: tmp_path / name for name in ("crash", "stopped", "going on")}
+    way = Proxy(int(kafka.bootstrap_servers.rpartition(":")[2]))
+    stopped, going_on = (
+        place.start("--brokers", f"127.0.0.1:{way.port}", log=logs[name]) for name in ("stopped", "going on")
+    )
+    begun += [stopped, going_on]
+    admin, producer = make_topics(place), Producer({"bootstrap.servers": place.brokers})
+    begun.append(place.start(log=logs["crash"]))
+    producer.produce(place.name, b"bad")
+    producer.flush()
+    until(lambda: place.position(probe) == 1)
+    resize(admin, f"{place.name}.dlq", 100)
+    producer.produce(place.name, b"bad too")
+    producer.flush()
+    assert begun[-1].wait(30) == 3
+    said = logs["crash"].read_text()
+    assert said.count("Error: ") == 1
+    assert "max.message.bytes" in said
+    assert "Traceback" not in said
+    assert place.position(probe) == 1
+
+    resize(admin, f"{place.name}.dlq", 2 * ARRIVALS_BYTES)
+    until(lambda: all("Attempt 1 to start" in logs[name].read_text() for name in ("stopped", "going on")))
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(30) == 0
+    way.start()
+    try:
+        until(lambda: place.position(probe) == 2)
+    finally:
+        way.stop()
+    assert place.bad() == {0: b"bad", 1: b"bad too"}
+
+
+def test_dead_letters_that_could_not_be_as_large_as_arrivals_are_told_at_once(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    KafkaAdmin({"bootstrap.servers": place.brokers}).create(
+        [NewTopicPlan(place.name, 1), NewTopicPlan(f"{place.name}.dlq", 1)]
+    )
+    assert features_app.main(place.arguments) == 2
+    assert "Set its max.message.bytes" in capsys.readouterr().err
 
 
 def test_topics_that_do_not_fit_are_told_at_once(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,3 +62,24 @@ def test_what_changed_and_is_not_known_says_how_far_to_look_back(records: list[A
 def test_any_bytes_are_an_arrival_or_a_dead_letter(value: bytes, timestamp: int | None) -> None:
     with pytest.raises(NotAnArrival):
         read_arrival(value, timestamp)
+
+
+@given(st.none() | st.integers(-(2**63), 2**63 - 1), st.datetimes(timezones=st.just(UTC)))
+def test_a_landing_counts_where_its_record_can_say_that_it_has_been(timestamp: int | None, landed: datetime) -> None:
+    """Whatever a broker takes for a time, and a calendar has."""
+    value = b'{"flight_id":"x","carrier":"UA","dest":"ORD","arrived_at":"%s","delay":5}' % landed.isoformat().encode()
+    try:
+        read = read_arrival(value, None if timestamp is None or timestamp < 0 else timestamp)
+    except NotAnArrival:
+        return
+    assert read.arrived_at == landed
+    assert 1970 <= landed.year < 2200
+    assert timestamp is None or timestamp < 0 or landed.timestamp() * 1000 <= timestamp + 600_000
+
+
+@given(st.integers(2**43, 2**63 - 1))
+def test_a_record_of_no_calendars_time_is_a_dead_letter(timestamp: int) -> None:
+    value = b'{"flight_id":"x","carrier":"UA","dest":"ORD","arrived_at":"2013-10-01T05:00:00Z","delay":5}'
+    assert read_arrival(value, 2**42).dest == "ORD"
+    with pytest.raises(NotAnArrival, match="after 2199"):
+        read_arrival(value, timestamp)

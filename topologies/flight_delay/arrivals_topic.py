@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan
+from streamml.adapters.kafka.admin import KafkaAdmin, NewTopicPlan, TopicInfo
 from streamml.adapters.kafka.client import headers_of
 from streamml.adapters.kafka.probe import GroupProbe
 from streamml.adapters.kafka.stretch import StretchReader
+from streamml.compose.surroundings import LETTER_OVERHEAD
 from streamml.errors import ConfigError
 from streamml.ops.topics import LETTER_BYTES
 from streamml.ports.source import RawRecord, TopicPartition
@@ -58,9 +59,21 @@ def check_topics(settings: Settings, arrivals: str, dead_letters: str, *, create
             "of its arrivals in order, as that of an airport does, and no key keeps both together. One partition carries "
             "thousands of arrivals per second; copy the topic into one of one partition, and name that by --topic."
         )
+    if len(there) == 2:
+        problems += _of_size(there[arrivals], there[dead_letters])
     if problems:
         raise ConfigError(problems)
     return there[arrivals].id
+
+
+def _of_size(arrivals: TopicInfo, letters: TopicInfo) -> Iterator[str]:
+    """What this client may not see is not judged."""
+    least = arrivals.max_message_bytes + LETTER_OVERHEAD
+    if arrivals.configuration_shown and letters.configuration_shown and letters.max_message_bytes < least:
+        yield (
+            f"Topic {letters.name!r} takes {letters.max_message_bytes} bytes at most, and {arrivals.name!r} {arrivals.max_message_bytes}: "
+            f"a dead letter is larger than its record. Set its max.message.bytes to {least} or more."
+        )
 
 
 class ArrivalsTopic:

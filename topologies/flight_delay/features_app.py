@@ -6,37 +6,35 @@ Faust's part here, what is not, and why.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
+import random
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from streamml.cli.log import set_up
-from streamml.cli.signals import GRACE_S, on_signals
+from streamml.cli.signals import GRACE_S, ended_by_signals, on_signals
 from streamml.compose.identity import claim
-from streamml.engine.dead_letters import Letter
-from streamml.errors import ConfigError, FatalError, StreamMLError
+from streamml.engine.retry import Backoff
+from streamml.errors import ConfigError, FatalError, StreamMLError, TransientError, place_of
 from streamml.features import AsyncFeatureWriter
 from streamml.ports.source import RawRecord, TopicPartition
 from streamml.runtime.pulse import watched
 from streamml.settings.settings import Settings
-from streamml.settings.sources import read_settings
-from streamml.topology.duration import seconds
-from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS, ArrivalsTopic, Record, check_topics
+from topologies.flight_delay.arrivals_topic import ArrivalsTopic, Record, check_topics
 from topologies.flight_delay.faust_client import broker_urls, credentials, session_s
+from topologies.flight_delay.features_options import Options, read_options
 from topologies.flight_delay.recent_follower import Follower
+from topologies.flight_delay.recent_letters import DeadLetters
 from topologies.flight_delay.recent_state import SETS
 from topologies.flight_delay.recent_watch import Watch
 
-GROUP: Final = "flight-delay-features"
 _LOG: Final = logging.getLogger("streamml.features_app")
 _AT_ONCE: Final = 4096
 _FAR_BEHIND: Final = 500
@@ -45,29 +43,8 @@ _BEGUN: Final = -1
 """In place of an offset: the partition was given to this process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What is this app's own; the rest is streamml's settings.
-
-    Args:
-        arrivals, dead_letters: topics.
-        group: consumer group.
-        disorder: how much later than the latest before it an arrival may come and cost nothing; later ones count as well, and cost a
-            look back into the topic.
-        stuck_after_s: this long without progress while arrivals wait ends the process.
-        create_topics: whether to make what is missing.
-    """
-
-    arrivals: str = ARRIVALS
-    dead_letters: str = DEAD_LETTERS
-    group: str = GROUP
-    disorder: timedelta = timedelta(hours=1)
-    stuck_after_s: float = 60.0
-    create_topics: bool = False
-
-
 class App:
-    """Faust brings the records and the dead letters; the rest is `Follower`'s."""
+    """Faust brings the records, and says whose they are; the rest is `Follower`'s."""
 
     def __init__(self, settings: Settings, options: Options, topic_id: str, folder: str, worker: str) -> None:
         import faust
@@ -97,7 +74,7 @@ class App:
         }
         # Positions are committed here: by its own book Faust may commit past what it skipped in a rebalance.
         arrivals = self.faust.topic(options.arrivals, acks=False, **raw)
-        self._letters: Any = self.faust.topic(options.dead_letters, **raw)
+        bury = DeadLetters(settings, options.dead_letters).bury
         self._where = TopicPartition(options.arrivals, 0)
         self._inbox: asyncio.Queue[Record | int] = asyncio.Queue(2 * _AT_ONCE)
         self.writers = {
@@ -105,7 +82,7 @@ class App:
             for part, declared in SETS.items()
         }
         self._topic = partial(ArrivalsTopic, settings, options.arrivals, options.group, options.disorder)
-        self._follower = Follower(self._topic(), self._where, topic_id, self.writers, self._bury, worker)
+        self._follower = Follower(self._topic(), self._where, topic_id, self.writers, bury, worker)
         self._ours = False
         self._committed: int | None = None
         self.faust.agent(arrivals, name="arrivals")(self._hear)
@@ -176,35 +153,29 @@ class App:
         """What ends this process when it stands still. It has a connection of its own."""
         return Watch(lambda: self.position, self._topic(), patience_s)
 
-    async def _bury(self, letters: Sequence[Letter]) -> None:
-        sent = [
-            await self._letters.send(
-                key=one.key, value=one.value, headers=one.headers, timestamp=_seconds(one.timestamp)
-            )
-            for one in letters
-        ]
-        for one in sent:
-            await one
-
 
 async def serve(settings: Settings, options: Options, topic_id: str, worker: str) -> None:
-    """Run until SIGTERM or Ctrl-C.
+    """Run until SIGTERM or Ctrl-C. What it cannot go on from ends the process, see `_give_up`.
 
     Raises:
-        StreamMLError: it cannot go on; whoever supervises it starts it again.
+        ConfigError: Faust has no counterpart of a setting.
     """
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     on_signals(lambda: loop.call_soon_threadsafe(stopped.set), settings.worker.drain_ms / 1000 + GRACE_S)
     async with AsyncExitStack() as ended:
-        folder = ended.enter_context(tempfile.TemporaryDirectory(prefix="streamml-faust-"))
-        app = App(settings, options, topic_id, folder, worker)
+        folder = tempfile.TemporaryDirectory(prefix="streamml-faust-", ignore_cleanup_errors=True)
+        app = App(settings, options, topic_id, ended.enter_context(folder), worker)
         for writer in app.writers.values():
             await ended.enter_async_context(writer)
         ended.enter_context(watched(app.watch(options.stuck_after_s).live))
-        await app.faust.start()
-        await _until(stopped, app, settings.worker.commit_interval_ms / 1000)
-        await app.commit()
-        await app.faust.stop()
+        try:
+            await app.faust.start()
+            await _until(stopped, app, settings.worker.commit_interval_ms / 1000)
+            await app.commit()
+            await app.faust.stop()
+        except Exception as error:  # noqa: BLE001  told, with an exit code, whatever it is
+            folder.cleanup()
+            _give_up(error)
 
 
 async def _until(stopped: asyncio.Event, app: App, interval_s: float) -> None:
@@ -215,72 +186,72 @@ async def _until(stopped: asyncio.Event, app: App, interval_s: float) -> None:
 
     waits = (stopped.wait(), app.follow(), commit(), app.faust.wait_until_stopped())
     tasks = [asyncio.create_task(one) for one in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for one in done:
-            one.result()
-        if not stopped.is_set():
-            raise FatalError(f"Faust has ended ({app.faust.crash_reason!r}). Nothing is lost; start this again.")
-    finally:
-        for one in tasks:
-            one.cancel()
-        await asyncio.wait(tasks)
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for one in done:
+        one.result()
+    if not stopped.is_set():
+        raise FatalError(f"Faust has ended ({app.faust.crash_reason!r}). Nothing is lost; start this again.")
+    for one in tasks:
+        one.cancel()
+    await asyncio.wait(tasks)
 
 
-def _seconds(timestamp_ms: int) -> float | None:
-    """As Faust takes it, which cuts what is behind the millisecond off again."""
-    return (timestamp_ms + 0.5) / 1000 if timestamp_ms > 0 else None
+def _give_up(error: Exception) -> NoReturn:
+    """End at once, as kill −9 would, from which everything is made up for.
+
+    In good order it might never end: Faust's tasks go on when they are cancelled, and a write that Redis does not answer is tried again
+    for half a minute.
+    """
+    if not isinstance(error, StreamMLError):
+        place = place_of(error) or "a library"
+        error = FatalError(f"{type(error).__name__} in {place}: {error}. Nothing is lost; start this again.")
+    _tell(error)
+    _end(error.exit_code)
+
+
+def _tell(error: StreamMLError) -> None:
+    for problem in error.problems if isinstance(error, ConfigError) else (str(error),):
+        print(f"Error: {problem}", file=sys.stderr)
+
+
+def _end(code: int) -> NoReturn:
+    """The interpreter's own way out waits for threads of clients."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 stopped, 2 wrong use or settings, 3 fatal."""
+    """The command line; returns the exit code: 0 stopped, 2 wrong use or settings, 3 fatal. A crash while it runs ends the process."""
     set_up(1)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level="WARNING")
     try:
-        options, settings = _read(arguments)
-        topic_id = check_topics(settings, options.arrivals, options.dead_letters, create=options.create_topics)
+        options, settings = read_options(arguments)
+        with ended_by_signals():
+            topic_id = _topic_id(settings, options)
         identity = claim(settings.brokers, options.group, settings.worker_id)
         asyncio.run(serve(settings, options, topic_id, identity.name))
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"Error: {problem}", file=sys.stderr)
-        return error.exit_code
     except StreamMLError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        _tell(error)
         return error.exit_code
+    except KeyboardInterrupt:
+        # It was stopped before it had begun.
+        return 0
     return 0
 
 
-def _read(arguments: Sequence[str] | None) -> tuple[Options, Settings]:
-    usual = Options()
-    parser = argparse.ArgumentParser(prog="python -m topologies.flight_delay.features_app", description=__doc__)
-    parser.add_argument("--brokers", help="host:port of brokers, separated by commas")
-    parser.add_argument("--redis-url", help="Redis that has the features")
-    parser.add_argument("--group", default=usual.group, help="consumer group; default: %(default)s")
-    parser.add_argument("--topic", default=usual.arrivals, help="arrivals, in one partition; default: %(default)s")
-    parser.add_argument("--dead-letters", default=usual.dead_letters, help="topic; default: %(default)s")
-    parser.add_argument("--disorder", default="1h", help="how late arrivals may usually come; default: %(default)s")
-    parser.add_argument("--stuck-after", default="60s", help="end without progress for so long; default: %(default)s")
-    parser.add_argument("--create-topics", action="store_true", help="make the topics that are missing")
-    given = parser.parse_args(arguments)
-    problems = []
-    spans = {}
-    for name in ("disorder", "stuck_after"):
+def _topic_id(settings: Settings, options: Options) -> str:
+    """Of the topic of arrivals, when both topics are as they have to be, however long the broker does not answer."""
+    attempt = 0
+    while True:
         try:
-            spans[name] = seconds(getattr(given, name))
-        except ValueError as error:
-            problems.append(f"--{name.replace('_', '-')}: {error}")
-    if problems:
-        raise ConfigError(problems)
-    settings = read_settings({"brokers": given.brokers, "redis.url": given.redis_url}).settings
-    disorder = timedelta(seconds=spans["disorder"])
-    return Options(
-        given.topic, given.dead_letters, given.group, disorder, spans["stuck_after"], given.create_topics
-    ), settings
+            return check_topics(settings, options.arrivals, options.dead_letters, create=options.create_topics)
+        except TransientError as error:
+            attempt += 1
+            delay = Backoff().delay(attempt, random.random())  # noqa: S311  jitter needs no secrecy
+            _LOG.warning("Attempt %d to start, the next one in %.1f s: %s", attempt, delay, error)
+            time.sleep(delay)
 
 
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    # The interpreter's own way out waits for threads of clients.
-    os._exit(code)
+    _end(main())

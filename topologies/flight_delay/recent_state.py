@@ -19,6 +19,7 @@ Touched = dict[Part, set[str]]
 SETS: Final[Mapping[Part, FeatureSet]] = {"dest": airport_recent, "carrier": carrier_recent}
 ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Before every arrival: of a state that has read its topic from the first record on."""
+_LAST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _FAST_CLOCK: Final = timedelta(minutes=10)
 
 
@@ -39,8 +40,10 @@ def read_arrival(value: bytes, timestamp_ms: int | None) -> Arrival:
         arrival = Arrival.model_validate_json(value)
     except ValidationError as error:
         raise NotAnArrival(_told(error)) from None
-    if arrival.arrived_at < ALWAYS + WINDOW:
-        raise NotAnArrival("arrived_at: it is before 1970, when nothing was recorded here.")
+    if not ALWAYS + WINDOW <= arrival.arrived_at < _LAST:
+        raise NotAnArrival("arrived_at: it is before 1970 or after 2199, when nothing is recorded here.")
+    if timestamp_ms is not None and timestamp_ms >= _LAST.timestamp() * 1000:
+        raise NotAnArrival("the record's own time is after 2199, so that it does not say whether this has been yet.")
     if timestamp_ms is not None and arrival.arrived_at > ALWAYS + timedelta(milliseconds=timestamp_ms) + _FAST_CLOCK:
         raise NotAnArrival("arrived_at: it is later than the record, and no flight is reported before it has arrived.")
     if not arrival.dest or not arrival.carrier:
