@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis import exceptions
 
-from streamml.adapters.redis.connection import Server
+from streamml.adapters.redis.connection import Server, ServerAway
 from streamml.errors import ConfigError
 
 
@@ -44,3 +45,19 @@ def test_other_nodes_are_reached_in_the_same_way() -> None:
     assert kept == {"username": "u", "password": "p", "ssl_ca_certs": "/ca.pem"}
     assert other.named == (other,)
     assert server.where == "h:1"
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (exceptions.ConnectionError("refused"), True),
+        (exceptions.TimeoutError("slow"), True),
+        (exceptions.ClusterDownError("The cluster is down"), True),
+        (exceptions.AuthenticationError("WRONGPASS"), False),
+        (exceptions.ReadOnlyError("You can't write against a read only replica"), False),
+        (exceptions.OutOfMemoryError("command not allowed"), False),
+    ],
+)
+def test_a_server_that_is_away_is_told_apart_from_one_that_refuses(error: Exception, away: bool) -> None:
+    assert isinstance(Server("redis://h").unavailable(error), ServerAway) is away
