@@ -405,7 +405,7 @@ def test_a_record_that_is_large_or_of_no_time_is_a_dead_letter_like_every_other(
     landed = [landing for landing in landings(100, dice) if b"\xc3" not in landing][:3]
     large = dice.randbytes(3_000_000)
     now = int(time.time() * 1000)
-    records = [(landed[0], now), (large, now), (b"bad", now), (landed[1], 2**62), (b"bad", 2**62), (landed[2], now)]
+    records = [(landed[0], now), (large, now), (b"bad", now), (landed[1], 2**62), (b"bad", 2**63 - 1), (landed[2], now)]
     producer = Producer({"bootstrap.servers": place.brokers, "message.max.bytes": ARRIVALS_BYTES})
     for value, at in records:
         producer.produce(place.name, value, timestamp=at)

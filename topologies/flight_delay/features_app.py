@@ -39,6 +39,7 @@ _LOG: Final = logging.getLogger("streamml.features_app")
 _AT_ONCE: Final = 4096
 _FAR_BEHIND: Final = 500
 _GATHERED_S: Final = 0.01
+_LATEST_MS: Final = 2**63 - 1
 _BEGUN: Final = -1
 """In place of an offset: the partition was given to this process."""
 
@@ -93,7 +94,9 @@ class App:
     async def _hear(self, stream: Any) -> None:
         async for event in stream.events():
             message = event.message
-            record = RawRecord(message.key, message.value, list(message.headers or ()), round(message.timestamp * 1000))
+            # Faust keeps seconds in a float, which the largest of Kafka's times leave above what Kafka has.
+            at = min(round(message.timestamp * 1000), _LATEST_MS)
+            record = RawRecord(message.key, message.value, list(message.headers or ()), at)
             await self._inbox.put((message.offset, record))
 
     async def _assigned(self, app: Any, assigned: Any, **_: Any) -> None:
