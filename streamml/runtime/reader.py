@@ -113,19 +113,18 @@ class Reader:
         if not self._turns.acquire(blocking=False):
             return False
         try:
-            if self._paused or not self._rows_free():
-                self._left.set()
-                return False
             self._own_turns += 1
             self._go_on = go_on
             with self._pulse.at(_WHERE):
-                self._turn(min(patience_s, self._config.poll_wait_s))
-            return True
+                polled = not self._paused and self._turn(min(patience_s, self._config.poll_wait_s))
         except Exception as error:
             raise Crash.of(error, _WHERE).error from error
         finally:
             self._go_on = None
             self._turns.release()
+        if not polled:
+            self.leave()
+        return polled
 
     def leave(self) -> None:
         """Leave the source to its thread. Called by the worker's thread."""
@@ -238,22 +237,24 @@ class Reader:
         before = self._own_turns
         return self._left.wait(_STANDS_BACK_S) or self._own_turns == before
 
-    def _turn(self, wait_s: float) -> None:
+    def _turn(self, wait_s: float) -> bool:
+        """Commit, and poll where there is room for what that brings; whether there was."""
         self._commit_asked()
         room = self._rows_free()
         if not room and not self._paused:
-            return
+            return False
         try:
             runs = self._source.poll(max(room, 1), wait_s)
         except SourceUnavailable as error:
             _LOG.warning("%s", error)
-            return
+            return True
         if failed := self._source.failed_commits():
             self._inbox.put(CommitFailed(tuple(failed)))
         ends = self._source.ends()
         self._latest_rows = sum(map(len, runs))
         if runs or ends:
             self._hand_over(runs, ends)
+        return True
 
     def _hand_over(self, runs: list[RecordRun], ends: Positions) -> None:
         rows, size = self._latest_rows, _bytes(runs)

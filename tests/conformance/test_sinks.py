@@ -18,6 +18,8 @@ from streamml.ports.source import Headers, RawRecord
 from tests.conformance.grounds import DEADLINE_S, Ground, KafkaGround, MemoryGround
 from tests.conformance.sink_behaviours import SinkBehaviours, block, ended, numbered
 
+NEXT_YEAR = 1000 * int(time.time() + 365 * 86_400)
+
 
 class TestMemory(SinkBehaviours):
     @pytest.fixture
@@ -44,6 +46,23 @@ def test_kafka_of_records_that_look_alike_none_that_was_refused_goes_unseen(kafk
     (only,) = ended(sink, 1)
     assert [refusal.index for refusal in only.refusals] == [0, 1]
     assert [record.value for _, record in ground.records(ground.topic)] == [b"alike", b"other"]
+
+
+@pytest.mark.integration
+def test_kafka_neighbours_of_a_record_that_is_refused_for_its_time_go_out_once_each(kafka: EmbeddedKafka) -> None:
+    """E3.5: the broker refuses a whole request for one record, and says of the others that they were not to blame."""
+    ground = KafkaGround(kafka)
+    ground.create(ground.topic, 1)
+    sink = ground.sink()
+    for token in range(2):
+        numbers = range(token * 50, token * 50 + 50)
+        records = [RawRecord(b"k", b"%d" % n, [("n", b"%d" % n)], NEXT_YEAR if n % 50 == 20 else 1) for n in numbers]
+        sink.send(token, [block(ground.topic, records)])
+    both = sorted(ended(sink, 2), key=lambda one: one.token)
+    assert [[refusal.index for refusal in one.refusals] for one in both] == [[20], [20]]
+    written = [record for _, record in ground.records(ground.topic)]
+    assert sorted(int(record.value or b"") for record in written) == [n for n in range(100) if n % 50 != 20]
+    assert all(record.headers == [("n", record.value)] for record in written)
 
 
 @pytest.mark.integration

@@ -51,6 +51,9 @@ LONG_S: Final = 10.0
 _Alike = tuple[str, bytes | None, bytes | None]
 """Topic, key and value of a record."""
 
+_Row = tuple[Any, ...]
+"""What the client's `produce` takes."""
+
 
 class KafkaSink:
     """Writes records; see `streamml.ports.sink.Sink` for the contract."""
@@ -66,7 +69,7 @@ class KafkaSink:
         self._unended: dict[int, _Batch] = {}
         # Acknowledgements are heard of when somebody asks; who is busy with something else must not take that for silence.
         self._asked_at = time.monotonic()
-        self._waiting: deque[tuple[_Batch, Iterator[tuple[Any, ...]]]] = deque()
+        self._waiting: deque[tuple[_Batch, Iterator[_Row]]] = deque()
 
     def _opened(self) -> Any:
         return opened(Producer, {**DEFAULTS, **self._client, **SAFETY})
@@ -80,21 +83,8 @@ class KafkaSink:
 
     def send(self, token: int, blocks: Sequence[OutboundRecords]) -> None:
         """See `Sink.send`."""
-        batch = self._unended[token] = _Batch(token, blocks, self._report, self._taken_back)
-        # One callback for all: a closure per record costs more than producing it, most of it in the garbage collector.
-        ended = batch.ended
-        for block in blocks:
-            rows = zip(
-                repeat(block.topic),
-                block.values,
-                block.keys,
-                repeat(-1),
-                repeat(ended),
-                repeat(None),
-                block.timestamps,
-                block.headers,
-            )
-            self._waiting.append((batch, rows))
+        batch = self._unended[token] = _Batch(token, blocks, self._report, self._taken_back, self._sends_again)
+        self._waiting += [(batch, batch.rows(block)) for block in blocks]
         self._produce()
 
     def _produce(self) -> None:
@@ -134,6 +124,11 @@ class KafkaSink:
         self._unended.pop(ended.token, None)
         self._ended.append(ended)
 
+    def _sends_again(self, batch: _Batch, rows: Sequence[_Row]) -> bool:
+        """Rows that were not written as others were refused go out now, behind what was sent meanwhile."""
+        self._waiting.append((batch, iter(rows)))
+        return True
+
     def _taken_back(self, error: KafkaError, topic: str) -> None:
         """A record will not be written, and there is no transaction to be sent anew."""
         raise FatalError(
@@ -161,6 +156,7 @@ class _Batch:
         blocks: Sequence[OutboundRecords],
         report: Callable[[Delivered], None],
         taken_back: Callable[[KafkaError, str], None],
+        sends_again: Callable[[_Batch, Sequence[_Row]], bool],
     ) -> None:
         self._token = token
         self._blocks = blocks
@@ -168,27 +164,50 @@ class _Batch:
         self.sent_at = time.monotonic()
         self._report = report
         self._taken_back = taken_back
+        self._sends_again = sends_again
         self._refused: list[tuple[_Alike, str]] = []
+        self._beside: set[_Alike] = set()
 
     @property
     def topics(self) -> set[str]:
         return {block.topic for block in self._blocks}
+
+    def rows(self, block: OutboundRecords) -> Iterator[_Row]:
+        """Its records for the client."""
+        columns = block.values, block.keys, repeat(-1)
+        # One callback for all: a closure per record costs more than producing it, most of it in the garbage collector.
+        return zip(repeat(block.topic), *columns, repeat(self.ended), repeat(None), block.timestamps, block.headers)
 
     def ended(self, error: KafkaError | None, message: Any) -> None:
         """One record was acknowledged, or will never be. Called by the client once per record."""
         if error is not None:
             self._refuse(error, (message.topic(), message.key(), message.value()))
         self.left -= 1
-        if not self.left:
+        if self.left:
+            return
+        again = self._again()
+        if again and self._sends_again(self, again):
+            self.left = len(again)
+        else:
             self._report(Delivered(self._token, tuple(self._refusals())))
 
     def not_taken(self, error: KafkaError, row: tuple[Any, ...]) -> None:
         """The client did not even queue the record."""
-        topic, value, key, *_ = row
-        self._refuse(error, (topic, key, value))
+        self._refuse(error, _alike(row))
         self.ended(None, None)
 
+    def _again(self) -> list[_Row]:
+        """Rows that the broker did not take as it refused others of the same request; what looks like a refused one counts as refused."""
+        beside, self._beside = self._beside - {record for record, _ in self._refused}, set()
+        if not beside:
+            return []
+        rows = (row for block in self._blocks for row in self.rows(block))
+        return [row for row in rows if _alike(row) in beside]
+
     def _refuse(self, error: KafkaError, record: _Alike) -> None:
+        if error.code() == KafkaError._INVALID_DIFFERENT_RECORD:
+            self._beside.add(record)
+            return
         if error.code() in _TAKEN_BACK:
             self._taken_back(error, record[0])
             return
@@ -217,6 +236,11 @@ class _Batch:
         if len(found) < len(self._refused):
             raise FatalError(f"The producer refused a record that was never sent: {self._refused[0][1]}.")
         return found
+
+
+def _alike(row: _Row) -> _Alike:
+    topic, value, key, *_ = row
+    return topic, key, value
 
 
 def named(topics: set[str]) -> str:

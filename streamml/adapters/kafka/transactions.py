@@ -152,6 +152,11 @@ class KafkaTransactions(KafkaSink):
     def _taken_back(self, error: KafkaError, topic: str) -> None:
         self._spoiled = True
 
+    def _sends_again(self, batch: object, rows: Sequence[object]) -> bool:
+        """The whole transaction is, without what was refused."""
+        self._spoiled = True
+        return False
+
     # -- on the thread of an ending
 
     def _committed(self, ending: _Ending, member: Any) -> bool:
