@@ -36,7 +36,7 @@ def check(spelling: str, settings: Settings, *, connect: bool) -> Report:
         report = Report(list(parts.problems))
         if not parts.problems:
             for model in parts.models.values():
-                report.notes.append(f"Model {model.name}@{model.version}: loads, runs, matches its model.toml")
+                report.notes.append(f"Model {model.name}@{model.version}: loads and runs as it is declared")
             for number, stage in enumerate(plan_of(topology, parts.models).stages):
                 names = ", ".join(step.name for step in stage.steps) or "decode"
                 report.notes.append(f"Stage {number}: {names} (at most {stage.max_rows} rows a batch)")

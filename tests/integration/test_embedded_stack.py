@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from streamml.errors import ConfigError
 from streamml.ops.embedded.kafka import EmbeddedKafka
-from streamml.ops.embedded.process import started_at
+from streamml.ops.embedded.process import free_port, started_at
 from streamml.ops.embedded.redis import EmbeddedRedis
 from streamml.ops.embedded.stack import Part, Stack
 
@@ -66,6 +66,26 @@ def _retention_ms(admin: AdminClient, topic: str) -> str:
         except KafkaException:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_the_controller_gets_another_port_where_clients_get_its_own(stack: Stack) -> None:
+    first = stack.up()
+    stack.down()
+    moved = stack.up(kafka_port=first.controller_port)
+    assert moved.kafka.port == first.controller_port != moved.controller_port
+
+
+def test_kafka_that_cannot_be_prepared_says_why(tmp_path: Path) -> None:
+    port = free_port()
+    with pytest.raises(ConfigError, match="two listeners on the same port"):
+        EmbeddedKafka(tmp_path / "kafka", port=port, controller_port=port).start()
+
+
+def test_no_free_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = [free_port(), free_port()]
+    monkeypatch.setattr("random.sample", lambda population, k: ports)
+    monkeypatch.setattr("streamml.ops.embedded.process._given", {ports[0]})
+    assert free_port() == ports[1]
 
 
 def test_down_leaves_a_process_alone_that_only_has_the_number_of_ours(tmp_path: Path) -> None:

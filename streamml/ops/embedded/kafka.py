@@ -132,7 +132,7 @@ class EmbeddedKafka(Server):
             check=False,
         )
         if done.returncode:
-            raise ConfigError(f"Kafka's folder {self._root} could not be prepared: {done.stderr.strip()[-500:]}")
+            raise ConfigError(f"Kafka's folder {self._root} could not be prepared: {_thrown(done.stderr)}")
 
     def _wait_until_ready(self) -> None:
         from confluent_kafka import KafkaException
@@ -154,6 +154,12 @@ class EmbeddedKafka(Server):
         if "No space left on device" in log:
             return f"Kafka did not start: the disk that holds {self._root} is full; make room, then try again."
         return f"Kafka did not start; the end of {self._root / 'kafka.log'}:\n{log[-1500:]}"
+
+
+def _thrown(stderr: str) -> str:
+    """What Java says of an exception, without where it was thrown; the end where there is none."""
+    lines = stderr.strip().splitlines()
+    return next((line for line in lines if "Exception" in line), stderr.strip()[-500:])
 
 
 def _round_trip(servers: str) -> None:

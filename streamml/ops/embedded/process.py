@@ -18,10 +18,12 @@ from streamml.errors import ConfigError, FatalError
 
 _PR_SET_PDEATHSIG: Final = 1
 _PATIENCE_S: Final = 15.0
+_given: set[int] = set()
+"""Ports that `free_port` has told already; who asked may not listen there yet."""
 
 
 def free_port() -> int:
-    """A port on loopback that nobody has now, and that the system gives to no connection before it is listened on.
+    """A port on loopback that nobody has now, that no call before got, and that the system gives to no connection before it is listened on.
 
     Linux gives connections the ports from 32768 on, others those from 49152 on.
 
@@ -29,8 +31,11 @@ def free_port() -> int:
         FatalError: there is none.
     """
     for port in random.sample(range(20_000, 32_000), 1000):
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):  # Somebody has it: the next one may be free.
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
     raise FatalError("No port from 20000 to 32000 on loopback is free; end what has them, then start again.")
 

@@ -146,7 +146,8 @@ class Stack:
             state = replace(state, kafka=_moved("Kafka", state.kafka, kafka_port))
         if redis_port is not None and redis_port != state.redis.port:
             state = replace(state, redis=_moved("Redis", state.redis, redis_port))
-        if not state.kafka.running and listening(state.controller_port):
+        taken = state.controller_port in (state.kafka.port, state.redis.port) or listening(state.controller_port)
+        if not state.kafka.running and taken:
             state = replace(state, controller_port=free_port())
         return self._write(state)
 
