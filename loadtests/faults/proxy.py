@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from typing import Final
 
 from streamml.ops.embedded.process import free_port
+
+_LINGER_S: Final = 1.0
 
 
 class Proxy:
@@ -59,8 +62,8 @@ class Proxy:
         except (OSError, asyncio.CancelledError):
             pass  # Redis is down, somebody was killed, or the run is over.
         finally:
+            await _ended(writer)
             self._connections.discard(task)
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back, forth = await asyncio.open_connection("127.0.0.1", self._target)
@@ -71,7 +74,7 @@ class Proxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            forth.close()
+            await _ended(forth)
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
@@ -90,3 +93,14 @@ class Proxy:
                 return
             writer.write(data)
             await writer.drain()
+
+
+async def _ended(writer: asyncio.StreamWriter) -> None:
+    """Close a connection; what its other end does not take soon is dropped."""
+    writer.close()
+    try:
+        with suppress(OSError):
+            await asyncio.wait_for(writer.wait_closed(), _LINGER_S)
+    except TimeoutError:
+        writer.transport.abort()
+        await asyncio.sleep(0)

@@ -114,7 +114,7 @@ def test_predictions_know_of_the_last_hours_and_none_is_wrong_through_kill_9_of_
     assert app["starts"] == 2
     assert kill["sets"].keys() == told["fast_features"].keys()
     for outage in kill["sets"].values():
-        assert outage["fresh_before"] > 0.25
+        assert outage["fresh_before"] > 0.05
         assert outage["flagged"] > 0.5
         assert 0.0 < outage["flagged_after_s"] < outage["fresh_again_after_s"]
 
