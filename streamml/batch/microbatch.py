@@ -117,10 +117,9 @@ class MicroBatch:
             elsewhere: columns of which the objects are counted already; what refers to them counts.
         """
         shared = self.origin.child is not None
-        return sum(
-            column.nbytes if name in elsewhere else _size(column, shared=shared)
-            for name, column in self.columns.items()
-        )
+        columns = self.columns.items()
+        objects = [column for name, column in columns if column.dtype.hasobject and name not in elsewhere]
+        return sum(column.nbytes for _, column in columns) + sum(_size(column, shared=shared) for column in objects)
 
     def take(self, index: Array | slice) -> MicroBatch:
         """The rows at ``index`` (integers, mask or slice), origin kept."""
@@ -144,9 +143,8 @@ class MicroBatch:
 
 
 def _size(column: Array, *, shared: bool) -> int:
-    if column.dtype != object:
-        return column.nbytes
+    """Bytes of the objects in a column."""
     values = column.ravel().tolist()
     if shared:
         values = list({id(value): value for value in values}.values())
-    return column.nbytes + sum(map(sys.getsizeof, values))
+    return sum(map(sys.getsizeof, values))

@@ -48,6 +48,7 @@ class Assignment:
         self._ordered = ordered
         self._by_partition: dict[TopicPartition, Slot] = {}
         self._by_number: dict[int, Slot] = {}
+        self._slots: tuple[Slot, ...] = ()
 
     def open(self, partition: TopicPartition, position: int) -> Slot:
         """A new slot; an open one of the same partition is closed, as its results are of another epoch."""
@@ -55,6 +56,7 @@ class Assignment:
         number = self._names.add(partition)
         slot = Slot(number, partition, Ledger(position), Sequencer(ordered=self._ordered), committed=position)
         self._by_partition[partition] = self._by_number[number] = slot
+        self._slots = tuple(self._by_partition.values())
         return slot
 
     def close(self, partition: TopicPartition) -> Slot | None:
@@ -62,6 +64,7 @@ class Assignment:
         slot = self._by_partition.pop(partition, None)
         if slot is not None:
             del self._by_number[slot.number]
+            self._slots = tuple(self._by_partition.values())
         return slot
 
     def of(self, partition: TopicPartition) -> Slot | None:
@@ -71,5 +74,5 @@ class Assignment:
         """The slot of that number, ``None`` once it was closed."""
         return self._by_number.get(number)
 
-    def slots(self) -> list[Slot]:
-        return list(self._by_partition.values())
+    def slots(self) -> tuple[Slot, ...]:
+        return self._slots

@@ -42,8 +42,9 @@ def stretches(origin: Origin) -> list[tuple[int, int, int]]:
     slots = origin.slot
     if not len(slots):
         return []
-    starts = [0, *((slots[1:] != slots[:-1]).nonzero()[0] + 1).tolist()]
-    return list(zip(slots[starts].tolist(), starts, [*starts[1:], len(slots)], strict=True))
+    changes = ((slots[1:] != slots[:-1]).nonzero()[0] + 1).tolist()
+    starts = [0, *changes]
+    return list(zip(map(slots.item, starts), starts, [*changes, len(slots)], strict=True))
 
 
 def split_by_slot(piece: Outcomes) -> list[tuple[int, Outcomes]]:

@@ -75,5 +75,8 @@ class Lane:
 
 
 def _is_quick(timings: Sequence[StepTiming]) -> bool:
-    outside = sum(timing.seconds for timing in timings if timing.outside)
-    return outside < _QUICK_OUTSIDE_S and sum(timing.seconds for timing in timings) < _QUICK_S
+    whole = outside = 0.0
+    for timing in timings:
+        whole += timing.seconds
+        outside += timing.seconds * timing.outside
+    return outside < _QUICK_OUTSIDE_S and whole < _QUICK_S

@@ -25,16 +25,10 @@ class Pulse:
     def __init__(self) -> None:
         self._since: dict[tuple[int, str], float] = {}
 
-    @contextmanager
-    def at(self, what: str) -> Iterator[None]:
-        """Something that has to end."""
+    def at(self, what: str) -> _At:
+        """Something that has to end, for a ``with`` statement."""
         # Two stages of one model have one name.
-        key = threading.get_ident(), what
-        self._since[key] = time.monotonic()
-        try:
-            yield
-        finally:
-            del self._since[key]
+        return _At(self._since, (threading.get_ident(), what))
 
     def longest(self) -> tuple[str, float]:
         """What has been under way for longest, and for how many seconds."""
@@ -44,6 +38,22 @@ class Pulse:
             key=lambda one: one[1],
             default=("", 0.0),
         )
+
+
+class _At:
+    """One thing that has to end. A class of its own, as a generator for each batch costs more."""
+
+    __slots__ = ("_key", "_since")
+
+    def __init__(self, since: dict[tuple[int, str], float], key: tuple[int, str]) -> None:
+        self._since = since
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._since[self._key] = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        del self._since[self._key]
 
 
 @contextmanager

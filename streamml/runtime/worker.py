@@ -260,9 +260,9 @@ class Worker:
 
     def _at_hand(self) -> list[Message]:
         events: list[Message] = []
-        with suppress(queue.Empty):  # Then these are all.
-            while True:
-                events.append(self._inbox.get_nowait())
+        # Nobody else takes from it, so what it holds is there to be taken.
+        while not self._inbox.empty():
+            events.append(self._inbox.get_nowait())
         return events
 
     def _read(self, patience: float) -> bool:

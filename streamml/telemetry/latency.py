@@ -28,7 +28,7 @@ class LatencyHistogram:
         """Count a column of latencies; what is below 0.1 ms, or negative by clocks that differ, counts as 0.1 ms."""
         positive = np.maximum(latencies_ms, _LOWEST_MS)
         bins = (np.log(positive / _LOWEST_MS) * _STEPS_PER_E).astype(np.int64)
-        np.add.at(self.counts, np.minimum(bins, _BINS - 1), 1)
+        self.counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
         self.sum_ms += float(positive.sum())
 
     def merge(self, counts: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from streamml.batch.column import concatenate
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int
 from streamml.batch.outcome import Kind
@@ -51,8 +52,8 @@ class Observer:
         """Rows reached their end; ``now`` in seconds since 1970."""
         predictions = [block.origin for block in settled.outcomes if block.kind is Kind.PREDICTION]
         if predictions:
-            self.latency.add(now * 1000.0 - np.concatenate([origin.timestamp for origin in predictions]))
-            self._count_flags(np.concatenate([origin.flags for origin in predictions]))
+            self.latency.add(now * 1000.0 - concatenate([origin.timestamp for origin in predictions]))
+            self._count_flags(concatenate([origin.flags for origin in predictions]))
         for block in settled.outcomes:
             if block.kind is Kind.DEAD_LETTER and block.values is not None:
                 self.dead_letters.update((failure.step, failure.error) for failure in block.values)
@@ -60,7 +61,7 @@ class Observer:
     def staged(self, result: StageResult) -> None:
         """A stage finished a batch."""
         for timing in result.timings:
-            cost = self.steps.setdefault(timing.step, StepCost())
+            cost = self.steps.get(timing.step) or self.steps.setdefault(timing.step, StepCost())
             cost.batches += 1
             cost.rows += timing.rows
             cost.seconds += timing.seconds

@@ -170,7 +170,9 @@ def _numbers(field: Field, declared: ColumnType, data: Array, null: Mask) -> tup
     if data.dtype.kind == "f":
         if declared.nullable and not declared.shape:
             null |= np.isnan(data)
-        flaws.append((_any(~np.isfinite(data)) & ~null, "is not finite"))
+        finite = np.isfinite(data)
+        if not finite.all():
+            flaws.append((_any(~finite) & ~null, "is not finite"))
     elif data.dtype == np.uint64:
         flaws.append((_any(data > INT64[1]) & ~null, "is beyond 64 bits"))
     data = _shortened(data) if data.dtype == np.float32 else data.astype(declared.dtype, copy=False)
