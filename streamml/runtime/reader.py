@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from streamml.clock import Clock
-from streamml.engine.backpressure import Budget, Gauge
+from streamml.engine.backpressure import Budget
 from streamml.engine.events import Assigned, CommitFailed, Lost, Polled, Released, Revoking
 from streamml.engine.pace import Pace
 from streamml.engine.retry import Backoff
 from streamml.errors import FatalError, SourceUnavailable, TransientError
-from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
+from streamml.ports.source import Positions, Source, TopicPartition
 from streamml.runtime.inbox import Crash, Inbox, Polls
 from streamml.runtime.pulse import Pulse
+from streamml.runtime.untaken import Untaken
 
 _LOG: Final = logging.getLogger("streamml.worker")
-_FIRST_ROWS: Final = 64
 _STANDS_BACK_S: Final = 0.5
 # Polls of so many records are a backlog's: it pays to read on while the worker works.
 _BACKLOG_ROWS: Final = 256
@@ -70,15 +70,7 @@ class Reader:
         self._config = config
         self._inbox = inbox
         self._pulse = pulse
-        # Guards `_filling` and `_untaken`. What is polled and not taken is at most one poll, so that it stays bounded (B2);
-        # the worker's thread takes all that has come when it is free for it, so that nothing waits for a turn in between.
-        self._room = threading.Condition()
-        self._filling: Polls | None = None
-        self._untaken = Gauge(Budget(config.max_poll_rows, config.max_poll_bytes))
-        # Bytes of a record, as the latest poll had them: a poll is counted in records. The first one is small.
-        self._record_bytes = config.max_poll_bytes / _FIRST_ROWS
-        self._offered: list[Polls] = []
-        self._gate_open = True
+        self._untaken = Untaken(inbox, Budget(config.max_poll_rows, config.max_poll_bytes))
         self._waited_s = 0.0
         self._stopping = threading.Event()
         # Held for a turn at the source.
@@ -95,7 +87,7 @@ class Reader:
         self._answers: queue.SimpleQueue[Released] = queue.SimpleQueue()
         self._commits: queue.SimpleQueue[Positions] = queue.SimpleQueue()
         self._last: Positions = {}
-        # Of the partitions that are ours, the position that the group has: only the source thread knows both when it commits.
+        # Of the partitions that are ours, the position that the group has: both change only in a turn, as commits go out.
         self._ours: dict[TopicPartition, int] = {}
         self._announced = self._heard = self._revokes = 0
         self._paused = False
@@ -133,37 +125,20 @@ class Reader:
 
     def gate(self, is_open: bool) -> None:
         """Take records, or stop taking them. Called by the worker's thread."""
-        with self._room:
-            self._gate_open = is_open
-            self._room.notify()
+        self._untaken.gate(is_open)
 
     def offer(self, polls: Polls) -> None:
         """Records are next in the order of events. Called by the worker's thread."""
-        self._offered.append(polls)
+        self._untaken.offer(polls)
 
     def take(self) -> Polled | None:
         """What may be taken now; nothing while the gate is closed. Called by the worker's thread."""
-        if not self._offered or not self._gate_open:
-            return None
-        with self._room:
-            runs = [run for polls in self._offered for run in polls.runs]
-            ends = {where: end for polls in self._offered for where, end in polls.ends.items()}
-            if self._filling in self._offered:
-                self._filling = None
-            self._offered.clear()
-            self._untaken.add(-sum(map(len, runs)), -_bytes(runs))
-            self._room.notify()
-        return Polled(runs, ends)
+        return self._untaken.take()
 
     def forget(self, partitions: Sequence[TopicPartition]) -> None:
         """Drop what is offered of these partitions: whoever gets them next reads it again. Called by the worker's thread."""
         self._heard += 1
-        with self._room:
-            for polls in self._offered:
-                gone = [run for run in polls.runs if run.partition in partitions]
-                polls.runs = [run for run in polls.runs if run.partition not in partitions]
-                polls.ends = {where: end for where, end in polls.ends.items() if where not in partitions}
-                self._untaken.add(-sum(map(len, gone)), -_bytes(gone))
+        self._untaken.forget(partitions)
 
     @property
     def behind(self) -> bool:
@@ -252,31 +227,15 @@ class Reader:
             self._inbox.put(CommitFailed(tuple(failed)))
         ends = self._source.ends()
         self._latest_rows = sum(map(len, runs))
-        if runs or ends:
-            self._hand_over(runs, ends)
-        return True
-
-    def _hand_over(self, runs: list[RecordRun], ends: Positions) -> None:
-        rows, size = self._latest_rows, _bytes(runs)
         if self._config.pace is not None:
-            self._config.pace.took(rows)
-        if rows:
-            self._record_bytes = max(1.0, size / rows)
-        with self._room:
-            polls = self._filling
-            if polls is None:
-                polls = self._filling = Polls()
-                self._inbox.put(polls)
-            polls.runs += runs
-            polls.ends.update(ends)
-            self._untaken.add(rows, size)
+            self._config.pace.took(self._latest_rows)
+        if runs or ends:
+            self._untaken.put(runs, ends)
+        return True
 
     def _wait_for_room(self) -> None:
         """For a while. Past ``room_wait_s`` without room partitions are paused, and polls bring nothing."""
-        with self._room:
-            if not self._rows_free():
-                self._room.wait(0.0 if self._paused else self._config.poll_wait_s)
-            free = self._rows_free()
+        free = self._untaken.wait_for_room(self._rows_free, 0.0 if self._paused else self._config.poll_wait_s)
         self._waited_s = 0.0 if free else self._waited_s + self._config.poll_wait_s
         if free and self._paused:
             self._source.resume()
@@ -286,12 +245,8 @@ class Reader:
             self._paused = True
 
     def _rows_free(self) -> int:
-        if not (self._gate_open and self._untaken.room):
-            return 0
-        rows = self._config.max_poll_rows - self._untaken.rows
-        fitting = (self._config.max_poll_bytes - self._untaken.size_bytes) / self._record_bytes
-        free = max(1, min(rows, int(fitting)))
-        return free if self._config.pace is None else self._config.pace.rows(self._clock.now(), free)
+        free = self._untaken.rows_free()
+        return self._config.pace.rows(self._clock.now(), free) if free and self._config.pace is not None else free
 
     def _commit_asked(self) -> None:
         while not self._commits.empty():
@@ -362,11 +317,5 @@ class Reader:
 
     def _announce(self, change: Assigned | Revoking | Lost) -> None:
         """What is polled from here on belongs to the time after the change, and must not be taken before it is known."""
-        with self._room:
-            self._filling = None
-            self._announced += 1
-            self._inbox.put(change)
-
-
-def _bytes(runs: Sequence[RecordRun]) -> int:
-    return sum(run.size_bytes for run in runs)
+        self._announced += 1
+        self._untaken.announce(change)

@@ -167,7 +167,7 @@ def test_b2_partitions_are_paused_only_after_a_second_without_room_and_read_on_a
 def test_b2_what_is_polled_and_not_taken_is_bounded_in_bytes() -> None:
     """B2.7."""
     case = Case(WorkerConfig(max_poll_bytes=100))
-    reader, polled = case.reader, case.reader._untaken
+    reader, polled = case.reader, case.reader._untaken._gauge
     try:
         for number in range(1, 6):
             case.broker.append("events", bytes(60), partition=0)
