@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from contextlib import suppress
 from typing import Final
@@ -19,14 +20,16 @@ class Proxy:
         delay_s: how long every part of a reply is held back.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None) -> None:
         """
         Args:
             target: port on loopback.
+            tls: what clients have to speak TLS with; what is passed on is in plain.
         """
         self.port = free_port()
         self.delay_s = 0.0
         self._target = target
+        self._tls = tls
         self._cuts = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-proxy", daemon=True)
@@ -34,7 +37,7 @@ class Proxy:
 
     def start(self) -> None:
         self._thread.start()
-        listening = asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        listening = asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self._tls)
         self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
 
     def stop(self) -> None:
