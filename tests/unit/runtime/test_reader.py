@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,30 +14,14 @@ from streamml.adapters.memory.source import MemorySource
 from streamml.clock import SystemClock
 from streamml.engine.events import Assigned, Lost, Released, Revoking
 from streamml.errors import FatalError
-from streamml.ports.source import Positions, SourceListener, TopicPartition
+from streamml.ports.source import Positions, TopicPartition
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
 from streamml.runtime.pulse import Pulse
 from streamml.runtime.reader import Reader, WorkerConfig
+from tests.unit.runtime.second_member import Other
 
 DEADLINE_S = 10.0
 FIRST, SECOND = TopicPartition("events", 0), TopicPartition("events", 1)
-
-
-class Other(SourceListener):
-    """The second member of the group."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self.source = MemorySource(broker, ["events"], "group", "earliest")
-        self.starts: dict[TopicPartition, int] = {}
-        self.source.open(self)
-
-    def assigned(self, positions: Positions) -> None:
-        self.starts.update(positions)
-
-    def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
-        return {}
-
-    def lost(self, partitions: Sequence[TopicPartition]) -> None: ...
 
 
 class Case:

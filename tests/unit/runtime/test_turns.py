@@ -22,10 +22,11 @@ from streamml.engine.dead_letters import DeadLetterLimit
 from streamml.engine.engine import Engine, EngineConfig
 from streamml.errors import FatalError, StreamMLError
 from streamml.ports.sink import Delivered, TransactionEnded
-from streamml.ports.source import Positions, RecordRun, SourceListener, TopicPartition
+from streamml.ports.source import RecordRun, TopicPartition
 from streamml.runtime.reader import WorkerConfig
 from streamml.runtime.worker import Worker
 from streamml.stages.stage import Stage
+from tests.unit.runtime.second_member import Other
 
 DEADLINE_S = 30.0
 OWN = "the worker's own thread"
@@ -83,23 +84,6 @@ class Holding(MemorySink):
         if error is not None:
             raise error
         return super().completions() if self.may_tell.is_set() else []
-
-
-class Other(SourceListener):
-    """The second member of the group; it joins, and notes where its partitions start."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self.starts: dict[TopicPartition, int] = {}
-        self.source = MemorySource(broker, ["events"], "group", "earliest")
-        self.source.open(self)
-
-    def assigned(self, positions: Positions) -> None:
-        self.starts.update(positions)
-
-    def revoking(self, partitions: Sequence[TopicPartition]) -> Positions:
-        return {}
-
-    def lost(self, partitions: Sequence[TopicPartition]) -> None: ...
 
 
 class Case:
