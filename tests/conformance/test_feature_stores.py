@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,21 +253,16 @@ def test_truncated_and_foreign_values_are_missing_and_counted(redis_server: Embe
 
 
 @pytest.mark.integration
-def test_a_redis_that_dies_is_unavailable_and_recovers_by_itself(tmp_path: Path) -> None:
-    server = EmbeddedRedis(tmp_path)
-    server.start()
-    try:
-        subject = real("dies", server.url)
-        subject.load(subject.schema(), {("a", "b"): ROW}, 0)
-        assert subject.ask(("a", "b")).present.all()
-        server.stop()
-        with pytest.raises(FeaturesUnavailable, match="cannot be reached"):
-            subject.ask(("a", "b"))
-        server.start()
-        assert subject.ask(("a", "b")).present.all()
-        subject.store.close()
-    finally:
-        server.stop()
+def test_a_redis_that_dies_is_unavailable_and_recovers_by_itself(own_redis: EmbeddedRedis) -> None:
+    subject = real("dies", own_redis.url)
+    subject.load(subject.schema(), {("a", "b"): ROW}, 0)
+    assert subject.ask(("a", "b")).present.all()
+    own_redis.stop()
+    with pytest.raises(FeaturesUnavailable, match="cannot be reached"):
+        subject.ask(("a", "b"))
+    own_redis.start()
+    assert subject.ask(("a", "b")).present.all()
+    subject.store.close()
 
 
 @pytest.mark.integration

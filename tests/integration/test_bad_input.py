@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -247,15 +246,6 @@ def test_no_broker_at_the_start_is_waited_for_or_told(job: Job) -> None:
     lonely.features({"a1": 10.0})
     with pytest.raises(SourceUnavailable, match="did not answer"):
         run(lonely.located, lonely.settings, RunOptions(patience_s=0.1), StopSignal())
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    """A Redis that the test may stop."""
-    server = EmbeddedRedis(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
 
 
 def test_no_redis_at_the_start_is_waited_for_or_told(

@@ -182,15 +182,6 @@ def test_a_load_that_fails_waits_for_its_writes_before_they_are_removed(
     assert accounts.states() == {}
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    """A server that is killed."""
-    server = EmbeddedRedis(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
 def a_file(folder: Path, rows: int) -> Path:
     lines = [f"a{number},1.5,3,2026-01-01" for number in range(rows)]
     path = folder / "set.csv"
@@ -198,32 +189,32 @@ def a_file(folder: Path, rows: int) -> Path:
     return path
 
 
-def test_f4_a_load_begins_again_when_redis_is_back(own_server: EmbeddedRedis, tmp_path: Path) -> None:
+def test_f4_a_load_begins_again_when_redis_is_back(own_redis: EmbeddedRedis, tmp_path: Path) -> None:
     """F4.4."""
-    own, path, kills = Accounts(own_server.url), a_file(tmp_path, 2_000), [own_server.kill]
+    own, path, kills = Accounts(own_redis.url), a_file(tmp_path, 2_000), [own_redis.kill]
 
     def restarted(done: int, total: int | None) -> None:
         if kills:
             kills.pop()()
-            own_server.start()
+            own_redis.start()
 
-    report = load_file(path, own.schema, ("account",), url=own_server.url, version="v1", progress=restarted)
+    report = load_file(path, own.schema, ("account",), url=own_redis.url, version="v1", progress=restarted)
     assert (report.entities, own.states()) == (2_000, {"v1": "complete"})
     assert own.ask(range(2_000)).present.all()
 
 
 def test_f4_where_redis_stays_away_it_is_said_what_to_do(
-    own_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_redis: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F4.4."""
     monkeypatch.setattr(claims, "BACK_WITHIN_S", 0.1)
-    own, path = Accounts(own_server.url), a_file(tmp_path, 2_000)
+    own, path = Accounts(own_redis.url), a_file(tmp_path, 2_000)
     own.load(own.batch(range(3), 1.0), version="before")
     with pytest.raises(FeaturesUnavailable, match=f"Load again .* safe; `streamml features prune {own.schema.name}`"):
-        load_file(path, own.schema, ("account",), url=own_server.url, progress=lambda done, total: own_server.kill())
-    own_server.start()
+        load_file(path, own.schema, ("account",), url=own_redis.url, progress=lambda done, total: own_redis.kill())
+    own_redis.start()
     assert own.ask(range(3)).version == "before"
-    assert load_file(path, own.schema, ("account",), url=own_server.url).entities == 2_000
+    assert load_file(path, own.schema, ("account",), url=own_redis.url).entities == 2_000
 
 
 def test_f4_versions_that_were_in_use_within_the_hour_are_kept_and_can_be_gone_back_to(accounts: Accounts) -> None:

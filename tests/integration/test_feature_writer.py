@@ -246,42 +246,35 @@ def test_a_script_that_redis_forgot_is_sent_again(redis_server: EmbeddedRedis, r
 
 
 def test_f6_writes_go_on_after_redis_was_away_and_give_up_after_their_bound(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_redis: EmbeddedRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """F6.5."""
-    server = EmbeddedRedis(tmp_path)
-    server.start()
-    try:
-        declared, keys = airports(), [f"a{number}" for number in range(3000)]
-        store = RedisFeatureStore(server.url)
-        with FeatureWriter(declared, url=server.url) as writer:
-            writer.write(columns(keys, 1.0, NOW))
-            server.stop()
-            written: list[Written] = []
-            later = columns(keys, 2.0, NOW + timedelta(seconds=1))
-            thread = threading.Thread(target=lambda: written.append(writer.write(later)), daemon=True)
-            thread.start()
-            server.start()
-            thread.join()
-            assert written == [Written(3000, 0)]
-            told = [one.getMessage() for one in caplog.records if "wait for Redis" in one.getMessage()]
-            assert len(told) == 1
-            assert declared.name in told[0]
-            assert set(ask(store, declared, *keys).columns["mean"].tolist()) == {2.0}
-        server.stop()
-        with FeatureWriter(declared, url=server.url, retry_for="300ms") as writer:
-            with pytest.raises(FeaturesUnavailable, match=r"Given up after 0\.3 s: 0 of 3,000 rows"):
-                writer.write(columns(keys, 3.0, NOW + timedelta(seconds=2)))
-            server.start()
-            assert writer.write(columns(keys, 3.0, NOW + timedelta(seconds=2))) == Written(3000, 0)
-        store.close()
-    finally:
-        server.stop()
+    declared, keys = airports(), [f"a{number}" for number in range(3000)]
+    store = RedisFeatureStore(own_redis.url)
+    with FeatureWriter(declared, url=own_redis.url) as writer:
+        writer.write(columns(keys, 1.0, NOW))
+        own_redis.stop()
+        written: list[Written] = []
+        later = columns(keys, 2.0, NOW + timedelta(seconds=1))
+        thread = threading.Thread(target=lambda: written.append(writer.write(later)), daemon=True)
+        thread.start()
+        own_redis.start()
+        thread.join()
+        assert written == [Written(3000, 0)]
+        told = [one.getMessage() for one in caplog.records if "wait for Redis" in one.getMessage()]
+        assert len(told) == 1
+        assert declared.name in told[0]
+        assert set(ask(store, declared, *keys).columns["mean"].tolist()) == {2.0}
+    own_redis.stop()
+    with FeatureWriter(declared, url=own_redis.url, retry_for="300ms") as writer:
+        with pytest.raises(FeaturesUnavailable, match=r"Given up after 0\.3 s: 0 of 3,000 rows"):
+            writer.write(columns(keys, 3.0, NOW + timedelta(seconds=2)))
+        own_redis.start()
+        assert writer.write(columns(keys, 3.0, NOW + timedelta(seconds=2))) == Written(3000, 0)
+    store.close()
 
 
-def test_why_redis_takes_nothing_is_told_by_its_cause(tmp_path: Path) -> None:
-    server = EmbeddedRedis(tmp_path)
-    server.start()
+def test_why_redis_takes_nothing_is_told_by_its_cause(own_redis: EmbeddedRedis) -> None:
 
     def refused(url: str) -> str:
         with (
@@ -291,18 +284,15 @@ def test_why_redis_takes_nothing_is_told_by_its_cause(tmp_path: Path) -> None:
             writer.write(columns([f"k{row}" for row in range(2000)], 1.0, NOW))
         return str(caught.value)
 
-    try:
-        with client.Redis(port=server.port) as raw:
-            assert "does it not speak TLS" in refused(server.url.replace("redis:", "rediss:"))
-            with FeatureWriter(airports("airports"), url=server.url) as writer:
-                writer.write(columns(["JFK"], 1.0, NOW))
-                raw.config_set("maxmemory", "1mb")
-                assert "is out of memory; raise its maxmemory" in refused(server.url)
-                raw.config_set("maxmemory", "0")
-                raw.execute_command("REPLICAOF", "127.0.0.1", "1")
-                assert "is a replica, which takes no writes" in refused(server.url)
-    finally:
-        server.stop()
+    with client.Redis(port=own_redis.port) as raw:
+        assert "does it not speak TLS" in refused(own_redis.url.replace("redis:", "rediss:"))
+        with FeatureWriter(airports("airports"), url=own_redis.url) as writer:
+            writer.write(columns(["JFK"], 1.0, NOW))
+            raw.config_set("maxmemory", "1mb")
+            assert "is out of memory; raise its maxmemory" in refused(own_redis.url)
+            raw.config_set("maxmemory", "0")
+            raw.execute_command("REPLICAOF", "127.0.0.1", "1")
+            assert "is a replica, which takes no writes" in refused(own_redis.url)
 
 
 def test_asyncio_calls_are_bounded_and_all_arrive(redis_server: EmbeddedRedis, store: RedisFeatureStore) -> None:

@@ -173,29 +173,24 @@ def test_an_asyncio_app_reads_many_keys_at_once_and_hears_of_a_redis_that_is_awa
         asyncio.run(read_away())
 
 
-def test_d1_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_back(tmp_path: Path) -> None:
+def test_d1_nothing_is_delivered_while_redis_is_away_and_nothing_lost_when_it_is_back(own_redis: EmbeddedRedis) -> None:
     """D1.8."""
-    server = EmbeddedRedis(tmp_path)
-    server.start()
-    try:
-        run = Beside(server.url)
-        server.kill()
-        for token in range(50):
-            run.sink.send(token, [records(*((f"k{row}", b"%d" % token, token, token, 0) for row in range(20)))])
-        deadline = time.monotonic() + 20
-        while run.sink.trouble() is None:
-            assert run.sink.completions() == []
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert "Latest predictions are not taken" in (run.sink.trouble() or "")
-        server.start()
-        assert sorted(run.delivered(50)) == list(range(50))
-        assert run.sink.trouble() is None
-        found = run.reader.get_many([f"k{row}" for row in range(20)])
-        assert [one and one.value for one in found] == [b"49"] * 20
-        assert run.sink.close(5) == 0
-    finally:
-        server.stop()
+    run = Beside(own_redis.url)
+    own_redis.kill()
+    for token in range(50):
+        run.sink.send(token, [records(*((f"k{row}", b"%d" % token, token, token, 0) for row in range(20)))])
+    deadline = time.monotonic() + 20
+    while run.sink.trouble() is None:
+        assert run.sink.completions() == []
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "Latest predictions are not taken" in (run.sink.trouble() or "")
+    own_redis.start()
+    assert sorted(run.delivered(50)) == list(range(50))
+    assert run.sink.trouble() is None
+    found = run.reader.get_many([f"k{row}" for row in range(20)])
+    assert [one and one.value for one in found] == [b"49"] * 20
+    assert run.sink.close(5) == 0
 
 
 @pytest.mark.parametrize(
@@ -249,14 +244,12 @@ topology = Job("", "", Path("."), name={name!r}, {latest}).topology
 
 @pytest.mark.parametrize("form", ["beside", "instead"])
 def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
-    kafka: EmbeddedKafka, tmp_path: Path, form: str
+    kafka: EmbeddedKafka, own_redis: EmbeddedRedis, tmp_path: Path, form: str
 ) -> None:
     """D1.8, D3.12."""
-    server = EmbeddedRedis(tmp_path / "redis")
-    server.start()
     worker: subprocess.Popen[bytes] | None = None
     try:
-        job = Job(kafka.bootstrap_servers, server.url, tmp_path, redis_only=form == "instead")
+        job = Job(kafka.bootstrap_servers, own_redis.url, tmp_path, redis_only=form == "instead")
         job.create()
         job.features({"a1": 1.0})
         assert job.located
@@ -271,7 +264,7 @@ def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
             "--brokers",
             job.brokers,
             "--redis-url",
-            server.url,
+            own_redis.url,
         ]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
@@ -281,21 +274,20 @@ def test_d1_a_worker_and_a_redis_that_are_killed_leave_the_latest_of_every_key(
         worker, rounds = start(), 2
         for number in range(rounds):
             job.produce([payment(key, amount=float(1000 * number + key)) for key in range(500)])
-            with LatestPredictions(job.name, url=server.url) as reader:
+            with LatestPredictions(job.name, url=own_redis.url) as reader:
                 wait_until(partial(any_above, reader, 1000 * number))
             worker.kill()
             worker.wait()
-            server.kill()
+            own_redis.kill()
             worker = start()
-            server.start()
+            own_redis.start()
         scored = {key: float(1000 * (rounds - 1) + key) + 1.0 for key in range(500)}
-        with LatestPredictions(job.name, url=server.url) as reader:
+        with LatestPredictions(job.name, url=own_redis.url) as reader:
             wait_until(lambda: latest_scores(reader) == scored)
     finally:
         if worker is not None:
             worker.kill()
             worker.wait()
-        server.stop()
 
 
 def in_trouble(writer: LatestWriter) -> bool:
