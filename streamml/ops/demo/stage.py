@@ -85,18 +85,19 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _kafka(self) -> str:
-        self._progress("Starting Kafka")
         kafka = EmbeddedKafka(self.folder / "kafka", progress=self._progress)
-        self._servers.append(kafka)
-        kafka.start()
+        self._start("Kafka", kafka)
         return kafka.bootstrap_servers
 
     def _redis(self) -> str:
-        self._progress("Starting Redis")
         redis = EmbeddedRedis(self.folder / "redis", progress=self._progress)
-        self._servers.append(redis)
-        redis.start()
+        self._start("Redis", redis)
         return redis.url
+
+    def _start(self, name: str, server: EmbeddedKafka | EmbeddedRedis) -> None:
+        self._progress(f"Starting {name}")
+        self._servers.append(server)
+        server.start()
 
     def _load_features(self) -> None:
         steps = self.topology.steps
