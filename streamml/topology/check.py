@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -13,7 +12,15 @@ from streamml.schema.contract import Contract
 from streamml.topology.check_features import KEY_KINDS, set_problems, shared_set_problems
 from streamml.topology.check_models import Flow, model_problems, output_type, shared_name_problems
 from streamml.topology.model_steps import ModelStep, Onnx, Python, Torch
-from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_problems, latest_name_problem
+from streamml.topology.sentences import (
+    KEPT_FOR_S,
+    TOPIC_NAMES,
+    choice_problems,
+    duration_problems,
+    latest_name_problem,
+    names_topic,
+    topic_problem,
+)
 from streamml.topology.steps import Explode, FeatureLookup, Filter, Step, Transform
 from streamml.topology.topology import DeadLetterQueue, RedisSink, Sink, Source, Topology, Unsaid
 from streamml.topology.typed import type_problems
@@ -27,7 +34,6 @@ PROVENANCE_FIELDS: Final[Mapping[str, str]] = {
     "flags": "text",
 }
 _OURS: Final = "streamml"
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 # What may be written into a field without changing a value.
 _WIDENS: Final = {("i4", "i8"), ("i4", "f8"), ("i8", "f8"), ("f4", "f8"), ("bool", "i8")}
 
@@ -108,8 +114,8 @@ def _contract(model: type) -> Contract | None:
 
 
 def _name_problems(topology: Topology) -> Iterator[str]:
-    if not topology.name or not _TOPIC.fullmatch(topology.name):
-        yield f"The topology's name {topology.name!r} has to be 1 to 249 of A-Z a-z 0-9 . _ -, as it names the group."
+    if not names_topic(topology.name):
+        yield f"The topology's name {topology.name!r} has to be {TOPIC_NAMES}, as it names the group."
     if not topology.source.topics:
         yield "The source has no topic; name at least one."
     roles = [("source", name) for name in topology.source.topics]
@@ -120,8 +126,8 @@ def _name_problems(topology: Topology) -> Iterator[str]:
         roles.append(("feature-log", topology.feature_log.topic))
     seen: dict[str, str] = {}
     for role, name in roles:
-        if not isinstance(name, str) or not _TOPIC.fullmatch(name):
-            yield f"The {role} topic {name!r} has to be 1 to 249 of A-Z a-z 0-9 . _ -; rename it."
+        if wrong := topic_problem(f"The {role} topic", name):
+            yield wrong
         elif name in seen:
             yield f"{name!r} is the {role} topic and the {seen[name]} topic; they have to be different topics."
         seen.setdefault(name, role)

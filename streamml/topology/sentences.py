@@ -10,7 +10,9 @@ from streamml.topology.duration import seconds
 
 KEPT_FOR_S: Final = 1e-3
 """Shortest time for which Redis keeps anything."""
+TOPIC_NAMES: Final = "1 to 249 of A-Z a-z 0-9 . _ -, and neither . nor .."
 _CENTURY_S: Final = 36_525 * 86_400.0
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Parts of keys of Redis.
 _RESERVED: Final = re.compile(r"current|versions|writers|live-[0-9a-f]{8}")
@@ -37,6 +39,18 @@ def duration_problems(what: str, spelling: str | None, least_s: float | None = N
         yield f"{what} is {spelling!r}; it has to be longer than nothing."
     elif not (least_s or 0) <= found <= _CENTURY_S:
         yield f"{what} is {spelling!r}; it has to be from {(least_s or 0) * 1000:g}ms to {_CENTURY_S / 86400:.0f}d."
+
+
+def names_topic(name: object) -> bool:
+    """Whether Kafka takes ``name`` as that of a topic: `TOPIC_NAMES`."""
+    return isinstance(name, str) and _TOPIC.fullmatch(name) is not None and name not in (".", "..")
+
+
+def topic_problem(what: str, name: object) -> str | None:
+    """Why ``name`` cannot be the name of a topic, or ``None``; ``what`` begins the sentence."""
+    if names_topic(name):
+        return None
+    return f"{what} {name!r} cannot be the name of a topic, which is {TOPIC_NAMES}; give another one."
 
 
 def name_problem(what: str, name: str) -> str | None:

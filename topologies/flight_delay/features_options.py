@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,11 +12,11 @@ from streamml.errors import ConfigError
 from streamml.settings.settings import Settings
 from streamml.settings.sources import read_settings
 from streamml.topology.duration import seconds
+from streamml.topology.sentences import topic_problem
 from topologies.flight_delay.arrivals_topic import ARRIVALS, DEAD_LETTERS
 
 _SPANS: Final[Mapping[str, tuple[str, str]]] = {"--disorder": ("0s", "365d"), "--stuck-after": ("5s", "1d")}
 """Least and most of each duration. Below its least, one that reads its windows in looks as if it stood still."""
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _of_names(given: Any) -> Iterator[str]:
     for flag, name in {"--topic": given.topic, "--dead-letters": given.dead_letters}.items():
-        if _TOPIC.fullmatch(name) is None or name in (".", ".."):
-            yield f"{flag}: {name!r} cannot be the name of a topic, which is 1 to 249 of A-Z a-z 0-9 . _ -; give another one."
+        if wrong := topic_problem(f"{flag}:", name):
+            yield wrong
     if given.topic == given.dead_letters:
         yield f"--dead-letters: {given.topic!r} is the topic of arrivals already; dead letters need one of their own."
     if not given.group:

@@ -114,7 +114,10 @@ CASES: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("no field of Event", lambda: {"source": sm.Source("events", schema=Event, start="earliest", event_time="when")}),
     ("has to be a datetime", lambda: {"source": sm.Source("events", schema=Event, start="earliest", event_time="id")}),
     ("the feature-log topic and the source topic", lambda: {"feature_log": sm.FeatureLog("events")}),
-    ("The feature-log topic 'a b' has to be", lambda: {"feature_log": sm.FeatureLog("a b")}),
+    ("The feature-log topic 'a b' cannot be", lambda: {"feature_log": sm.FeatureLog("a b")}),
+    ("The source topic '.' cannot be", lambda: {"source": sm.Source(".", schema=Event, start="earliest")}),
+    ("The sink topic '..' cannot be", lambda: {"sink": sm.Sink("..", schema=Prediction, key="id")}),
+    ("The topology's name '.' has to be", lambda: {"name": "."}),
     (
         "looks up no features",
         lambda: {"feature_log": sm.FeatureLog("log"), "steps": topology().steps[2:]},
