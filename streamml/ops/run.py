@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +16,8 @@ from streamml.compose.locate import Located
 from streamml.compose.parts import gather
 from streamml.compose.worker import Composed, compose_worker
 from streamml.engine.engine import Engine
-from streamml.engine.retry import Backoff
 from streamml.errors import SourceUnavailable, StreamMLError, TransientError
+from streamml.ops.start import start
 from streamml.ports.control import RUNNING
 from streamml.ports.source import Positions
 from streamml.runtime.meanwhile import meanwhile
@@ -142,7 +141,11 @@ def work(
     _tune_collector()
     observer = Observer()
     begun = time.monotonic()
-    composed = _composed(compose, options, stop, observer)
+    composed = start(
+        lambda: None if stop.asked.is_set() else compose(observer),
+        wait=stop.asked.wait,
+        patience_s=options.patience_s,
+    )
     if composed is None:
         return summary(None, observer, 0.0, caught_up=None if goal is None else False)
     started(composed, observer)
@@ -159,23 +162,6 @@ def _tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)
-
-
-def _composed(compose: Callable[[Observer], W], options: RunOptions, stop: StopSignal, observer: Observer) -> W | None:
-    """The worker, however long what it needs does not answer; ``None`` where it was stopped meanwhile."""
-    begun, attempt = time.monotonic(), 0
-    while not stop.asked.is_set():
-        try:
-            return compose(observer)
-        except TransientError as error:
-            patience = options.patience_s
-            if patience is not None and time.monotonic() - begun > patience:
-                raise
-            attempt += 1
-            delay = Backoff().delay(attempt, random.random())  # noqa: S311  jitter needs no secrecy
-            _LOG.warning("Attempt %d to start, the next one in %.1f s: %s", attempt, delay, error)
-            stop.asked.wait(delay)
-    return None
 
 
 @contextmanager

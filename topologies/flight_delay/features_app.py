@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -21,9 +19,9 @@ from typing import Any, Final, NoReturn
 from streamml.cli.log import set_up
 from streamml.cli.signals import GRACE_S, ended_by_signals, on_signals
 from streamml.compose.identity import claim
-from streamml.engine.retry import Backoff
-from streamml.errors import ConfigError, FatalError, StreamMLError, TransientError, place_of
+from streamml.errors import ConfigError, FatalError, StreamMLError, place_of
 from streamml.features import AsyncFeatureWriter
+from streamml.ops.start import start
 from streamml.ports.source import RawRecord, TopicPartition
 from streamml.runtime.pulse import watched
 from streamml.settings.settings import Settings
@@ -231,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, settings = read_options(arguments)
         with ended_by_signals():
-            topic_id = _topic_id(settings, options)
+            topic_id = start(
+                partial(check_topics, settings, options.arrivals, options.dead_letters, create=options.create_topics)
+            )
         identity = claim(settings.brokers, options.group, settings.worker_id)
         asyncio.run(serve(settings, options, topic_id, identity.name))
     except StreamMLError as error:
@@ -241,19 +241,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # It was stopped before it had begun.
         return 0
     return 0
-
-
-def _topic_id(settings: Settings, options: Options) -> str:
-    """Of the topic of arrivals, when both topics are as they have to be, however long the broker does not answer."""
-    attempt = 0
-    while True:
-        try:
-            return check_topics(settings, options.arrivals, options.dead_letters, create=options.create_topics)
-        except TransientError as error:
-            attempt += 1
-            delay = Backoff().delay(attempt, random.random())  # noqa: S311  jitter needs no secrecy
-            _LOG.warning("Attempt %d to start, the next one in %.1f s: %s", attempt, delay, error)
-            time.sleep(delay)
 
 
 if __name__ == "__main__":
