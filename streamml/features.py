@@ -29,6 +29,7 @@ from streamml.adapters.redis.rows import Rows, checked_rows
 from streamml.adapters.redis.streaming import Stream, StreamWriter
 from streamml.batch.column import Array, text, timestamp
 from streamml.errors import ConfigError
+from streamml.topology.check_features import EVENT_TIME, stored_set_problems
 from streamml.topology.duration import seconds
 from streamml.topology.features import FeatureSet
 from streamml.topology.sentences import KEPT_FOR_S, duration_problems
@@ -36,7 +37,6 @@ from streamml.topology.sentences import KEPT_FOR_S, duration_problems
 __all__ = ["AsyncFeatureWriter", "FeatureWriter", "Written"]
 
 Columns = Mapping[str, npt.NDArray[Any] | Sequence[Any]]
-EVENT_TIME: Final = "event_time"
 PROBLEMS_SHOWN: Final = 20
 _NO_ROWS: Final = "There are no rows to write."
 
@@ -214,22 +214,11 @@ class AsyncFeatureWriter:
 
 
 def _declaration_problems(declared: FeatureSet) -> list[str]:
-    problems = []
+    where = f"Feature set {declared.name!r}"
+    problems = list(stored_set_problems(where, declared))
     if declared.kind != "streaming":
         problems.append(
-            f"Feature set {declared.name!r} is loaded as versions: write it with `streamml features load`, or declare it with "
-            'kind="streaming".'
-        )
-    elif declared.ttl is None:
-        problems.append(
-            f"Feature set {declared.name!r} has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
-        )
-    problems += duration_problems(f"The ttl of feature set {declared.name!r}", declared.ttl, KEPT_FOR_S)
-    if not declared.key:
-        problems.append(f"Feature set {declared.name!r} has no key; name the columns that make up its entity.")
-    if EVENT_TIME in declared.columns or EVENT_TIME in declared.key:
-        problems.append(
-            f"Feature set {declared.name!r} has a column called {EVENT_TIME!r}; that is the time of each row."
+            f'{where} is loaded as versions: write it with `streamml features load`, or declare it with kind="streaming".'
         )
     try:
         Layout.of(declared.schema)

@@ -13,6 +13,8 @@ from streamml.topology.sentences import KEPT_FOR_S, choice_problems, duration_pr
 from streamml.topology.steps import FeatureLookup, Step
 
 KEY_KINDS: Final = ("text", "bytes", "i4", "i8")
+EVENT_TIME: Final = "event_time"
+"""Where the writer of a streaming set finds the time of each row."""
 
 
 def shared_set_problems(steps: Sequence[Step]) -> Iterator[str]:
@@ -30,8 +32,7 @@ def set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     """What is wrong with one set of a lookup that the columns ``flow`` come to; ``where`` begins each sentence."""
     if wrong := name_problem(f"{where.partition(':')[0]}: feature set", one.name):
         yield wrong
-    if not one.key:
-        yield f"{where} has no key; name the columns that say which entity a row is about."
+    yield from stored_set_problems(where, one)
     for name in one.key:
         declared = flow.get(name)
         if declared is not None and (declared.kind not in KEY_KINDS or declared.shape):
@@ -42,15 +43,21 @@ def set_problems(where: str, one: FeatureSet, flow: Flow) -> Iterator[str]:
     yield from choice_problems(f"{where}: if_unavailable", one.if_unavailable, ("wait", "default"))
     if not 0 <= one.max_default_ratio <= 1:
         yield f"{where} has max_default_ratio {one.max_default_ratio}; it has to be from 0 to 1."
-    yield from duration_problems(f"{where}: ttl", one.ttl, KEPT_FOR_S)
     yield from choice_problems(f"{where}: kind", one.kind, ("loaded", "streaming"))
-    if one.kind == "streaming" and one.ttl is None:
-        yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
-    if one.kind == "streaming" and "event_time" in (*one.key, *one.columns):
-        yield f"{where} is streaming and has a column 'event_time', by which writers give each row's time; give it another name."
     if one.near_cache is not None:
         yield from _near_cache_problems(where, one.near_cache)
     yield from _column_problems(where, one)
+
+
+def stored_set_problems(where: str, one: FeatureSet) -> Iterator[str]:
+    """What is wrong with a set for those that look it up and for its writer; ``where`` begins each sentence."""
+    if not one.key:
+        yield f"{where} has no key; name the columns that say which entity a row is about."
+    yield from duration_problems(f"{where}: ttl", one.ttl, KEPT_FOR_S)
+    if one.kind == "streaming" and one.ttl is None:
+        yield f"{where} is streaming and has no ttl, so that nobody would see that its writer died; give it one, such as '3h'."
+    if one.kind == "streaming" and EVENT_TIME in (*one.key, *one.columns):
+        yield f"{where} is streaming and has a column {EVENT_TIME!r}, by which writers give each row's time; give it another name."
 
 
 def _column_problems(where: str, one: FeatureSet) -> Iterator[str]:
