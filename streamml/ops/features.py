@@ -24,7 +24,7 @@ from streamml.ports.feature_store import FeatureSchema
 Options = Mapping[str, Any]
 # A load is no lookup: a server that is busy for some seconds is no reason to begin again.
 TIMEOUT_S: Final = 10.0
-_ATTEMPTS: Final = 3
+_MORE_ATTEMPTS: Final = 2
 _log: Final = logging.getLogger(__name__)
 
 
@@ -45,6 +45,8 @@ def load_file(
     text, integers or dates; in CSV they are taken as written. The event time is a timestamp (one without a zone is
     UTC) or a date. Memory use does not depend on the size of the file.
 
+    Where Redis goes away under the load and comes back within a minute, or a replica takes over, the load begins again, twice at most.
+
     Args:
         path: the file, ``.parquet`` or ``.csv`` (``.csv.gz``) with a header line.
         schema: the set and its columns.
@@ -55,8 +57,6 @@ def load_file(
         progress: called with the rows written and the rows in the file (``None`` for CSV).
         options: further arguments of a redis-py connection.
 
-    Where Redis goes away under the load and comes back within a minute, or a replica takes over, the load begins again, twice at most.
-
     Raises:
         ConfigError: the file does not fit the schema, or rows cannot be stored; every problem, rows up to 20.
         FeaturesUnavailable: Redis does not answer, or refuses to store.
@@ -66,18 +66,19 @@ def load_file(
             f"Feature set {schema.name!r} is streaming: its values are written in place by a streamml.features.FeatureWriter, and "
             'not loaded as versions. Write them by one, or declare the set without kind="streaming".'
         )
-    server = Server(url, TIMEOUT_S, options)
-    wanted = FileColumns(schema, key, event_time)
-    for left in reversed(range(_ATTEMPTS)):
-        with open_feature_file(Path(path), wanted) as source:
-            plan = LoadPlan(schema, key, event_time, version, Path(path).name, source.rows)
-            try:
-                return load(server, plan, source.batches(), progress=progress)
-            except LoadUndone as error:
-                if not left:
-                    raise
-                _log.warning("%s It is begun again.", error)
-    raise AssertionError
+    server, file = Server(url, TIMEOUT_S, options), Path(path)
+
+    def load_once() -> LoadReport:
+        with open_feature_file(file, FileColumns(schema, key, event_time)) as source:
+            plan = LoadPlan(schema, key, event_time, version, file.name, source.rows)
+            return load(server, plan, source.batches(), progress=progress)
+
+    for _ in range(_MORE_ATTEMPTS):
+        try:
+            return load_once()
+        except LoadUndone as error:
+            _log.warning("%s It is begun again.", error)
+    return load_once()
 
 
 def versions(set_name: str, *, url: str, options: Options | None = None) -> Catalogue:
