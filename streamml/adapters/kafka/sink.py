@@ -191,7 +191,7 @@ class _Batch:
         else:
             self._report(Delivered(self._token, tuple(self._refusals())))
 
-    def not_taken(self, error: KafkaError, row: tuple[Any, ...]) -> None:
+    def not_taken(self, error: KafkaError, row: _Row) -> None:
         """The client did not even queue the record."""
         self._refuse(error, _alike(row))
         self.ended(None, None)
