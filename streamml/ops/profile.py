@@ -33,6 +33,7 @@ from streamml.engine.engine import Engine
 from streamml.engine.events import Settled, StageResult
 from streamml.errors import ConfigError, FatalError
 from streamml.ops.constraint import BASELINE, judged
+from streamml.ops.topics import LETTER_BYTES
 from streamml.ports.source import Positions, RecordRun, Source, TopicPartition
 from streamml.settings.settings import Settings
 from streamml.stages.free import Ranged
@@ -41,7 +42,6 @@ from streamml.topology.topology import Topology
 
 LEAST: Final = 1_000
 _STALLED_S: Final = 60.0
-_LETTER_BYTES: Final = 16_777_216
 Tell = Callable[[str], None]
 
 
@@ -256,7 +256,7 @@ def _scratch(topology: Topology, topics: Mapping[str, TopicInfo], settings: Sett
     admin = KafkaAdmin(settings.client())
     like = topology.sink.topic or topology.source.topics[0]
     name = f"{topology.sink.topic or topology.name}.profile-{uuid.uuid4().hex[:8]}"
-    config = {"max.message.bytes": str(_LETTER_BYTES), "retention.ms": "3600000"}
+    config = {"max.message.bytes": str(LETTER_BYTES), "retention.ms": "3600000"}
     admin.create([NewTopicPlan(name, topics[like].partitions, 1, config)])
     scratch = _Scratch(name, settings, {one: topics[one].id for one in topology.source.topics})
     try:

@@ -12,17 +12,19 @@ from streamml.topology.topology import Topology
 LETTER_BYTES = 16_777_216
 
 
-def planned_topics(topology: Topology, group: str, partitions: int, replication: int) -> list[NewTopicPlan]:
-    """Input, prediction and dead-letter topics, the feature log, and those that the group is paused by and keeps its replays in.
+def letters_plan(name: str, partitions: int = 1, replication: int = -1) -> NewTopicPlan:
+    """A topic of dead letters, which are kept by id: compacted, with room for large records."""
+    config = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
+    return NewTopicPlan(name, partitions, replication, config)
 
-    Dead letters are kept by id: compacted, with room for large records.
-    """
-    letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
+
+def planned_topics(topology: Topology, group: str, partitions: int, replication: int) -> list[NewTopicPlan]:
+    """Input, prediction and dead-letter topics, the feature log, and those that the group is paused by and keeps its replays in."""
     kept = {"cleanup.policy": "delete"}
     return [
         *(NewTopicPlan(name, partitions, replication) for name in topology.source.topics),
         *(NewTopicPlan(name, partitions, replication) for name in (topology.sink.topic,) if name is not None),
-        NewTopicPlan(topology.dead_letters.topic, 1, replication, letters),
+        letters_plan(topology.dead_letters.topic, 1, replication),
         *(NewTopicPlan(log.topic, partitions, replication, kept) for log in (topology.feature_log,) if log is not None),
         control_plan(group, replication),
         replays_plan(group, replication),

@@ -13,7 +13,7 @@ from streamml.adapters.kafka.probe import GroupProbe
 from streamml.adapters.kafka.stretch import StretchReader
 from streamml.compose.surroundings import LETTER_OVERHEAD
 from streamml.errors import ConfigError
-from streamml.ops.topics import LETTER_BYTES
+from streamml.ops.topics import letters_plan
 from streamml.ports.source import RawRecord, TopicPartition
 from streamml.settings.settings import Settings
 from topologies.flight_delay.arrivals import WINDOW, Arrival
@@ -40,8 +40,7 @@ def check_topics(settings: Settings, arrivals: str, dead_letters: str, *, create
     """
     admin = KafkaAdmin(settings.client())
     if create:
-        letters = {"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)}
-        admin.create([NewTopicPlan(arrivals, 1), NewTopicPlan(dead_letters, 1, config=letters)])
+        admin.create([NewTopicPlan(arrivals, 1), letters_plan(dead_letters)])
     there = admin.topics([arrivals, dead_letters])
     ends = time.monotonic() + (_SPREAD_S if create else 0.0)
     while len(there) < 2 and time.monotonic() < ends:

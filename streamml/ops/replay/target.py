@@ -11,7 +11,7 @@ from streamml.compose.control import control_topic
 from streamml.errors import ConfigError
 from streamml.ops.replay.registry import replays_topic
 from streamml.ops.replay.replay import Replay
-from streamml.ops.topics import LETTER_BYTES
+from streamml.ops.topics import letters_plan
 from streamml.settings.settings import Settings
 from streamml.topology.topology import Topology
 
@@ -113,10 +113,6 @@ def make_target(topology: Topology, settings: Settings, replay: Replay) -> None:
                 1 if sink is None else sink.partitions,
                 config={**_KEPT, "max.message.bytes": str(largest)},
             ),
-            NewTopicPlan(
-                replay.letters,
-                1 if letters is None else letters.partitions,
-                config={"cleanup.policy": "compact", "max.message.bytes": str(LETTER_BYTES)},
-            ),
+            letters_plan(replay.letters, 1 if letters is None else letters.partitions),
         ]
     )
