@@ -11,13 +11,12 @@ import uuid
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import loadtests.baseline.worker
 import streamml as sm
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.drains import backlog_of, in_turn
+from loadtests.baseline.drains import backlog_of, beside, in_turn
 from loadtests.baseline.timing import Servers, drain
 from loadtests.baseline.topology import Event, topology
 from streamml.compose.locate import Located
@@ -67,11 +66,9 @@ def main(events: int = 400_000, rounds: int = 3) -> int:
     tell = partial(print, file=sys.stderr)
     with backlog_of(events, tell) as (servers, backlog):
         drains = in_turn(commands, rounds, tell, partial(drain, servers, backlog))
-    pairs = zip(drains["replay"], drains["live"], strict=True)
-    ratios = [round(one.events_per_s / other.events_per_s, 3) for one, other in pairs]
-    rates = {who: round(median(one.events_per_s for one in done)) for who, done in drains.items()}
-    print(json.dumps({"events_per_s": rates, "ratio": median(ratios), "ratios": ratios}, indent=2))
-    return 0 if median(ratios) >= _LEAST else 1
+    found = beside(drains, "replay", "live")
+    print(json.dumps(found, indent=2))
+    return 0 if found["ratio"] >= _LEAST else 1
 
 
 if __name__ == "__main__":

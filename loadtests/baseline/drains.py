@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from statistics import median
+from typing import Any, TypeVar
 
 from loadtests.baseline.commands import COMMANDS
 from loadtests.baseline.load import load_features, produce_all
-from loadtests.baseline.timing import Backlog, Command, Servers, Tell, drain, make_topic, started_servers
+from loadtests.baseline.timing import Backlog, Command, Drain, Servers, Tell, drain, make_topic, started_servers
 
 T = TypeVar("T")
 
@@ -26,6 +27,20 @@ def backlog_of(events: int, tell: Tell, *, warm_up: int = 1) -> Iterator[tuple[S
         for _ in range(warm_up):
             drain(servers, backlog, COMMANDS["bare"])
         yield servers, backlog
+
+
+def beside(drains: Mapping[str, Sequence[Drain]], of: str, to: str) -> dict[str, Any]:
+    """The medians of each, and how much quicker ``of`` was than ``to``, round by round and as their median; JSON takes it."""
+    pairs = zip(drains[of], drains[to], strict=True)
+    ratios = [round(one.events_per_s / other.events_per_s, 3) for one, other in pairs]
+    return {
+        "events_per_s": {who: round(median(one.events_per_s for one in done)) for who, done in drains.items()},
+        "cpu_s_per_million": {
+            who: round(median(one.cpu_s_per_million for one in done), 2) for who, done in drains.items()
+        },
+        "ratio": median(ratios),
+        "ratios": ratios,
+    }
 
 
 def in_turn(

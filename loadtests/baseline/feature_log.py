@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
-from statistics import median
 
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.drains import backlog_of, in_turn
+from loadtests.baseline.drains import backlog_of, beside, in_turn
 from loadtests.baseline.timing import Servers, drain, make_topic
 
 
@@ -23,12 +22,7 @@ def main(events: int = 400_000, rounds: int = 3) -> None:
     tell = partial(print, file=sys.stderr)
     with backlog_of(events, tell) as (servers, backlog):
         drains = in_turn(commands, rounds, tell, partial(drain, servers, backlog))
-    pairs = zip(drains["with"], drains["without"], strict=True)
-    ratios = [round(one.events_per_s / other.events_per_s, 3) for one, other in pairs]
-    rates = {who: round(median(one.events_per_s for one in done)) for who, done in drains.items()}
-    seconds = {who: round(median(one.cpu_s_per_million for one in done), 2) for who, done in drains.items()}
-    found = {"events_per_s": rates, "cpu_s_per_million": seconds, "ratio": median(ratios), "ratios": ratios}
-    print(json.dumps(found, indent=2))
+    print(json.dumps(beside(drains, "with", "without"), indent=2))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,23 @@ def latencies(job: Job, model: Model, rate: float, seconds: float) -> np.ndarray
     return np.asarray(late[events // 5 :])
 
 
+def figures(raw: float, run: Drained, late: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, float]:
+    """What came out, rounded.
+
+    Args:
+        raw: rows per second of the model called by itself.
+        late: as `latencies` gives them.
+    """
+    return {
+        "raw_rows_per_s": round(raw),
+        "rows_per_s": round(run.rows_per_s),
+        "of_raw": round(run.rows_per_s / raw, 3),
+        "in_model": round(run.in_model, 3),
+        "ms_p50": round(float(np.percentile(late, 50)) * 1e3, 3),
+        "ms_p99": round(float(np.percentile(late, 99)) * 1e3, 3),
+    }
+
+
 def _drain(job: Job, model: Model, source: Source, sink: Sink, watch: Watch) -> Assembled:
     topology, models, names = job.topology(), {job.name: model}, SlotNames()
     config = engine_config(topology, models, Settings().worker, "gpu")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from loadtests.gpu.drains import BASELINE_MODELS, drained, latencies
+from loadtests.gpu.drains import BASELINE_MODELS, drained, figures, latencies
 from loadtests.gpu.jobs import dense_job
 from streamml.adapters.models.onnx import OnnxModel
 from streamml.adapters.models.onnx_session import OnnxSettings
@@ -44,13 +44,6 @@ def _of_provider(providers: tuple[str, ...], seconds: float) -> dict[str, Any]:
         passes += 1
     raw = passes * _MOST / (time.perf_counter() - began)
     run = drained(job, model, _EVENTS)
-    late = latencies(job, model, min(run.rows_per_s / 2, 20_000.0), seconds) * 1e3
+    late = latencies(job, model, min(run.rows_per_s / 2, 20_000.0), seconds)
     model.close()
-    return {
-        "raw_rows_per_s": round(raw),
-        "rows_per_s": round(run.rows_per_s),
-        "of_raw": round(run.rows_per_s / raw, 3),
-        "in_model": round(run.in_model, 3),
-        "ms_p50": round(float(np.percentile(late, 50)), 3),
-        "ms_p99": round(float(np.percentile(late, 99)), 3),
-    }
+    return figures(raw, run, late)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from loadtests.gpu import nets
-from loadtests.gpu.drains import drained, latencies
+from loadtests.gpu.drains import drained, figures, latencies
 from loadtests.gpu.jobs import Job, dense_job, text_job
 from streamml.adapters.models.padded import PaddedModel
 from streamml.adapters.models.torch import TorchModel, TorchSettings
@@ -114,19 +114,14 @@ def _of_variant(job: Job, module: Any, variant: Variant, options: Options) -> di
     events = int(min(max(raw * options.seconds, 4 * job.most), _MOST_EVENTS))
     run = drained(job, model, events)
     paced = min(run.rows_per_s / 2, _FASTEST_PACED)
-    late = latencies(job, model, paced, options.seconds) * 1e3
+    late = latencies(job, model, paced, options.seconds)
     alone = next(iter(warm_up(model, [1], repeats=5, length=(job.lengths or (1,))[0]).values())) * 1e3
     model.close()
     return {
-        "raw_rows_per_s": round(raw),
-        "rows_per_s": round(run.rows_per_s),
-        "of_raw": round(run.rows_per_s / raw, 3),
-        "in_model": round(run.in_model, 3),
+        **figures(raw, run, late),
         "mean_batch": round(run.mean_batch, 1),
         "events": events,
         "paced_at": round(paced),
-        "ms_p50": round(float(np.percentile(late, 50)), 3),
-        "ms_p99": round(float(np.percentile(late, 99)), 3),
         "ms_one_row_alone": round(alone, 3),
     }
 
