@@ -55,16 +55,8 @@ class FeatureLookup:
 
 
 @dataclass(frozen=True, init=False)
-class Transform:
-    """Compute columns from columns with a pure function.
-
-    Args:
-        function: gets a dict of read-only numpy arrays ``[n, ...]`` (nullable ones as masked arrays) and returns a dict of
-            arrays with the same number of rows, in the same order; `failures` may be merged in. It may be called
-            again with fewer rows: when it raises, its batch is bisected until the failing rows are found.
-        inputs: names of the columns it gets.
-        outputs: names and types of the columns it returns.
-    """
+class _MakesColumns:
+    """What steps have in common whose function makes columns."""
 
     function: ColumnFunction
     inputs: tuple[str, ...]
@@ -83,6 +75,19 @@ class Transform:
         object.__setattr__(self, "inputs", tuple(inputs))
         object.__setattr__(self, "outputs", column_types(outputs))
         object.__setattr__(self, "name", name or function.__name__)
+
+
+@dataclass(frozen=True, init=False)
+class Transform(_MakesColumns):
+    """Compute columns from columns with a pure function.
+
+    Args:
+        function: gets a dict of read-only numpy arrays ``[n, ...]`` (nullable ones as masked arrays) and returns a dict of
+            arrays with the same number of rows, in the same order; `failures` may be merged in. It may be called
+            again with fewer rows: when it raises, its batch is bisected until the failing rows are found.
+        inputs: names of the columns it gets.
+        outputs: names and types of the columns it returns.
+    """
 
 
 @dataclass(frozen=True, init=False)
@@ -108,7 +113,7 @@ PARENT = "sm.parent"
 
 
 @dataclass(frozen=True, init=False)
-class Explode:
+class Explode(_MakesColumns):
     """Make any number of rows out of each row: detections of an image, sentences of a text.
 
     Args:
@@ -118,24 +123,6 @@ class Explode:
         inputs: names of the columns it gets.
         outputs: names and types of the columns it returns; the parent's columns stay beside them.
     """
-
-    function: ColumnFunction
-    inputs: tuple[str, ...]
-    outputs: Mapping[str, ColumnType]
-    name: str
-
-    def __init__(
-        self,
-        function: ColumnFunction,
-        *,
-        inputs: tuple[str, ...],
-        outputs: Mapping[str, str | ColumnType],
-        name: str | None = None,
-    ) -> None:
-        object.__setattr__(self, "function", function)
-        object.__setattr__(self, "inputs", tuple(inputs))
-        object.__setattr__(self, "outputs", column_types(outputs))
-        object.__setattr__(self, "name", name or function.__name__)
 
 
 Step = FeatureLookup | Transform | Filter | Explode | ModelStep
