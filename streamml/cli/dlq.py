@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamml.cli.options import FiniteRange, json_option, print_json, settings_of, settings_options, shown_time
 
+if TYPE_CHECKING:
+    from streamml.topology.topology import Topology
+
 _PREVIEW = 400
+
+_topic_option = click.option(
+    "--topic", help="Read this topic instead, into which another program writes dead letters of the same format."
+)
 
 
 @click.group("dlq")
@@ -20,15 +28,17 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("topology")
+@_topic_option
 @settings_options
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Show the latest so many.")
 @json_option
-def list_letters(topology: str, limit: int, as_json: bool, config: Path | None, **flags: Any) -> None:
+def list_letters(
+    topology: str, topic: str | None, limit: int, as_json: bool, config: Path | None, **flags: Any
+) -> None:
     """List TOPOLOGY's dead letters, the latest last, without what is in the records."""
-    from streamml.compose.locate import locate_topology
     from streamml.ops.dead_letters import by_reason, read_dead_letters
 
-    letters = list(read_dead_letters(locate_topology(topology).found, settings_of(config, **flags)))
+    letters = list(read_dead_letters(_declared(topology, topic), settings_of(config, **flags)))
     if as_json:
         reasons = [
             {
@@ -64,14 +74,14 @@ def list_letters(topology: str, limit: int, as_json: bool, config: Path | None, 
 @command.command("show")
 @click.argument("topology")
 @click.argument("id")
+@_topic_option
 @settings_options
 @json_option
-def show(topology: str, id: str, as_json: bool, config: Path | None, **flags: Any) -> None:
+def show(topology: str, id: str, topic: str | None, as_json: bool, config: Path | None, **flags: Any) -> None:
     """Show one dead letter of TOPOLOGY with its record. ID is an id of `dlq list`, or partition/offset of the record."""
-    from streamml.compose.locate import locate_topology
     from streamml.ops.dead_letters import find_dead_letter, redacted
 
-    declared = locate_topology(topology).found
+    declared = _declared(topology, topic)
     letter = find_dead_letter(declared, settings_of(config, **flags), id)
     document = _whole(redacted(letter, declared), letter)
     if as_json:
@@ -89,15 +99,15 @@ def show(topology: str, id: str, as_json: bool, config: Path | None, **flags: An
 @command.command("export")
 @click.argument("topology")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_topic_option
 @settings_options
-def export(topology: str, file: Path, config: Path | None, **flags: Any) -> None:
+def export(topology: str, file: Path, topic: str | None, config: Path | None, **flags: Any) -> None:
     """Write all dead letters of TOPOLOGY to FILE, one JSON object a line, without the values of secret fields."""
     import json
 
-    from streamml.compose.locate import locate_topology
     from streamml.ops.dead_letters import read_dead_letters, redacted
 
-    declared = locate_topology(topology).found
+    declared = _declared(topology, topic)
     count = 0
     with file.open("x", encoding="utf-8") as lines:
         for letter in read_dead_letters(declared, settings_of(config, **flags)):
@@ -207,6 +217,20 @@ def purge(
         print_json({"purged": count})
     else:
         click.echo(f"{count} dead letters are purged.")
+
+
+def _declared(topology: str, topic: str | None) -> Topology:
+    """The topology; with a ``topic`` as if its dead letters were there."""
+    from streamml.compose.locate import locate_topology
+    from streamml.errors import ConfigError
+    from streamml.topology.sentences import topic_problem
+
+    found = locate_topology(topology).found
+    if topic is None:
+        return found
+    if wrong := topic_problem("--topic:", topic):
+        raise ConfigError(wrong)
+    return replace(found, dead_letters=replace(found.dead_letters, topic=topic))
 
 
 def _whole(shown: Any, letter: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -36,6 +37,7 @@ from streamml.adapters.kafka.client import opened
 from streamml.adapters.kafka.probe import GroupProbe
 from streamml.adapters.kafka.tail import read_topic
 from streamml.adapters.redis.store import RedisFeatureStore
+from streamml.cli.main import exit_code_of
 from streamml.engine.dead_letters import DeadLetter, Letter, read_letter
 from streamml.features import AsyncFeatureWriter
 from streamml.ops.embedded.kafka import EmbeddedKafka
@@ -419,6 +421,44 @@ def test_a_record_that_is_large_or_of_no_time_is_a_dead_letter_like_every_other(
     for column in SETS:
         expected = batch_values([landed[0], landed[2]], column)
         assert stored_values(place, column, list(expected)) == expected
+
+
+def test_streamml_lists_shows_and_exports_the_apps_dead_letters(
+    place: Place,
+    probe: GroupProbe,
+    begun: list[subprocess.Popen[bytes]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_topics(place)
+    producer = Producer({"bootstrap.servers": place.brokers})
+    producer.produce(place.name, POISON[1], headers={"from": b"a tower"})
+    producer.produce(place.name, POISON[2], key="ORD")
+    producer.flush()
+    begun.append(place.start())
+    until(lambda: place.position(probe) == 2)
+
+    def answer(command: str, *more: str) -> str:
+        where = ["--topic", f"{place.name}.dlq", "--brokers", place.brokers]
+        assert exit_code_of(["dlq", command, "topologies/flight_delay", *more, *where]) == 0
+        return capsys.readouterr().out
+
+    listed = json.loads(answer("list", "--json"))
+    assert [(one["step"], one["error"], one["count"]) for one in listed["reasons"]] == [("recent", "NotAnArrival", 2)]
+    assert [(one["topic"], one["offset"]) for one in listed["dead_letters"]] == [(place.name, 0), (place.name, 1)]
+    shown = json.loads(answer("show", "0/0", "--json"))
+    assert (shown["value"], shown["headers"]) == (POISON[1].decode(), [["from", "a tower"]])
+    answer("export", str(tmp_path / "letters"))
+    assert [json.loads(line)["key"] for line in (tmp_path / "letters").read_text().splitlines()] == [None, "ORD"]
+
+
+@pytest.mark.parametrize(("topic", "told"), [("..", "--topic: '..' cannot be"), ("nobodys", "no topic 'nobodys'")])
+def test_a_topic_of_dead_letters_that_cannot_be_or_is_not_there_is_told(
+    place: Place, topic: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["topologies/flight_delay", "--topic", topic, "--brokers", place.brokers]
+    assert exit_code_of(["dlq", "list", *arguments]) == 2
+    assert told in capsys.readouterr().err
 
 
 def resize(admin: AdminClient, topic: str, most: int) -> None:
