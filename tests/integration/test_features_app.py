@@ -286,15 +286,19 @@ def test_values_are_those_of_a_batch_job_and_dead_letters_the_bad_ones_through_k
 
 
 class Held(Proxy):
-    """Between one process and Redis: what the process sends can be held on its way."""
+    """Between one process and Redis: what the process sends can be held on its way.
+
+    Attributes:
+        waiting: connections on which something was held.
+    """
 
     held = False
-    waiting = False
+    waiting = 0
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
+            self.waiting += self.held
             while self.held:
-                self.waiting = True
                 await asyncio.sleep(0.01)
             writer.write(data)
             await writer.drain()
@@ -361,7 +365,7 @@ def test_a_second_process_takes_over_from_a_frozen_and_from_a_killed_one_and_wha
 
     ways[frozen].held = True
     feed(late[:1])
-    until(lambda: ways[frozen].waiting)
+    until(lambda: ways[frozen].waiting == len(SETS))
     running[frozen].send_signal(signal.SIGSTOP)
     feed([*late[1:], *records[300:600]])
     until(lambda: place.position(probe) == len(told))
