@@ -117,7 +117,9 @@ class KafkaAdmin:
         """
         described, hidden = self._described(names)
         configs = self._configs(list(described))
-        return FoundTopics({name: _info(one, configs.get(name)) for name, one in described.items()}, tuple(hidden))
+        # One that was deleted between the two questions is not there.
+        infos = {name: _info(one, configs[name]) for name, one in described.items() if name in configs}
+        return FoundTopics(infos, tuple(hidden))
 
     def topic_id(self, name: str) -> str | None:
         """`TopicInfo.id` of a topic that exists and that this client may see.
@@ -257,17 +259,19 @@ class KafkaAdmin:
                 if error.args[0].code() not in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND):
                     raise error_of(error.args[0], self._brokers) from error
 
-    def _configs(self, names: list[str]) -> dict[str, dict[str, str]]:
-        """By topic; those that this client may not see are left out."""
+    def _configs(self, names: list[str]) -> dict[str, dict[str, str] | None]:
+        """By topic that exists; ``None`` where this client may not see it."""
         if not names:
             return {}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        found: dict[str, dict[str, str]] = {}
+        found: dict[str, dict[str, str] | None] = {}
         for resource, future in self._client.describe_configs(resources, request_timeout=_TIMEOUT_S).items():
             try:
                 found[resource.name] = {name: entry.value for name, entry in self._answer(future).items()}
             except KafkaException as error:
-                if error.args[0].code() not in _HIDDEN:
+                if error.args[0].code() in _HIDDEN:
+                    found[resource.name] = None
+                elif error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise error_of(error.args[0], self._brokers) from error
         return found
 
