@@ -21,6 +21,7 @@ from onnx import ModelProto, TensorProto, helper
 from streamml.adapters.memory.model import FunctionModel, ModelFunction
 from streamml.adapters.models.model_toml import sha256_of
 from streamml.adapters.models.onnx import OnnxModel, translated
+from streamml.adapters.models.onnx_bound import places
 from streamml.adapters.models.onnx_session import OnnxSettings, signature_of
 from streamml.adapters.models.repository import find
 from streamml.adapters.models.warm_up import warm_up
@@ -216,6 +217,14 @@ class TestOnnxModelOnly:
             x = np.full((rows, 2), rows, np.float32)
             assert model.run({"x": x[::-1]})["y"].tolist() == x.tolist()
         assert made == list(range(1, 65))
+
+    def test_an_input_that_is_read_on_the_cpu_has_its_buffer_there(self) -> None:
+        """As with trees, for which CUDA has no operator."""
+        session = types.SimpleNamespace(
+            get_inputs=lambda: [types.SimpleNamespace(name=name) for name in ("x", "trees")],
+            get_input_memory_infos=lambda: [types.SimpleNamespace(name=name) for name in ("Cuda", "Cpu")],
+        )
+        assert places(session, ("cuda", 1)) == {"x": ("cuda", 1), "trees": ("cpu", 0)}
 
     def test_output_whose_rows_a_converter_declared_wrongly_is_taken(self, tmp_path: Path) -> None:
         wrong = graph(

@@ -16,12 +16,22 @@ from streamml.batch.column import Array
 
 _MOST_SHAPES: Final = 64
 
+_MEMORY: Final = {"cuda": "Cuda", "cpu": "Cpu"}
+
+Device = tuple[str, int]
+"""Kind (``cuda`` or ``cpu``) and number."""
 Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+def places(session: Any, device: Device) -> dict[str, Device]:
+    """Where each input is read: on the device, or on the CPU by what the device has no operator for."""
+    memory = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+    return {node.name: device if info.name == _MEMORY[device[0]] else ("cpu", 0) for node, info in memory}
 
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """Inputs of one shape on the device, and the binding that says so to the session."""
+    """Inputs of one shape where they are read, and the binding that says so to the session."""
 
     inputs: Mapping[str, Any]
     binding: Any
@@ -34,16 +44,18 @@ class BoundSession:
     when 64 shapes have buffers already, go the plain way: a ladder of batch sizes (``Batching(ladder=)``) keeps shapes few.
     """
 
-    def __init__(self, session: Any, outputs: Sequence[str], device: tuple[str, int], make_value: Any) -> None:
+    def __init__(self, session: Any, outputs: Sequence[str], device: Device, make_value: Any) -> None:
         """
         Args:
             outputs: names, in the order of the answer.
-            device: kind (``cuda`` or ``cpu``) and number.
+            device: where they are answered.
             make_value: ``OrtValue.ortvalue_from_shape_and_type``.
         """
         self._session = session
         self._outputs = list(outputs)
         self._device = device
+        # A binding copies what lies elsewhere when it is made, and never again.
+        self._places = places(session, device)
         self._make_value = make_value
         self._buffers: dict[Shapes, _Buffers] = {}
         self._turn = threading.Lock()
@@ -71,7 +83,7 @@ class BoundSession:
 
     def _made(self, inputs: Mapping[str, Array]) -> _Buffers:
         values = {
-            name: self._make_value(list(column.shape), column.dtype.type, *self._device)
+            name: self._make_value(list(column.shape), column.dtype.type, *self._places[name])
             for name, column in inputs.items()
         }
         binding = self._session.io_binding()
