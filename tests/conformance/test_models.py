@@ -218,6 +218,23 @@ class TestOnnxModelOnly:
             assert model.run({"x": x[::-1]})["y"].tolist() == x.tolist()
         assert made == list(range(1, 65))
 
+    @pytest.mark.parametrize("bound", [False, True])
+    def test_sizes_of_outputs_may_depend_on_values(self, tmp_path: Path, bound: bool) -> None:
+        positive = graph(
+            [
+                node("Gather", ["x", "first"], ["head"], axis=0),
+                node("Greater", ["head", "nil"], ["kept"]),
+                node("Compress", ["x", "kept"], ["y"], axis=1),
+            ],
+            [value("x", "float32", ["rows", 2])],
+            [value("y", "float32", ["rows", None])],
+            {"first": np.array(0), "nil": np.array(0, np.float32)},
+        )
+        model = OnnxModel.load(store(tmp_path, positive), OnnxSettings(bound=bound))
+        for head, columns in (([1, 2], [0, 1]), ([5, -6], [0]), ([1, 1], [0, 1]), ([-1, -1], [])):
+            x = np.array([head, [3, 4]], np.float32)
+            assert model.run({"x": x})["y"].tolist() == x[:, columns].tolist()
+
     def test_an_input_that_is_read_on_the_cpu_has_its_buffer_there(self) -> None:
         """As with trees, for which CUDA has no operator."""
         session = types.SimpleNamespace(

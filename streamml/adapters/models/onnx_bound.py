@@ -69,6 +69,9 @@ class BoundSession:
                 return answer
             for name, value in buffers.inputs.items():
                 value.update_inplace(np.ascontiguousarray(inputs[name]))
+            # Else the outputs would have to be as large as those of the shape's last batch, which lie there yet.
+            for name in self._outputs:
+                buffers.binding.bind_output(name, *self._device)
             self._session.run_with_iobinding(buffers.binding)
             copies: list[Array] = buffers.binding.copy_outputs_to_cpu()
             return copies
@@ -89,6 +92,4 @@ class BoundSession:
         binding = self._session.io_binding()
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
-        for name in self._outputs:
-            binding.bind_output(name, *self._device)
         return _Buffers(values, binding)
