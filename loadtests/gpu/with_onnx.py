@@ -13,7 +13,10 @@ from loadtests.gpu.drains import BASELINE_MODELS, drained, figures, latencies
 from loadtests.gpu.jobs import dense_job
 from streamml.adapters.models.onnx import OnnxModel
 from streamml.adapters.models.onnx_session import OnnxSettings
+from streamml.adapters.models.padded import PaddedModel
 from streamml.adapters.models.repository import find
+from streamml.adapters.models.warm_up import warm_up
+from streamml.engine.cost import ladder
 from streamml.errors import ConfigError
 
 _MOST: Final = 2048
@@ -21,19 +24,26 @@ _EVENTS: Final = 200_000
 
 
 def measured(seconds: float, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Figures by provider; a sentence for one that this build has not."""
+    """Figures by provider, CUDA with graphs and without; a sentence for one that this build has not."""
     found: dict[str, Any] = {}
-    for providers in (("cpu",), ("cuda", "cpu"), ("tensorrt", "cuda", "cpu")):
-        tell(f"ONNX Runtime: {providers[0]}")
+    rungs = tuple(ladder(_MOST))
+    for name, settings in (
+        ("cpu", OnnxSettings()),
+        ("cuda", OnnxSettings(("cuda", "cpu"), captured=rungs)),
+        ("cuda, no graphs", OnnxSettings(("cuda", "cpu"))),
+        ("tensorrt", OnnxSettings(("tensorrt", "cuda", "cpu"))),
+    ):
+        tell(f"ONNX Runtime: {name}")
         try:
-            found[providers[0]] = _of_provider(providers, seconds)
+            found[name] = _with_settings(settings, () if name == "cpu" else rungs, seconds)
         except ConfigError as error:
-            found[providers[0]] = {"failed": " ".join(error.problems)}
+            found[name] = {"failed": " ".join(error.problems)}
     return found
 
 
-def _of_provider(providers: tuple[str, ...], seconds: float) -> dict[str, Any]:
-    model = OnnxModel.load(find(BASELINE_MODELS, "mlp", None), OnnxSettings(providers))
+def _with_settings(settings: OnnxSettings, rungs: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    model = PaddedModel(OnnxModel.load(find(BASELINE_MODELS, "mlp", None), settings), rungs)
+    warm_up(model, rungs or (1, _MOST), repeats=1)
     (given,) = model.signature.inputs.values()
     job = replace(dense_job("mlp", tuple(size or 1 for size in given.shape), _MOST), signature=model.signature)
     batch = {job.input: job.inputs(np.arange(_MOST))}

@@ -98,16 +98,22 @@ def _opened(step: ModelStep, repository: Path, settings: ModelSettings) -> Model
         return PythonModel.load(step)
     from streamml.adapters.models.repository import find
 
+    captured = _rungs(step, settings) if settings.cuda_graphs else ()
     if isinstance(step, Torch):
         from streamml.adapters.models.torch import TorchModel, TorchSettings
 
         device = f"cuda:{settings.device}" if "cuda" in settings.providers else "cpu"
-        captured = _rungs(step, settings) if settings.cuda_graphs else ()
         return TorchModel.load(step, repository, TorchSettings(device, settings.threads, captured))
     from streamml.adapters.models.onnx import OnnxModel
     from streamml.adapters.models.onnx_session import OnnxSettings
 
-    onnx = OnnxSettings(tuple(settings.providers), settings.threads, device=settings.device)
+    onnx = OnnxSettings(
+        tuple(settings.providers),
+        settings.threads,
+        device=settings.device,
+        captured=captured,
+        lengths=step.batching.lengths,
+    )
     return OnnxModel.load(find(repository, step.name, step.version), onnx)
 
 

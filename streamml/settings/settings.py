@@ -79,7 +79,7 @@ class ModelSettings(_Section):
     device: int = Field(default=0, ge=0, description="Number of the GPU.")
     cuda_graphs: bool = Field(
         default=True,
-        description="Whether a PyTorch model on a GPU replays a batch as one graph, captured before the worker joins.",
+        description="Whether a model on a GPU (PyTorch, ONNX by CUDA) replays a batch as one graph, captured before the worker joins.",
     )
 
 

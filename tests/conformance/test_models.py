@@ -127,9 +127,16 @@ class TestFunctionModel(ModelBehaviours):
 
 
 class TestOnnxModel(ModelBehaviours):
-    @pytest.fixture(params=[False, True], ids=["plain", "bound"])
+    @pytest.fixture(
+        params=[
+            OnnxSettings(),
+            OnnxSettings(bound=True),
+            OnnxSettings(bound=True, captured=tuple(range(1, 101)), lengths=tuple(range(1, 10))),
+        ],
+        ids=["plain", "bound", "captured"],
+    )
     def models(self, tmp_path: Path, request: pytest.FixtureRequest) -> Mapping[str, Model]:
-        settings = OnnxSettings(bound=request.param)
+        settings = request.param
         return {
             name: OnnxModel.load(store(tmp_path, model, name.replace("_", "-")), settings)
             for name, model in _graphs().items()
@@ -237,11 +244,9 @@ class TestOnnxModelOnly:
 
     def test_an_input_that_is_read_on_the_cpu_has_its_buffer_there(self) -> None:
         """As with trees, for which CUDA has no operator."""
-        session = types.SimpleNamespace(
-            get_inputs=lambda: [types.SimpleNamespace(name=name) for name in ("x", "trees")],
-            get_input_memory_infos=lambda: [types.SimpleNamespace(name=name) for name in ("Cuda", "Cpu")],
-        )
-        assert places(session, ("cuda", 1)) == {"x": ("cuda", 1), "trees": ("cpu", 0)}
+        inputs = [types.SimpleNamespace(name=name) for name in ("x", "trees")]
+        memory = [types.SimpleNamespace(name=name) for name in ("Cuda", "Cpu")]
+        assert places(inputs, memory, ("cuda", 1)) == {"x": ("cuda", 1), "trees": ("cpu", 0)}
 
     def test_output_whose_rows_a_converter_declared_wrongly_is_taken(self, tmp_path: Path) -> None:
         wrong = graph(

@@ -192,11 +192,38 @@ MISTAKES: Final = (
     Mistake(
         "a pickle is taken for a model and loaded",
         "streamml/adapters/models/onnx_session.py",
-        "    runtime = _runtime()\n",
+        "    runtime = onnxruntime()\n",
         '    if path.read_bytes()[:1] == b"\\x80":\n'
         '        return __import__("pickle").loads(path.read_bytes())\n'
-        "    runtime = _runtime()\n",
+        "    runtime = onnxruntime()\n",
         ("tests/conformance/test_models.py::TestOnnxModelOnly::test_pickle_is_refused_and_does_not_run",),
+    ),
+    Mistake(
+        "shapes share one CUDA graph",
+        "streamml/adapters/models/onnx_bound.py",
+        "graph=len(self._buffers) + 1",
+        "graph=1",
+        (
+            "tests/conformance/test_onnx_graphs.py"
+            "::test_each_rung_has_a_number_and_a_place_of_its_own_and_other_shapes_have_none",
+        ),
+    ),
+    Mistake(
+        "what is computed on the CPU is answered from the time of a capture",
+        "streamml/adapters/models/onnx_graphs.py",
+        "            why = None if problems else obstacle(session, signature, settings)\n",
+        "            why = None\n",
+        (
+            "tests/conformance/test_onnx_graphs.py"
+            "::test_what_would_be_answered_from_the_time_of_the_capture_is_not_captured",
+        ),
+    ),
+    Mistake(
+        "a batch has to answer as much as the shape's last one",
+        "streamml/adapters/models/onnx_bound.py",
+        "        if buffers.graph == _NO_GRAPH:\n",
+        "        if False:\n",
+        ("tests/conformance/test_models.py::TestOnnxModelOnly::test_sizes_of_outputs_may_depend_on_values",),
     ),
     Mistake(
         "a record that repeats a key passes",

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import streamml as sm
+from streamml.adapters.models.onnx import OnnxModel
+from streamml.adapters.models.onnx_session import OnnxSettings
+from streamml.adapters.models.repository import ModelFiles
 from streamml.batch.column import Array, object_array
 from streamml.compose.models import _rungs, load_model, load_models, rungs_of
 from streamml.compose.stages import engine_config
 from streamml.settings.settings import ModelSettings, WorkerSettings
 from streamml.testing.driver import TopologyDriver
-from tests.conformance.onnx_files import graph, node, store, value
+from tests.conformance.onnx_files import graph, identity, node, store, value
 
 
 class Text(BaseModel):
@@ -120,6 +123,8 @@ def test_m6_texts_of_any_length_are_scored_as_alone(tmp_path: Path, lengths: tup
     [
         (sm.Onnx, ("cpu",), {}, False),
         (sm.Onnx, ("tensorrt", "cpu"), {}, True),
+        (sm.Onnx, ("cuda", "cpu"), {}, True),
+        (sm.Onnx, ("cuda", "cpu"), {"cuda_graphs": False}, True),
         (sm.Torch, ("cpu",), {"compile": True}, False),
         (sm.Torch, ("cuda",), {}, True),
         (sm.Torch, ("cuda",), {"cuda_graphs": False}, False),
@@ -133,6 +138,25 @@ def test_powers_of_two_are_the_default_only_where_a_device_is_made_for_shapes(
     settings = ModelSettings.model_validate({"providers": providers, "cuda_graphs": graphs})
     step = kind("m", outputs={"y": "y"}, batching=sm.Batching(max_batch_size=6), **compiled)
     assert _rungs(step, settings) == ((1, 2, 4, 6) if padded else ())
+
+
+@pytest.mark.parametrize(("graphs", "captured"), [(True, (1, 2, 4, 6)), (False, ())])
+def test_an_onnx_model_is_captured_at_what_its_batches_are_padded_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphs: bool, captured: tuple[int, ...]
+) -> None:
+    asked: list[OnnxSettings] = []
+    load = OnnxModel.load
+
+    def loaded(files: ModelFiles, settings: OnnxSettings) -> OnnxModel:
+        asked.append(settings)
+        return load(files)
+
+    monkeypatch.setattr(OnnxModel, "load", loaded)
+    store(tmp_path, identity(), "m")
+    step = sm.Onnx("m", outputs={"y": "y"}, batching=sm.Batching(max_batch_size=6, lengths=(8, 16)))
+    settings = ModelSettings(providers=("cuda", "cpu"), cuda_graphs=graphs)
+    assert rungs_of(load_model(step, tmp_path, settings)) == (1, 2, 4, 6)
+    assert [(one.captured, one.lengths, one.graphs) for one in asked] == [(captured, (8, 16), graphs)]
 
 
 def test_m6_the_batcher_knows_the_rungs_of_its_model(tmp_path: Path) -> None:

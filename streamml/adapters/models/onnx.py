@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from streamml.adapters.models.onnx_session import OnnxSettings, Scored, open_session, read_signature, scorer
+from streamml.adapters.models.onnx_graphs import open_scorer
+from streamml.adapters.models.onnx_session import OnnxSettings, Scored, node_in
 from streamml.adapters.models.repository import ModelFiles, signature_problems
 from streamml.adapters.models.tensors import check_inputs, check_outputs
 from streamml.batch.column import Array
@@ -21,7 +22,6 @@ from streamml.ports.model import Signature
 
 _OUT_OF_MEMORY: Final = re.compile(r"(?i)failed to allocate memory|out of memory|bad.alloc|ALLOC(ATION)?_FAILED")
 _DEVICE_BROKEN: Final = re.compile(r"(?i)(CUDA|CUDNN|CUBLAS|CUFFT|CURAND|TensorRT)\w* (failure|error|EP)")
-_NODE: Final = re.compile(r"while running (?P<operator>\S+) node\. Name:'(?P<name>[^']*)'")
 
 
 class OnnxModel:
@@ -59,12 +59,10 @@ class OnnxModel:
         Raises:
             ConfigError: as `load`.
         """
-        settings = settings or OnnxSettings()
-        session = open_session(path, settings)
-        signature, problems = read_signature(path, session)
+        signature, problems, scored = open_scorer(path, f"{name}@{version}", settings or OnnxSettings())
         if problems:
             raise ConfigError(problems)
-        return cls(name, version, signature, scorer(session, list(signature.outputs), settings))
+        return cls(name, version, signature, scored)
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         scored = self._scored
@@ -92,8 +90,7 @@ def translated(error: Exception, model: str) -> StreamMLError:
     The runtime's message is read, but not passed on: it quotes values, as in "idx=7 must be within [-3,2]".
     """
     message = str(error)
-    node = _NODE.search(message)
-    where = f" in its {node['operator']} node {node['name']!r}" if node else ""
+    where = node_in(message)
     kind = type(error).__name__
     if isinstance(error, UnicodeError):
         return ModelRejected(f"Model {model} was given, or answered, text that is not valid Unicode.")
@@ -103,6 +100,6 @@ def translated(error: Exception, model: str) -> StreamMLError:
         return ModelFault(
             f"The device failed under model {model}{where} ({kind}); look at the device's log, then restart."
         )
-    if node or kind == "InvalidArgument":
+    if where or kind == "InvalidArgument":
         return ModelRejected(f"Model {model} refused these rows{where} ({kind}).")
     return ModelFault(f"Model {model} cannot be run ({kind}); check that its file fits the installed ONNX Runtime.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from streamml.adapters.models.onnx_bound import BoundSession
+from streamml.adapters.models.onnx_bound import BoundSession, Device
 from streamml.batch.column import Array
 from streamml.errors import ConfigError
 from streamml.ports.model import Signature, Tensor
@@ -27,6 +28,8 @@ _DTYPES: Final = {
     **{f"tensor({kind}int{bits})": f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
+_NODE: Final = re.compile(r"while running (?P<operator>\S+) node\. Name:'(?P<name>[^']*)'")
+
 Scored = Callable[[Mapping[str, Array]], Sequence[Array]]
 
 
@@ -43,6 +46,8 @@ class OnnxSettings:
         device: number of the GPU.
         bound: whether inputs are copied into buffers that are made once for each shape; ``None``: on a device they are. On the CPU
             it gains nothing.
+        captured: numbers of rows that CUDA runs as one graph each, where inputs are bound and the model allows it.
+        lengths: the only lengths of rows that are captured, for inputs that take any.
     """
 
     providers: tuple[str, ...] = ("cpu",)
@@ -50,6 +55,23 @@ class OnnxSettings:
     spinning: bool = False
     device: int = 0
     bound: bool | None = None
+    captured: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> Device:
+        """Where inputs are bound."""
+        return ("cpu", 0) if self.providers[:1] == ("cpu",) else ("cuda", self.device)
+
+    @property
+    def binds(self) -> bool:
+        """Whether they are."""
+        return self.place[0] != "cpu" if self.bound is None else self.bound
+
+    @property
+    def graphs(self) -> bool:
+        """Whether shapes are captured; on the CPU they are only bound as if they were, which is for tests."""
+        return self.binds and bool(self.captured) and self.providers[:1] != ("tensorrt",)
 
 
 def signature_of(path: Path) -> Signature:
@@ -64,8 +86,12 @@ def signature_of(path: Path) -> Signature:
     return signature
 
 
-def _runtime() -> Any:
-    # Only here, because it is optional and slow to import.
+def onnxruntime() -> Any:
+    """The module, which is only imported here, because it is optional and slow to import.
+
+    Raises:
+        ConfigError: it is not installed, or does not load.
+    """
     try:
         return import_module("onnxruntime")
     except ModuleNotFoundError:
@@ -80,7 +106,7 @@ def open_session(path: Path, settings: OnnxSettings) -> Any:
     Raises:
         ConfigError: the runtime is not installed, a setting cannot be met, or the file cannot be loaded.
     """
-    runtime = _runtime()
+    runtime = onnxruntime()
     problems = _settings_problems(settings, runtime.get_available_providers())
     if problems:
         raise ConfigError(problems)
@@ -106,13 +132,26 @@ def open_session(path: Path, settings: OnnxSettings) -> Any:
     return session
 
 
-def scorer(session: Any, outputs: list[str], settings: OnnxSettings) -> Scored:
-    """What runs the session, and answers these outputs."""
-    on_device = settings.providers[0] != "cpu"
-    if not (on_device if settings.bound is None else settings.bound):
+def scorer(
+    session: Any,
+    outputs: list[str],
+    settings: OnnxSettings,
+    captured: Callable[[Mapping[str, Array]], bool] | None = None,
+) -> Scored:
+    """What runs the session, and answers these outputs.
+
+    Args:
+        captured: as `BoundSession` takes it.
+    """
+    if not settings.binds:
         return lambda inputs: session.run(outputs, dict(inputs))
-    device = ("cuda", settings.device) if on_device else ("cpu", 0)
-    return BoundSession(session, outputs, device, _runtime().OrtValue.ortvalue_from_shape_and_type).run
+    return BoundSession(session, outputs, settings.place, onnxruntime(), captured).run
+
+
+def node_in(message: str) -> str:
+    """The node that a message of the running session names, for a sentence to go on with; empty: none."""
+    node = _NODE.search(message)
+    return f" in its {node['operator']} node {node['name']!r}" if node else ""
 
 
 def _does_not_start(provider: str) -> str:
@@ -162,8 +201,12 @@ def _provider_options(name: str, settings: OnnxSettings) -> dict[str, str]:
     if name == "cpu":
         return {}
     options = {"device_id": str(settings.device)}
-    # With TF32, CUDA's default, a replay on another kind of device would give other predictions.
-    return options | {"use_tf32": "0"} if name == "cuda" else options
+    if name == "cuda":
+        # With TF32, CUDA's default, a replay on another kind of device would give other predictions.
+        options |= {"use_tf32": "0"}
+        if settings.graphs:
+            options |= {"enable_cuda_graph": "1"}
+    return options
 
 
 def read_signature(path: Path, session: Any) -> tuple[Signature, list[str]]:
