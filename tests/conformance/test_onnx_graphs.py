@@ -312,11 +312,15 @@ def test_a_file_that_cannot_be_loaded_is_told_once(tmp_path: Path, caplog: pytes
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="this ONNX Runtime is without CUDA"
-)
 class TestOnGpu:
     SETTINGS = OnnxSettings(("cuda", "cpu"), captured=(1, 4, 64))
+
+    @pytest.fixture(autouse=True)
+    def where_cuda_starts(self, tmp_path: Path) -> None:
+        try:
+            open_session(store(tmp_path, identity(), "any").model, OnnxSettings(("cuda", "cpu")))
+        except ConfigError as error:
+            pytest.skip(str(error))
 
     def test_graphs_answer_as_the_cpu_does(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         random = np.random.default_rng(5)
