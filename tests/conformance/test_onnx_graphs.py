@@ -57,6 +57,12 @@ def by_chance(seed: float) -> ModelProto:
     return graph(nodes, [x], [y], {"half": np.array(0.5, np.float32)})
 
 
+def noisy() -> ModelProto:
+    """``x`` with noise, which is another in each run."""
+    x, y = value("x", "float32", ["rows", 2]), value("y", "float32", ["rows", 2])
+    return graph([node("RandomUniformLike", ["x"], ["noise"]), node("Add", ["x", "noise"], ["y"])], [x], [y])
+
+
 def branching() -> ModelProto:
     """``x``, doubled where its sum is positive."""
     two = helper.make_tensor("two", 1, [], [2.0])
@@ -87,7 +93,10 @@ class Run:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """What sessions are asked for: the number of the graph, where the first output lies, and on which thread."""
+    """What sessions are asked for: the number of the graph, where the first output lies, and on which thread.
+
+    A new shape runs plain, to see where its outputs lie, is captured, and replayed once, which is held against a plain run.
+    """
     seen: list[Run] = []
     original = onnxruntime.InferenceSession.run_with_iobinding
 
@@ -141,8 +150,8 @@ def test_each_rung_has_a_number_and_a_place_of_its_own_and_other_shapes_have_non
     tmp_path: Path, runs: list[Run]
 ) -> None:
     model = OnnxModel.load(store(tmp_path, doubled()), CAPTURED)
-    assert graphs_of(model, runs, rows(2, 0), rows(2, 1)) == ["-1", "1", "1", "1"]
-    assert graphs_of(model, runs, rows(4, 0), rows(4, 1)) == ["-1", "2", "2", "2"]
+    assert graphs_of(model, runs, rows(2, 0), rows(2, 1)) == ["-1", "1", "1", "1", "1"]
+    assert graphs_of(model, runs, rows(4, 0), rows(4, 1)) == ["-1", "2", "2", "2", "2"]
     assert graphs_of(model, runs, rows(3, 0), rows(3, 1)) == ["-1", "-1"]
     assert graphs_of(model, runs, rows(4, 2), rows(2, 2), rows(4, 3), rows(2, 3)) == ["2", "1", "2", "1"]
     of_four, of_two = {run.address for run in runs[::2]}, {run.address for run in runs[1::2]}
@@ -162,7 +171,7 @@ def test_shapes_beyond_the_64th_go_the_plain_way(
     monkeypatch.setattr("onnxruntime.InferenceSession.run", run)
     model = OnnxModel.load(store(tmp_path, doubled()), replace(CAPTURED, captured=tuple(range(1, 100))))
     assert graphs_of(model, runs, *(rows(number, 0) for number in range(1, 70)))[-1] == "64"
-    assert plain == ["-1"] * 5
+    assert plain == ["-1"] * (64 + 5)
     assert graphs_of(model, runs, rows(64, 0), rows(69, 0)) == ["64"]
 
 
@@ -175,7 +184,7 @@ def test_lengths_are_captured_where_they_are_of_the_ladder(tmp_path: Path, runs:
     )
     model = OnnxModel.load(store(tmp_path, total), replace(CAPTURED, lengths=(3, 8)))
     asked = [np.ones((2, length), np.float32) for length in (3, 5, 8, 5, 3)]
-    assert graphs_of(model, runs, *asked) == ["-1", "1", "1", "-1", "-1", "3", "3", "-1", "1"]
+    assert graphs_of(model, runs, *asked) == ["-1", "1", "1", "1", "-1", "-1", "3", "3", "3", "-1", "1"]
     assert model.run({"x": asked[2]})["y"].tolist() == [8, 8]
 
 
@@ -232,6 +241,17 @@ def _by_chance(root: Path) -> Iterator[tuple[ModelFiles, tuple[int, ...]]]:
         files = store(root / str(number), by_chance(seed=7_654_321.0 * number))
         session = open_session(files.model, OnnxSettings())
         yield files, tuple(session.run(None, {"x": rows(1, 0)})[0].shape[1] for _ in range(2))
+
+
+def test_a_graph_that_does_not_answer_as_its_session_is_not_used(
+    tmp_path: Path, runs: list[Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = OnnxModel.load(store(tmp_path, noisy()), CAPTURED)
+    warm_up(model, (1, 2, 4), repeats=1)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "a replay answers other than a run without" in said
+    assert WITHOUT in said
+    assert graphs_of(model, runs, rows(2, 0), rows(4, 0)) == ["none", "none"]
 
 
 def test_a_session_that_refuses_graphs_is_opened_without(

@@ -18,10 +18,17 @@ from streamml.batch.column import Array
 _MOST_SHAPES: Final = 64
 _MEMORY: Final = {"cuda": "Cuda", "cpu": "Cpu"}
 _NO_GRAPH: Final = -1
+# Kernels of a replay are those of the capture; another choice of kernels may add up in another order.
+_RELATIVE: Final = 1e-3
+_ABSOLUTE: Final = 1e-5
 
 Device = tuple[str, int]
 """Kind (``cuda`` or ``cpu``) and number."""
 Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+class ReplayDiffersError(Exception):
+    """A graph does not answer as its session does."""
 
 
 class NotCapturedError(Exception):
@@ -139,9 +146,25 @@ class BoundSession:
         captured = replace(buffers, graph=len(self._buffers) + 1)
         try:
             self._run(captured, inputs)
+            self._compare(captured, inputs)
         except Exception as error:
             raise NotCapturedError from error
         return captured
+
+    def _compare(self, captured: _Buffers, inputs: Mapping[str, Array]) -> None:
+        """Have a replay answer other values than those of the capture, and a run without a graph the same.
+
+        Raises:
+            ReplayDiffersError: their answers are not close.
+        """
+        others = {name: np.zeros_like(column) for name, column in inputs.items()}
+        self._run(captured, others)
+        replayed = captured.binding.copy_outputs_to_cpu()
+        for one, other in zip(
+            replayed, self._session.run(self._outputs, others, self._options(_NO_GRAPH)), strict=True
+        ):
+            if not np.allclose(one, other, _RELATIVE, _ABSOLUTE, equal_nan=one.dtype.kind == "f"):
+                raise ReplayDiffersError
 
     def _options(self, graph: int) -> Any:
         if self._captured is None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from streamml.adapters.models.onnx_bound import NotCapturedError, places
+from streamml.adapters.models.onnx_bound import NotCapturedError, ReplayDiffersError, places
 from streamml.adapters.models.onnx_session import (
     OnnxSettings,
     Scored,
@@ -141,6 +141,8 @@ def _not_captured(label: str, why: str) -> None:
 
 def _reason(error: BaseException | None) -> str:
     """What an exception of a capture says, but for values, which messages of the runtime quote."""
+    if isinstance(error, ReplayDiffersError):
+        return "a replay answers other than a run without"
     message = str(error)
     failure = _CUDA_FAILURE.search(message)
     return f"{failure[0].strip() if failure else type(error).__name__}{node_in(message)}"
