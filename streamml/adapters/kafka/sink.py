@@ -19,8 +19,8 @@ SAFETY: Final[Mapping[str, object]] = {"enable.idempotence": True, "acks": "all"
 
 DEFAULTS: Final[Mapping[str, object]] = {
     "compression.type": "lz4",
-    # Batches are handed over whole, and what waits for more of them is late. Less makes a request of a few records in a backlog.
-    "linger.ms": 0.5,
+    # Batches are handed over whole, and what waits for more of them is late; less makes requests of a few records in a backlog.
+    "linger.ms": 1,
     # As Java's producer, so that joins in other frameworks find equal keys in equal partitions.
     "partitioner": "murmur2_random",
     "queue.buffering.max.messages": 1_000_000,
