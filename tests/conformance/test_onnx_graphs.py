@@ -254,6 +254,27 @@ def test_a_graph_that_does_not_answer_as_its_session_is_not_used(
     assert graphs_of(model, runs, rows(2, 0), rows(4, 0)) == ["none", "none"]
 
 
+def test_a_graph_that_does_not_read_its_inputs_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its replays answer what the capture did, for which warming up gives zeros."""
+    captured: set[str] = set()
+    original = onnxruntime.InferenceSession.run_with_iobinding
+
+    def run(session: Any, binding: Any, options: Any = None) -> None:
+        number = "-1" if options is None else options.get_run_config_entry("gpu_graph_id")
+        if number not in captured:
+            original(session, binding, options)
+        if number != "-1":
+            captured.add(number)
+
+    monkeypatch.setattr("onnxruntime.InferenceSession.run_with_iobinding", run)
+    model = OnnxModel.load(store(tmp_path, doubled()), CAPTURED)
+    warm_up(model, (1, 2, 4), repeats=1)
+    assert "a replay answers other than a run without" in caplog.text
+    assert model.run({"x": rows(2, 1)})["y"].tolist() == (rows(2, 1) * 2).tolist()
+
+
 def test_a_session_that_refuses_graphs_is_opened_without(
     tmp_path: Path, both_providers: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -219,6 +219,13 @@ MISTAKES: Final = (
         ),
     ),
     Mistake(
+        "a replay is only tried with the values of its capture",
+        "streamml/adapters/models/onnx_bound.py",
+        "(np.zeros_like if column.any() else np.ones_like)(column)",
+        "np.zeros_like(column)",
+        ("tests/conformance/test_onnx_graphs.py::test_a_graph_that_does_not_read_its_inputs_is_not_used",),
+    ),
+    Mistake(
         "a batch has to answer as much as the shape's last one",
         "streamml/adapters/models/onnx_bound.py",
         "        if buffers.graph == _NO_GRAPH:\n",
