@@ -19,7 +19,7 @@ from streamml.adapters.models.onnx_session import OnnxSettings, open_session
 from streamml.adapters.models.repository import ModelFiles
 from streamml.adapters.models.warm_up import warm_up
 from streamml.batch.column import Array
-from streamml.errors import ConfigError, StreamMLError
+from streamml.errors import ConfigError, ModelRejected, StreamMLError
 from tests.conformance.onnx_files import graph, identity, node, store, value
 
 CAPTURED = OnnxSettings(bound=True, captured=(1, 2, 4))
@@ -273,6 +273,23 @@ def test_a_graph_that_does_not_read_its_inputs_is_not_used(
     warm_up(model, (1, 2, 4), repeats=1)
     assert "a replay answers other than a run without" in caplog.text
     assert model.run({"x": rows(2, 1)})["y"].tolist() == (rows(2, 1) * 2).tolist()
+
+
+def test_nothing_is_captured_after_a_model_refused_rows(
+    tmp_path: Path, runs: list[Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it may refuse those that it is warmed with; later other models are at work."""
+    from_five = graph(
+        [node("Sub", ["x", "five"], ["index"]), node("Gather", ["table", "index"], ["y"])],
+        [value("x", "int64", ["rows"])],
+        [value("y", "float32", ["rows"])],
+        {"five": np.array(5), "table": np.array([1, 2, 3], np.float32)},
+    )
+    model = OnnxModel.load(store(tmp_path, from_five), CAPTURED)
+    with pytest.raises(ModelRejected):
+        warm_up(model, (1, 2, 4), repeats=1)
+    assert graphs_of(model, runs, np.array([5]), np.array([6, 7])) == ["-1", "-1"]
+    assert not caplog.records
 
 
 def test_a_session_that_refuses_graphs_is_opened_without(

@@ -226,6 +226,13 @@ MISTAKES: Final = (
         ("tests/conformance/test_onnx_graphs.py::test_a_graph_that_does_not_read_its_inputs_is_not_used",),
     ),
     Mistake(
+        "a graph is captured while other models are at work",
+        "streamml/adapters/models/onnx_bound.py",
+        "                self._captured = _never\n",
+        "",
+        ("tests/conformance/test_onnx_graphs.py::test_nothing_is_captured_after_a_model_refused_rows",),
+    ),
+    Mistake(
         "a batch has to answer as much as the shape's last one",
         "streamml/adapters/models/onnx_bound.py",
         "        if buffers.graph == _NO_GRAPH:\n",

@@ -84,7 +84,8 @@ class BoundSession:
         # A binding copies what lies elsewhere when it is made, and never again.
         self._places = places(session.get_inputs(), session.get_input_memory_infos(), device)
         self._runtime = runtime
-        self._captured = captured
+        self._graphs = captured is not None
+        self._captured: Callable[[Mapping[str, Array]], bool] = captured or _never
         self._buffers: dict[Shapes, _Buffers] = {}
         self._turn = threading.Lock()
 
@@ -95,13 +96,21 @@ class BoundSession:
             NotCapturedError: the shape was to be captured, and cannot be.
         """
         with self._turn:
-            buffers = self._buffers_for(inputs)
-            if buffers is None:
-                answer: list[Array] = self._session.run(self._outputs, dict(inputs), self._options(_NO_GRAPH))
-                return answer
-            self._run(buffers, inputs)
-            copies: list[Array] = buffers.binding.copy_outputs_to_cpu()
-            return copies
+            try:
+                return self._answer(inputs)
+            except Exception:
+                # It ends the warming up: a later capture would have other models beside it, which allocate.
+                self._captured = _never
+                raise
+
+    def _answer(self, inputs: Mapping[str, Array]) -> list[Array]:
+        buffers = self._buffers_for(inputs)
+        if buffers is None:
+            answer: list[Array] = self._session.run(self._outputs, dict(inputs), self._options(_NO_GRAPH))
+            return answer
+        self._run(buffers, inputs)
+        copies: list[Array] = buffers.binding.copy_outputs_to_cpu()
+        return copies
 
     def _run(self, buffers: _Buffers, inputs: Mapping[str, Array]) -> None:
         for name, value in buffers.inputs.items():
@@ -118,8 +127,7 @@ class BoundSession:
         shapes = tuple((name, column.shape, column.dtype.str) for name, column in sorted(inputs.items()))
         if shapes not in self._buffers and len(self._buffers) < _MOST_SHAPES:
             made = self._made(inputs)
-            wanted = self._captured is not None and self._captured(inputs)
-            self._buffers[shapes] = self._with_graph(made, inputs) if wanted else made
+            self._buffers[shapes] = self._with_graph(made, inputs) if self._captured(inputs) else made
         return self._buffers.get(shapes)
 
     def _made(self, inputs: Mapping[str, Array]) -> _Buffers:
@@ -168,8 +176,12 @@ class BoundSession:
                 raise ReplayDiffersError
 
     def _options(self, graph: int) -> Any:
-        if self._captured is None:
+        if not self._graphs:
             return None
         options = self._runtime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
         return options
+
+
+def _never(inputs: Mapping[str, Array]) -> bool:
+    return False

@@ -5,8 +5,9 @@ or output is looked for anew, no size is computed again. The session itself refu
 with operators that hand over between devices; what else would be answered from the time of the capture is left out here.
 
 ONNX Runtime keeps graphs by thread, so a session with graphs has a thread of its own. It can only capture while no other
-thread allocates memory on the device, which holds as long as models are warmed one after the other. Its TensorRT keeps one graph,
-whatever the shape, so shapes are only captured where CUDA comes first.
+thread allocates memory on the device, which holds as long as models are warmed one after the other: nothing is captured after a
+model's first error, which ends that. Its TensorRT keeps one graph, whatever the shape, so shapes are only captured where CUDA comes
+first.
 """
 
 from __future__ import annotations
