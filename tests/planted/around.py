@@ -201,8 +201,8 @@ MISTAKES: Final = (
     Mistake(
         "shapes share one CUDA graph",
         "streamml/adapters/models/onnx_bound.py",
-        "graph=len(self._buffers) + 1",
-        "graph=1",
+        "number = len(self._buffers) + 1",
+        "number = 1",
         (
             "tests/conformance/test_onnx_graphs.py"
             "::test_each_rung_has_a_number_and_a_place_of_its_own_and_other_shapes_have_none",

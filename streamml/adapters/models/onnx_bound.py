@@ -48,10 +48,11 @@ def places(nodes: Sequence[Any], memory: Sequence[Any], device: Device) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """Inputs of one shape where they are read, the binding that says so to the session, and the number of its graph."""
+    """Inputs of one shape where they are read, the binding that says so to the session, the number of its graph, and the options of its runs."""
 
     inputs: Mapping[str, Any]
     binding: Any
+    options: Any
     graph: int = _NO_GRAPH
 
 
@@ -86,6 +87,7 @@ class BoundSession:
         self._runtime = runtime
         self._graphs = captured is not None
         self._captured: Callable[[Mapping[str, Array]], bool] = captured or _never
+        self._plain = self._options(_NO_GRAPH)
         self._buffers: dict[Shapes, _Buffers] = {}
         self._turn = threading.Lock()
 
@@ -106,7 +108,7 @@ class BoundSession:
     def _answer(self, inputs: Mapping[str, Array]) -> list[Array]:
         buffers = self._buffers_for(inputs)
         if buffers is None:
-            answer: list[Array] = self._session.run(self._outputs, dict(inputs), self._options(_NO_GRAPH))
+            answer: list[Array] = self._session.run(self._outputs, dict(inputs), self._plain)
             return answer
         self._run(buffers, inputs)
         copies: list[Array] = buffers.binding.copy_outputs_to_cpu()
@@ -119,7 +121,7 @@ class BoundSession:
             # Else the outputs would have to be as large as those of the shape's last batch, which lie there yet.
             for name in self._outputs:
                 buffers.binding.bind_output(name, *self._device)
-        self._session.run_with_iobinding(buffers.binding, self._options(buffers.graph))
+        self._session.run_with_iobinding(buffers.binding, buffers.options)
 
     def _buffers_for(self, inputs: Mapping[str, Array]) -> _Buffers | None:
         if any(column.dtype.hasobject or not column.size for column in inputs.values()):
@@ -139,7 +141,7 @@ class BoundSession:
         binding = self._session.io_binding()
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
-        return _Buffers(values, binding)
+        return _Buffers(values, binding, self._plain)
 
     def _with_graph(self, buffers: _Buffers, inputs: Mapping[str, Array]) -> _Buffers:
         """The same with outputs that stay where a run without a graph puts them, and what is done between captured."""
@@ -151,7 +153,8 @@ class BoundSession:
         for name, value in zip(self._outputs, answered, strict=True):
             buffers.binding.bind_ortvalue_output(name, value)
         # From 1 on, as the runtime takes 0 for itself.
-        captured = replace(buffers, graph=len(self._buffers) + 1)
+        number = len(self._buffers) + 1
+        captured = replace(buffers, graph=number, options=self._options(number))
         try:
             self._run(captured, inputs)
             self._compare(captured, inputs)
@@ -169,7 +172,7 @@ class BoundSession:
         others = {name: (np.zeros_like if column.any() else np.ones_like)(column) for name, column in inputs.items()}
         self._run(captured, others)
         replayed = captured.binding.copy_outputs_to_cpu()
-        expected = self._session.run(self._outputs, others, self._options(_NO_GRAPH))
+        expected = self._session.run(self._outputs, others, self._plain)
         if not all(map(_close, replayed, expected)):
             raise ReplayDiffersError
 

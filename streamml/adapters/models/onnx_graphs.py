@@ -97,10 +97,10 @@ def _with_graphs(path: Path, label: str, session: Any, signature: Signature, set
     def without() -> Scored:
         return scorer(open_session(path, plain), outputs, plain)
 
-    return _Graphs(scorer(session, outputs, settings, _rungs(signature, settings)), without, label).run
+    return _Graphs(scorer(session, outputs, settings, _of_a_rung(signature, settings)), without, label).run
 
 
-def _rungs(signature: Signature, settings: OnnxSettings) -> Callable[[Mapping[str, Array]], bool]:
+def _of_a_rung(signature: Signature, settings: OnnxSettings) -> Callable[[Mapping[str, Array]], bool]:
     """Whether inputs have one of the shapes that batches are padded to; others may never come again."""
 
     def of_a_ladder(name: str, shape: Sequence[int]) -> bool:
