@@ -17,8 +17,11 @@ from streamml.runtime.pulse import Pulse
 from streamml.stages.stage import Stage
 
 _LOG: Final = logging.getLogger("streamml.worker")
-_QUICK_OUTSIDE_S: Final = 0.005
-_QUICK_S: Final = 0.05
+# Outside of Python's lock, when that is half of the batch's time as well: else there is too little to overlap it with.
+_WAITS_S: Final = 0.005
+_LONG_S: Final = 0.2
+# On a busy machine any batch may have waited for the processor; so many in a row have not.
+_IN_A_ROW: Final = 3
 
 
 class Lane:
@@ -35,11 +38,16 @@ class Lane:
         self._inbox = inbox
         self._pulse = pulse
         self._what = f"the stage {stage.name}"
-        self.quick = False
+        self._slow_in_a_row = _IN_A_ROW
         self._jobs: queue.SimpleQueue[RunStage | None] = queue.SimpleQueue()
         # A daemon, as a model that hangs must not keep the process alive past its shutdown budget.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def quick(self) -> bool:
+        """Whether the stage's next batch runs where it is asked for. Not while one runs, nor after an error."""
+        return self._slow_in_a_row < _IN_A_ROW
 
     def submit(self, job: RunStage) -> None:
         """Run a job on the lane's thread; the answer comes into the inbox."""
@@ -55,7 +63,7 @@ class Lane:
 
     def answer(self, job: RunStage) -> StageDone | StageFailed | Crash:
         """Run a job here and now."""
-        self.quick = False
+        slow, self._slow_in_a_row = self._slow_in_a_row, _IN_A_ROW
         try:
             with self._pulse.at(self._what):
                 result = self._stage.run(job.batch, self._clock.now(), job.attempt)
@@ -70,13 +78,14 @@ class Lane:
             return Crash(
                 FatalError(f"A step of the stage {self._stage.name} ended with {type(error).__name__}; let it raise.")
             )
-        self.quick = _is_quick(result.timings)
+        self._slow_in_a_row = _slow_with(result.timings, slow)
         return StageDone(job.job, result)
 
 
-def _is_quick(timings: Sequence[StepTiming]) -> bool:
-    whole = outside = 0.0
-    for timing in timings:
-        whole += timing.seconds
-        outside += timing.seconds * timing.outside
-    return outside < _QUICK_OUTSIDE_S and whole < _QUICK_S
+def _slow_with(timings: Sequence[StepTiming], before: int) -> int:
+    """How many batches in a row were slow, with this one after ``before``."""
+    whole = sum(timing.seconds for timing in timings)
+    if whole >= _LONG_S:
+        return _IN_A_ROW
+    outside = sum(timing.seconds for timing in timings if timing.outside)
+    return before + 1 if outside >= max(_WAITS_S, whole / 2) else 0
