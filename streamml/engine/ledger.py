@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-import numpy as np
-
 from streamml.batch.microbatch import Int
 from streamml.errors import LedgerViolation
 from streamml.ports.source import RecordRun
@@ -96,9 +94,8 @@ class Ledger:
         """How many of the ordinals are in each entry."""
         if len(self._entries) == 1:
             return [len(ordinals)]
-        where = np.searchsorted(self._starts, ordinals, side="right") - 1
-        counts: list[int] = np.bincount(where, minlength=len(self._entries)).tolist()
-        return counts
+        below: list[int] = ordinals.searchsorted(self._starts[1:]).tolist()
+        return [end - start for start, end in zip([0, *below], [*below, len(ordinals)], strict=True)]
 
     def _release_prefix(self) -> tuple[int, int]:
         done = rows = size_bytes = 0

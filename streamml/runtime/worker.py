@@ -155,6 +155,7 @@ class Worker:
                 self._loop(until)
         finally:
             self._close()
+            self._observer.tally()
         return self._stopped or Stopped({}, 0)
 
     def _opened(self) -> bool:
@@ -192,6 +193,7 @@ class Worker:
             now = self._clock.now()
             if now >= ask_at:
                 ask_at = now + 0.1
+                self._observer.tally()
                 if until(self._engine):
                     self.request_stop()
 

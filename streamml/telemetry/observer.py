@@ -1,4 +1,4 @@
-"""Measures what a worker does, a batch at a time."""
+"""Measures what a worker does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from streamml.batch.column import concatenate
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import Int
-from streamml.batch.outcome import Kind
+from streamml.batch.outcome import Kind, Outcomes
 from streamml.engine.events import Settled, StageResult
 from streamml.ports.feature_store import NearCacheUse
 from streamml.stages.guard import Guard
@@ -30,7 +30,8 @@ class StepCost:
 
 @dataclass(slots=True)
 class Observer:
-    """Sums since the start. Written by the worker's own thread; others may read at any time.
+    """Sums since the start, of what has settled as of the latest `tally`. Written by the worker's own thread; others may read at
+    any time.
 
     Args:
         latency: record time to acknowledgement by the broker, of predictions.
@@ -47,14 +48,21 @@ class Observer:
     dead_letters: Counter[tuple[str, str]] = field(default_factory=Counter)
     guards: list[Guard] = field(default_factory=list)
     near_caches: Callable[[], Sequence[NearCacheUse]] = tuple
+    _settled: list[tuple[float, tuple[Outcomes, ...]]] = field(default_factory=list, repr=False)
 
     def settled(self, settled: Settled, now: float) -> None:
-        """Rows reached their end; ``now`` in seconds since 1970."""
-        predictions = [block.origin for block in settled.outcomes if block.kind is Kind.PREDICTION]
+        """Rows reached their end; ``now`` in seconds since 1970. The next `tally` counts them."""
+        self._settled.append((now * 1000.0, settled.outcomes))
+
+    def tally(self) -> None:
+        """Count what has settled since the last time: of many small batches at once, as each costs as much as all of them."""
+        settled, self._settled = self._settled, []
+        blocks = [(at_ms, block) for at_ms, outcomes in settled for block in outcomes]
+        predictions = [(at_ms, block.origin) for at_ms, block in blocks if block.kind is Kind.PREDICTION]
         if predictions:
-            self.latency.add(now * 1000.0 - concatenate([origin.timestamp for origin in predictions]))
-            self._count_flags(concatenate([origin.flags for origin in predictions]))
-        for block in settled.outcomes:
+            self.latency.add(concatenate([at_ms - origin.timestamp for at_ms, origin in predictions]))
+            self._count_flags(concatenate([origin.flags for _, origin in predictions]))
+        for _, block in blocks:
             if block.kind is Kind.DEAD_LETTER and block.values is not None:
                 self.dead_letters.update((failure.step, failure.error) for failure in block.values)
 

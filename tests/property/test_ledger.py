@@ -14,14 +14,14 @@ from tests.records import run_of
 
 @st.composite
 def schedules(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]]]:
-    """Polled runs with gaps in their offsets, and the order in which groups of ordinals settle."""
+    """Polled runs with gaps in their offsets, and groups of ordinals, each ascending, in the order in which they settle."""
     gaps = draw(st.lists(st.integers(1, 5), min_size=1, max_size=60))
     offsets = np.cumsum(gaps).tolist()
     cuts = sorted(draw(st.sets(st.integers(1, len(offsets)), max_size=6)) | {len(offsets)})
     runs = [offsets[a:b] for a, b in zip([0, *cuts], cuts, strict=False) if a < b]
     order = draw(st.permutations(range(len(offsets))))
     size = draw(st.integers(1, 10))
-    return runs, [list(order[i : i + size]) for i in range(0, len(order), size)]
+    return runs, [sorted(order[i : i + size]) for i in range(0, len(order), size)]
 
 
 @given(schedules(), st.integers(0, 3))
