@@ -1,7 +1,7 @@
 """The worker, at least once and exactly once, next to a bare client loop and a hand-written one: ``streamml bench``.
 
 Drains are timed by the broker, whose own warming up is drained away first. Latencies are from the event's record time to its arrival
-at a plain consumer. Rounds alternate between all; figures are medians.
+at a plain consumer. All have their turn in each round, and each round begins with another one; figures are medians.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -22,6 +23,9 @@ from loadtests.baseline.drains import backlog_of, in_turn
 from loadtests.baseline.load import produce_steadily
 from loadtests.baseline.machine import conditions
 from loadtests.baseline.timing import Command, Drain, Servers, Tell, drain, make_topic
+
+Percentiles = dict[str, float]
+"""Milliseconds by ``p50``, ``p95`` and ``p99``."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,34 @@ def bench(options: BenchOptions, tell: Tell) -> dict[str, Any]:
     """Measure; returns the result as a document."""
     with backlog_of(options.events, tell, warm_up=2) as (servers, backlog):
         drains = in_turn(COMMANDS, options.rounds, tell, partial(drain, servers, backlog))
-        latency = {str(rate): _latencies(servers, rate, options, tell) for rate in options.rates}
-    return {"conditions": conditions(options.events, options.rounds), **_figures(drains), "latency_ms": latency}
-
-
-def _latencies(servers: Servers, rate: int, options: BenchOptions, tell: Tell) -> dict[str, dict[str, float]]:
-    timed = ("bare", "worker", "hand_written")
-    rounds: dict[str, list[dict[str, float]]] = {who: [] for who in timed}
-    for number in range(options.rounds):
-        tell(f"Latency at {rate:,} events/s, {number + 1} of {options.rounds}")
-        for who in timed:
-            rounds[who].append(_latency(servers, rate, options, COMMANDS[who]))
+        latencies = {str(rate): _latencies(servers, rate, options, tell) for rate in options.rates}
     return {
-        who: {name: round(median(one[name] for one in found), 2) for name in found[0]} for who, found in rounds.items()
+        "conditions": conditions(options.events, options.rounds),
+        **_figures(drains),
+        "latency_ms": {rate: {who: _middle(rounds) for who, rounds in by.items()} for rate, by in latencies.items()},
+        "latency_ratios": {rate: _ratios(by["worker"], by["bare"]) for rate, by in latencies.items()},
     }
 
 
-def _latency(servers: Servers, rate: int, options: BenchOptions, command: Command) -> dict[str, float]:
+def _latencies(servers: Servers, rate: int, options: BenchOptions, tell: Tell) -> dict[str, list[Percentiles]]:
+    timed = partial(_latency, servers, rate, options)
+    tell(f"Warming up the broker at {rate:,} events/s: a run that does not count")
+    timed(COMMANDS["bare"])
+    commands = {who: COMMANDS[who] for who in ("bare", "worker", "hand_written")}
+    return in_turn(commands, options.rounds, tell, timed, f"Latency at {rate:,} events/s")
+
+
+def _middle(rounds: Sequence[Percentiles]) -> Percentiles:
+    return {name: round(median(one[name] for one in rounds), 2) for name in rounds[0]}
+
+
+def _ratios(of: Sequence[Percentiles], to: Sequence[Percentiles]) -> dict[str, dict[str, Any]]:
+    """How many times as long, round by round, and the median of that."""
+    rounds = {name: [round(a[name] / b[name], 2) for a, b in zip(of, to, strict=True)] for name in of[0]}
+    return {name: {"median": median(found), "rounds": found} for name, found in rounds.items()}
+
+
+def _latency(servers: Servers, rate: int, options: BenchOptions, command: Command) -> Percentiles:
     topic_in = make_topic(servers, f"in.{uuid.uuid4().hex}")
     topic_out = make_topic(servers, f"out.{uuid.uuid4().hex}")
     process = subprocess.Popen(

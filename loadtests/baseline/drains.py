@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import median
@@ -44,12 +45,17 @@ def beside(drains: Mapping[str, Sequence[Drain]], of: str, to: str) -> dict[str,
 
 
 def in_turn(
-    commands: Mapping[str, Command], rounds: int, tell: Tell, timed: Callable[[Command], T]
+    commands: Mapping[str, Command], rounds: int, tell: Tell, timed: Callable[[Command], T], what: str = "Drain"
 ) -> dict[str, list[T]]:
-    """What ``timed`` says of each, round by round, so that what changes about the machine changes for all."""
+    """What ``timed`` says of each, round by round, so that what changes about the machine changes for all.
+
+    Each round begins with another one: who comes behind the slowest, or behind a pause, has another broker.
+    """
     found: dict[str, list[T]] = {who: [] for who in commands}
+    order = deque(commands)
     for number in range(rounds):
-        tell(f"Drain {number + 1} of {rounds}")
-        for who, command in commands.items():
-            found[who].append(timed(command))
+        tell(f"{what}, {number + 1} of {rounds}")
+        for who in order:
+            found[who].append(timed(commands[who]))
+        order.rotate(-1)
     return found

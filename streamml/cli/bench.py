@@ -19,7 +19,7 @@ from streamml.errors import ConfigError
 @click.option("--out", type=click.Path(path_type=Path), help="Write the result here, as JSON.")
 @json_option
 def command(quick: bool, out: Path | None, as_json: bool) -> None:
-    """Measure a worker against a bare client loop and a hand-written one on the embedded stack, in one run. Takes about eight minutes."""
+    """Measure a worker against a bare client loop and a hand-written one on the embedded stack, in one run. Takes about nine minutes."""
     if not Path("loadtests/baseline/bench.py").is_file():
         raise ConfigError(
             "The load tests are not here: run `streamml bench` in a checkout of the project (or `make bench`)."
@@ -68,6 +68,9 @@ def _show(result: dict[str, Any]) -> None:
     click.echo(f"Ratio to the hand-written loop: {result['hand_written_ratio']} (rounds: {rounds})")
     rounds = ", ".join(map(str, result["exactly_once_ratios"]))
     click.echo(f"Exactly once, ratio to at least once: {result['exactly_once_ratio']} (rounds: {rounds})")
+    for rate, found in result["latency_ratios"].items():
+        rounds = ", ".join(map(str, found["p50"]["rounds"]))
+        click.echo(f"p50 at {int(rate):,}/s, times the bare loop's: {found['p50']['median']} (rounds: {rounds})")
 
 
 def _each(found: dict[str, Any]) -> tuple[str, ...]:
