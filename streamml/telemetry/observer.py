@@ -10,8 +10,8 @@ import numpy as np
 
 from streamml.batch.column import concatenate
 from streamml.batch.flags import FLAGS
-from streamml.batch.microbatch import Int
-from streamml.batch.outcome import Kind, Outcomes
+from streamml.batch.microbatch import Int, Origin
+from streamml.batch.outcome import Kind
 from streamml.engine.events import Settled, StageResult
 from streamml.ports.feature_store import NearCacheUse
 from streamml.stages.guard import Guard
@@ -30,13 +30,12 @@ class StepCost:
 
 @dataclass(slots=True)
 class Observer:
-    """Sums since the start, of what has settled as of the latest `tally`. Written by the worker's own thread; others may read at
-    any time.
+    """Sums since the start. Written by the worker's own thread; others may read at any time.
 
     Args:
-        latency: record time to acknowledgement by the broker, of predictions.
+        latency: record time to acknowledgement by the broker, of predictions; as of the latest `tally`.
         steps: cost by name of the step.
-        flags: predictions by flag, ``route@v7:missing`` for example.
+        flags: predictions by flag, ``route@v7:missing`` for example; as of the latest `tally`.
         dead_letters: rows by step and error.
         guards: the breakers before what the worker depends on.
         near_caches: tells what the near caches of feature sets have done.
@@ -48,23 +47,22 @@ class Observer:
     dead_letters: Counter[tuple[str, str]] = field(default_factory=Counter)
     guards: list[Guard] = field(default_factory=list)
     near_caches: Callable[[], Sequence[NearCacheUse]] = tuple
-    _settled: list[tuple[float, tuple[Outcomes, ...]]] = field(default_factory=list, repr=False)
+    _unmeasured: list[tuple[float, Origin]] = field(default_factory=list, repr=False)
 
     def settled(self, settled: Settled, now: float) -> None:
-        """Rows reached their end; ``now`` in seconds since 1970. The next `tally` counts them."""
-        self._settled.append((now * 1000.0, settled.outcomes))
+        """Rows reached their end; ``now`` in seconds since 1970. Predictions are measured by the next `tally`."""
+        for block in settled.outcomes:
+            if block.kind is Kind.PREDICTION:
+                self._unmeasured.append((now * 1000.0, block.origin))
+            elif block.kind is Kind.DEAD_LETTER and block.values is not None:
+                self.dead_letters.update((failure.step, failure.error) for failure in block.values)
 
     def tally(self) -> None:
-        """Count what has settled since the last time: of many small batches at once, as each costs as much as all of them."""
-        settled, self._settled = self._settled, []
-        blocks = [(at_ms, block) for at_ms, outcomes in settled for block in outcomes]
-        predictions = [(at_ms, block.origin) for at_ms, block in blocks if block.kind is Kind.PREDICTION]
+        """Measure the predictions since the last time: many small batches at once cost as much as one."""
+        predictions, self._unmeasured = self._unmeasured, []
         if predictions:
             self.latency.add(concatenate([at_ms - origin.timestamp for at_ms, origin in predictions]))
             self._count_flags(concatenate([origin.flags for _, origin in predictions]))
-        for _, block in blocks:
-            if block.kind is Kind.DEAD_LETTER and block.values is not None:
-                self.dead_letters.update((failure.step, failure.error) for failure in block.values)
 
     def staged(self, result: StageResult) -> None:
         """A stage finished a batch."""
