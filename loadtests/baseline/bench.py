@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.drains import backlog_of, in_turn
+from loadtests.baseline.drains import backlog_of, by_round, in_turn
 from loadtests.baseline.load import produce_steadily
 from loadtests.baseline.machine import conditions
 from loadtests.baseline.timing import Command, Drain, Servers, Tell, drain, make_topic
@@ -74,7 +74,7 @@ def _middle(rounds: Sequence[Percentiles]) -> Percentiles:
 
 def _ratios(of: Sequence[Percentiles], to: Sequence[Percentiles]) -> dict[str, dict[str, Any]]:
     """How many times as long, round by round, and the median of that."""
-    rounds = {name: [round(a[name] / b[name], 2) for a, b in zip(of, to, strict=True)] for name in of[0]}
+    rounds = {name: by_round([one[name] for one in of], [other[name] for other in to]) for name in of[0]}
     return {name: {"median": median(found), "rounds": found} for name, found in rounds.items()}
 
 
@@ -110,7 +110,7 @@ def _figures(drains: dict[str, list[Drain]]) -> dict[str, Any]:
         return float(median(getattr(one, name) for one in drains[who]))
 
     def ratios(of: str, to: str) -> list[float]:
-        return [a.events_per_s / b.events_per_s for a, b in zip(drains[of], drains[to], strict=True)]
+        return by_round(*([one.events_per_s for one in drains[who]] for who in (of, to)))
 
     to_bare, to_worker, to_hand = (
         ratios("worker", "bare"),
@@ -120,11 +120,11 @@ def _figures(drains: dict[str, list[Drain]]) -> dict[str, Any]:
     return {
         "events_per_s": {who: round(middle(who, "events_per_s")) for who in drains},
         "ratio": round(median(to_bare), 3),
-        "ratios": [round(ratio, 3) for ratio in to_bare],
+        "ratios": to_bare,
         "hand_written_ratio": round(median(to_hand), 3),
-        "hand_written_ratios": [round(ratio, 3) for ratio in to_hand],
+        "hand_written_ratios": to_hand,
         "exactly_once_ratio": round(median(to_worker), 3),
-        "exactly_once_ratios": [round(ratio, 3) for ratio in to_worker],
+        "exactly_once_ratios": to_worker,
         "cpu_s_per_million": {who: round(middle(who, "cpu_s_per_million"), 2) for who in drains},
         "us_per_event": {who: round(1e6 / middle(who, "events_per_s"), 2) for who in drains},
         "us_per_row_by_step": json.loads(drains["worker"][-1].printed)["us_per_row"],

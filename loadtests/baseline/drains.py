@@ -30,10 +30,14 @@ def backlog_of(events: int, tell: Tell, *, warm_up: int = 1) -> Iterator[tuple[S
         yield servers, backlog
 
 
+def by_round(of: Sequence[float], to: Sequence[float]) -> list[float]:
+    """How many times as much, round by round."""
+    return [round(one / other, 3) for one, other in zip(of, to, strict=True)]
+
+
 def beside(drains: Mapping[str, Sequence[Drain]], of: str, to: str) -> dict[str, Any]:
     """The medians of each, and how much quicker ``of`` was than ``to``, round by round and as their median; JSON takes it."""
-    pairs = zip(drains[of], drains[to], strict=True)
-    ratios = [round(one.events_per_s / other.events_per_s, 3) for one, other in pairs]
+    ratios = by_round([one.events_per_s for one in drains[of]], [other.events_per_s for other in drains[to]])
     return {
         "events_per_s": {who: round(median(one.events_per_s for one in done)) for who, done in drains.items()},
         "cpu_s_per_million": {

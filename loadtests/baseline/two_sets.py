@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 
 from loadtests.baseline.commands import COMMANDS
-from loadtests.baseline.drains import backlog_of, beside, in_turn
+from loadtests.baseline.drains import backlog_of, beside, by_round, in_turn
 from loadtests.baseline.load import ACCOUNTS, feature_columns
 from loadtests.baseline.timing import Servers, drain
 from loadtests.baseline.topology import RECENT, recent
@@ -40,8 +40,7 @@ def main(events: int = 400_000, rounds: int = 3) -> None:
     with backlog_of(events, tell) as (servers, backlog):
         _write(servers.redis_url)
         drains = in_turn(commands, rounds, tell, partial(drain, servers, backlog))
-    pairs = zip(drains["two"], drains["one"], strict=True)
-    cpu = [round(two.cpu_s_per_million / one.cpu_s_per_million, 3) for two, one in pairs]
+    cpu = by_round(*([one.cpu_s_per_million for one in drains[who]] for who in ("two", "one")))
     found = beside(drains, "two", "one")
     print(json.dumps({**found, "cpu_ratio": median(cpu), "cpu_ratios": cpu}, indent=2))
 

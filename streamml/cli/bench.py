@@ -26,7 +26,11 @@ def command(quick: bool, out: Path | None, as_json: bool) -> None:
         )
     sys.path.insert(0, str(Path.cwd()))
     module = importlib.import_module("loadtests.baseline.bench")
-    options = module.BenchOptions(30_000, 1, (500,), 1, 3.0) if quick else module.BenchOptions()
+    options = (
+        module.BenchOptions(30_000, rounds=1, rates=(500,), latency_rounds=1, seconds=3.0)
+        if quick
+        else module.BenchOptions()
+    )
     result = module.bench(options, lambda text: click.echo(f"{text} …", err=True))
     if out is not None:
         out.write_text(json.dumps(result, indent=2) + "\n")
