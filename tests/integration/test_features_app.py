@@ -66,6 +66,23 @@ POISON = (
     b'{"flight_id":"x","carrier":"","dest":"ORD","arrived_at":"2013-10-01T05:00:00Z","delay":5}',
     b'{"flight_id":"x","carrier":"UA","dest":"\xff\xfe","arrived_at":"2013-10-01T05:00:00Z","delay":5}',
 )
+APP = ("-m", "topologies.flight_delay.features_app")
+SLOW_TO_GO_ON = """
+import sys
+import time
+
+from faust.tables.recovery import Recovery
+
+from topologies.flight_delay import features_app
+
+async def slow(*told):
+    time.sleep(0.6)
+    await going_on(*told)
+
+going_on = Recovery.on_rebalance
+Recovery.on_rebalance = slow
+features_app.main(sys.argv[1:])
+"""
 
 
 @dataclass
@@ -83,11 +100,11 @@ class Place:
         return ["--brokers", self.brokers, "--redis-url", self.redis_url, *own]
 
     def start(
-        self, *more: str, worker: str = "", redis_port: int = 0, log: Path | None = None
+        self, *more: str, program: Sequence[str] = APP, worker: str = "", redis_port: int = 0, log: Path | None = None
     ) -> subprocess.Popen[bytes]:
         """A process; with a name where several run, by another way to Redis, and with what it says in a file."""
         url = f"redis://127.0.0.1:{redis_port}/7" if redis_port else self.redis_url
-        command = [sys.executable, "-m", "topologies.flight_delay.features_app", *self.arguments, "--redis-url", url]
+        command = [sys.executable, *program, *self.arguments, "--redis-url", url]
         named = {"STREAMML_WORKER_ID": worker} if worker else {}
         settings = {"STREAMML_STATE_DIR": str(self.state), "STREAMML_KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS)}
         with nullcontext() if log is None else log.open("wb") as said:
@@ -385,6 +402,23 @@ def test_a_second_process_takes_over_from_a_frozen_and_from_a_killed_one_and_wha
     running[last].send_signal(signal.SIGTERM)
     assert running[last].wait(60) == 0
     assert place.bad() == {}
+
+
+def test_what_faust_loses_in_a_groups_first_rebalances_is_read_though_nothing_comes_after_it(
+    place: Place, probe: GroupProbe, begun: list[subprocess.Popen[bytes]]
+) -> None:
+    """Each process is slow to go on after a rebalance, and the records come before it does."""
+    records = landings(300, random.Random(5))
+    begun += [place.start("--create-topics", program=("-c", SLOW_TO_GO_ON), worker=name) for name in ("one", "two")]
+    follower(place, 2)
+    producer = Producer({"bootstrap.servers": place.brokers})
+    for record in records:
+        producer.produce(place.name, record)
+    producer.flush()
+    until(lambda: place.position(probe) == len(records), seconds=30)
+    for part in SETS:
+        expected = batch_values(records, part)
+        assert stored_values(place, part, list(expected)) == expected
 
 
 WHENEVER = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}

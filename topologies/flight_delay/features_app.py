@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -37,6 +37,7 @@ _LOG: Final = logging.getLogger("streamml.features_app")
 _AT_ONCE: Final = 4096
 _FAR_BEHIND: Final = 500
 _GATHERED_S: Final = 0.01
+_QUIET_S: Final = 1.0
 _LATEST_MS: Final = 2**63 - 1
 _BEGUN: Final = -1
 """In place of an offset: the partition was given to this process."""
@@ -117,10 +118,7 @@ class App:
             StreamMLError: broker or Redis do not answer.
         """
         while True:
-            batch = [await self._inbox.get()]
-            await asyncio.sleep(_GATHERED_S)
-            while not self._inbox.empty() and len(batch) < _AT_ONCE:
-                batch.append(self._inbox.get_nowait())
+            batch = await self._heard()
             if _BEGUN in batch:
                 # What was read before is read again from the group's position on.
                 batch = batch[len(batch) - batch[::-1].index(_BEGUN) :]
@@ -129,17 +127,37 @@ class App:
                 _LOG.info("Arrivals are followed from offset %s on.", self._follower.position)
             if self._ours:
                 await self._follower.take([one for one in batch if isinstance(one, tuple)])
-                await self._catch_up()
+                await self._catch_up(_FAR_BEHIND if batch else 0)
 
-    async def _catch_up(self) -> None:
-        """Far behind, as after a restart, Faust would take a minute for what takes the topic's reader a second."""
+    async def _heard(self) -> list[Record | int]:
+        """What was handed over: as much as there is; nothing where nothing comes for a second."""
+        try:
+            batch = [await asyncio.wait_for(self._inbox.get(), _QUIET_S)]
+        except TimeoutError:
+            return []
+        await asyncio.sleep(_GATHERED_S)
+        while not self._inbox.empty() and len(batch) < _AT_ONCE:
+            batch.append(self._inbox.get_nowait())
+        return batch
+
+    async def _catch_up(self, allowed: int) -> None:
+        """Read what is more than so many offsets behind from the topic.
+
+        Far behind, as after a restart, Faust would take a minute for what takes the topic's reader a second. And while nothing is handed
+        over nothing may wait: records that come to a new group during a rebalance Faust may lose, and never fetch again.
+        """
+        from aiokafka.errors import IllegalStateError
+
         consumer, position = self.faust.consumer, self._follower.position
         # A rebalance may have begun of which only the consumer's own thread has heard.
         end = consumer.highwater(self._where) if self._where in consumer.assignment() else None
-        if position is None or end is None or end - position <= _FAR_BEHIND:
+        if position is None or end is None or end - position <= allowed:
             return
         await self._follower.read_to(end)
-        await consumer.seek_wait({self._where: end})
+        _LOG.info("Offsets %s to %s were read from the topic, as Faust did not hand them over.", position, end - 1)
+        # A rebalance may have begun meanwhile. What is handed over again then is left out.
+        with suppress(IllegalStateError):
+            await consumer.seek_wait({self._where: end})
 
     async def commit(self) -> None:
         """Commit what was written since the last time."""
