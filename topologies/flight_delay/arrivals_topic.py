@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,7 +20,6 @@ from topologies.flight_delay.recent_state import ALWAYS, NotAnArrival, RecentSta
 
 ARRIVALS: Final = "arrivals"
 DEAD_LETTERS: Final = "arrivals.dlq"
-_SPREAD_S: Final = 10.0
 _FIRST_LOOK: Final = 2_000
 
 Record = tuple[int, RawRecord]
@@ -42,11 +40,6 @@ def check_topics(settings: Settings, arrivals: str, dead_letters: str, *, create
     if create:
         admin.create([NewTopicPlan(arrivals, 1), letters_plan(dead_letters)])
     there = admin.topics([arrivals, dead_letters])
-    ends = time.monotonic() + (_SPREAD_S if create else 0.0)
-    while len(there) < 2 and time.monotonic() < ends:
-        # Brokers hear of a new topic one after the other.
-        time.sleep(0.05)
-        there = admin.topics([arrivals, dead_letters])
     problems = [
         f"There is no topic {name!r}; start with --create-topics, or make it ({how})."
         for name, how in ((arrivals, "one partition"), (dead_letters, "compacted"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, Uuid
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from streamml.adapters.kafka.client import Trouble, error_of, list_topics, opened, translated
-from streamml.errors import FatalError
+from streamml.errors import FatalError, SourceUnavailable
 
 _TIMEOUT_S: Final = 10.0
 _NO_ID: Final = str(Uuid(0, 0))
 _LISTEN_S: Final = 0.1
+_AGAIN_S: Final = 0.02
 # What Kafka's brokers take unless they are told otherwise.
 USUAL_MESSAGE_BYTES: Final = 1_048_588
 _HIDDEN: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
@@ -215,11 +217,11 @@ class KafkaAdmin:
             raise error_of(error.args[0], self._brokers) from error
 
     def create(self, plans: Sequence[NewTopicPlan]) -> None:
-        """Make topics; one that exists is left as it is.
+        """Make topics; one that exists is left as it is. Returns when the broker, asked for them, has them.
 
         Raises:
             FatalError: no rights, or a configuration that the broker refuses.
-            SourceUnavailable: the broker does not answer.
+            SourceUnavailable: the broker does not answer, or the topics it made are not there.
         """
         if not plans:
             return
@@ -232,6 +234,22 @@ class KafkaAdmin:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise error_of(error.args[0], self._brokers) from error
+        self._await([one.name for one in plans])
+
+    def _await(self, names: list[str]) -> None:
+        """Brokers hear of a new topic one after the other, and of its configuration last."""
+        ends = time.monotonic() + _TIMEOUT_S
+        while True:
+            found = self.find_topics(names)
+            missing = set(names) - found.topics.keys() - set(found.hidden)
+            if not missing:
+                return
+            if time.monotonic() > ends:
+                raise SourceUnavailable(
+                    f"The broker at {self._brokers} has made {', '.join(sorted(missing))} and does not know it {_TIMEOUT_S:.0f} s later; "
+                    "look at the broker's log, and try again."
+                )
+            time.sleep(_AGAIN_S)
 
     def delete_topics(self, names: Sequence[str]) -> None:
         """Delete topics, with everything in them; one that does not exist is as it should be.

@@ -12,6 +12,7 @@ import numpy as np
 from confluent_kafka import OFFSET_END, TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
+from streamml.adapters.kafka.bounds import bounds_of, offsets_of_times
 from streamml.adapters.kafka.client import (
     OUTSIDE_OF_GROUPS,
     Trouble,
@@ -204,7 +205,7 @@ def _assign(consumer: Any, trouble: Trouble, topic: str, stretch: Stretch) -> di
     for number in found.partitions:
         if stretch.starts is not None and number not in stretch.starts:
             continue
-        low, high = consumer.get_watermark_offsets(ClientPartition(topic, number), timeout=_TIMEOUT_S)
+        low, high = bounds_of(consumer, ClientPartition(topic, number), _TIMEOUT_S)
         start = max(low, (stretch.starts or {}).get(number, low), firsts.get(number, low))
         start = start if stretch.last is None else max(start, high - stretch.last)
         end = high if stretch.ends is None else min(high, stretch.ends.get(number, high))
@@ -219,7 +220,7 @@ def _first_of_time(consumer: Any, topic: str, partitions: Any, since_ms: int | N
     if since_ms is None:
         return {}
     asked = [ClientPartition(topic, number, max(0, since_ms)) for number in partitions]
-    found = consumer.offsets_for_times(asked, timeout=_TIMEOUT_S)
+    found = offsets_of_times(consumer, asked, _TIMEOUT_S)
     none = np.iinfo(np.int64).max
     return {one.partition: none if one.offset == OFFSET_END else one.offset for one in found}
 

@@ -10,6 +10,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaE
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
+from streamml.adapters.kafka.bounds import by_leader
 from streamml.adapters.kafka.client import Trouble, error_of, list_topics, opened, translated
 from streamml.adapters.kafka.positions import marked
 from streamml.errors import ConfigError
@@ -137,7 +138,11 @@ class KafkaOffsets:
         if not asked:
             return {}
         level = IsolationLevel.READ_COMMITTED if settled else IsolationLevel.READ_UNCOMMITTED
-        with self._asking:
+
+        def ask() -> dict[ClientPartition, Any]:
             answers = self._client.list_offsets(asked, isolation_level=level, request_timeout=_TIMEOUT_S)
-            found = {where: answer.result() for where, answer in answers.items()}
+            return {where: answer.result() for where, answer in answers.items()}
+
+        with self._asking:
+            found = by_leader(ask, _TIMEOUT_S)
         return {TopicPartition(one.topic, one.partition): (each.offset, each.timestamp) for one, each in found.items()}

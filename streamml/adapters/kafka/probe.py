@@ -8,6 +8,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ClientPartition
 
+from streamml.adapters.kafka.bounds import bounds_of
 from streamml.adapters.kafka.client import opened, translated
 from streamml.adapters.kafka.membership import anonymous, member_properties
 from streamml.ports.source import TopicPartition
@@ -47,10 +48,7 @@ class GroupProbe:
             SourceUnavailable: the broker does not answer.
         """
         with self._asking:
-            return {
-                where: self._consumer.get_watermark_offsets(ClientPartition(*where), timeout=_TIMEOUT_S)[1]
-                for where in partitions
-            }
+            return {where: bounds_of(self._consumer, ClientPartition(*where), _TIMEOUT_S)[1] for where in partitions}
 
     def close(self) -> None:
         self._consumer.close()

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
+from streamml.adapters.kafka.bounds import bounds_of
 from streamml.adapters.kafka.client import opened
 from streamml.adapters.kafka.membership import anonymous, member_properties
 from streamml.adapters.kafka.positions import added, marked, out_of_range, recreated
@@ -144,7 +145,7 @@ class KafkaSource:
         """See `Source.watermarks`."""
         with self._reading.asking:
             return {
-                TopicPartition(one.topic, one.partition): self._consumer.get_watermark_offsets(one, timeout=TIMEOUT_S)
+                TopicPartition(one.topic, one.partition): bounds_of(self._consumer, one, TIMEOUT_S)
                 for one in self._partitions()
             }
 
@@ -247,7 +248,7 @@ class KafkaSource:
         if self._partitions_added == "stop":
             raise added(where, self._group)
         try:
-            one.offset = consumer.get_watermark_offsets(one, timeout=TIMEOUT_S)[0]
+            one.offset = bounds_of(consumer, one, TIMEOUT_S)[0]
         except KafkaException as error:
             if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
                 raise
@@ -291,7 +292,7 @@ class KafkaSource:
 
     def _gone(self, where: TopicPartition, offset: int) -> StreamMLError | None:
         try:
-            low, high = self._consumer.get_watermark_offsets(ClientPartition(*where), timeout=TIMEOUT_S)
+            low, high = bounds_of(self._consumer, ClientPartition(*where), TIMEOUT_S)
         except KafkaException:
             return None
         return out_of_range(where, offset, low, high, self._group)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as ClientPartition
 
+from streamml.adapters.kafka.bounds import bounds_of, offsets_of_times
 from streamml.adapters.kafka.client import (
     OUT_OF_RANGE,
     OUTSIDE_OF_GROUPS,
@@ -52,13 +53,12 @@ class StretchReader:
             SourceUnavailable: the broker does not answer.
         """
         with translated(trouble=self._trouble):
-            low, high = self._consumer.get_watermark_offsets(ClientPartition(*self._where), timeout=_TIMEOUT_S)
-        return int(low), int(high)
+            return bounds_of(self._consumer, ClientPartition(*self._where), _TIMEOUT_S)
 
     def offset_at(self, time_ms: int) -> int | None:
         """Offset of the first record of that time (ms since 1970 UTC) or later; ``None``: there is none."""
         with translated(trouble=self._trouble):
-            (found,) = self._consumer.offsets_for_times([ClientPartition(*self._where, time_ms)], timeout=_TIMEOUT_S)
+            (found,) = offsets_of_times(self._consumer, [ClientPartition(*self._where, time_ms)], _TIMEOUT_S)
         return int(found.offset) if found.offset >= 0 else None
 
     def read(self, start: int, end: int) -> None:
