@@ -189,6 +189,8 @@ async def serve(settings: Settings, options: Options, topic_id: str, worker: str
         ended.enter_context(watched(app.watch(options.stuck_after_s).live))
         try:
             await app.faust.start()
+            # It is for tables, of which there are none; a process that is killed must not leave it behind.
+            folder.cleanup()
             await _until(stopped, app, settings.worker.commit_interval_ms / 1000)
             await app.commit()
             await app.faust.stop()
