@@ -146,13 +146,13 @@ class App:
         Far behind, as after a restart, Faust would take a minute for what takes the topic's reader a second. And while nothing is handed
         over nothing may wait: records that come to a new group during a rebalance Faust may lose, and never fetch again.
         """
-        from aiokafka.errors import IllegalStateError
-
         consumer, position = self.faust.consumer, self._follower.position
         # A rebalance may have begun of which only the consumer's own thread has heard.
         end = consumer.highwater(self._where) if self._where in consumer.assignment() else None
         if position is None or end is None or end - position <= allowed:
             return
+        from aiokafka.errors import IllegalStateError
+
         await self._follower.read_to(end)
         _LOG.info("Offsets %s to %s were read from the topic, as Faust did not hand them over.", position, end - 1)
         # A rebalance may have begun meanwhile. What is handed over again then is left out.

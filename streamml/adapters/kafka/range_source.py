@@ -8,7 +8,6 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamml.adapters.kafka.bounds import bounds_of
 from streamml.adapters.kafka.membership import DEFAULTS, SAFETY
 from streamml.adapters.kafka.reading import TIMEOUT_S, Reading
 from streamml.engine.stretches import Bounds, Stretches
@@ -143,7 +142,7 @@ class RangeSource:
             return None
         end = self._bounds[where][1]
         try:
-            if bounds_of(self._consumer, ClientPartition(*where), TIMEOUT_S)[1] >= end:
+            if self._consumer.get_watermark_offsets(ClientPartition(*where), timeout=TIMEOUT_S)[1] >= end:
                 return None
         except KafkaException:
             return None

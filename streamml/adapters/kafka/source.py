@@ -292,7 +292,7 @@ class KafkaSource:
 
     def _gone(self, where: TopicPartition, offset: int) -> StreamMLError | None:
         try:
-            low, high = bounds_of(self._consumer, ClientPartition(*where), TIMEOUT_S)
+            low, high = self._consumer.get_watermark_offsets(ClientPartition(*where), timeout=TIMEOUT_S)
         except KafkaException:
             return None
         return out_of_range(where, offset, low, high, self._group)
