@@ -71,7 +71,7 @@ class Started:
         self._begun = time.monotonic()
         self.running_s = float("nan")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamml", "run", "loadtests/baseline/topology.py", "--group", group],
+            [sys.executable, "-m", "streamml", "run", "loadtests/baseline/topology.py:topology", "--group", group],
             env=environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
