@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import warnings
-from collections.abc import Iterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -16,26 +13,20 @@ from streamml.settings.settings import Settings
 from tests.integration.secured import Secured
 from topologies.flight_delay.faust_client import credentials
 
-pytestmark = pytest.mark.integration
+# aiokafka leaves connections of logins, refused ones at least, to the collector.
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.leaves_connections,
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 
-@pytest.fixture
-def _leftovers() -> Iterator[None]:
-    """aiokafka leaves connections of logins, refused ones at least, to the collector; they are not to show up in another test."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.mark.usefixtures("_leftovers")
 def test_the_client_of_faust_logs_in_by_the_settings_of_streamml(secured: Secured) -> None:
     """By name and password, and by certificate, over TLS."""
     asyncio.run(log_in(Settings(brokers=secured.security.sasl_servers, kafka=secured.sasl())))
     asyncio.run(log_in(Settings(brokers=secured.security.certificate_servers, kafka=secured.mtls())))
 
 
-@pytest.mark.usefixtures("_leftovers")
 @pytest.mark.logs_errors("Unable connect to")
 def test_a_wrong_password_does_not_get_in(secured: Secured) -> None:
     wrong = secured.sasl(sasl_password="wrong")
