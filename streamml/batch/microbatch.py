@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from streamml.batch.column import Array, Columns, concatenate
+from streamml.batch.frozen import frozen
 
 Int = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -21,7 +21,7 @@ HEADERS = "record.headers"
 _NOT_EXPLODED: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Where each of ``n`` rows came from.
 
@@ -100,7 +100,7 @@ class Origin:
         return np.ones(len(self), np.bool_) if self.last is None else self.last
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MicroBatch:
     """Columns of one length with the origin of every row. Immutable: every change is a new batch."""
 

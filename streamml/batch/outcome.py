@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streamml.batch.column import Array
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import Origin
 
 
@@ -41,7 +42,7 @@ class Failure:
     detail: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcomes:
     """Rows that ended the same way, in order.
 

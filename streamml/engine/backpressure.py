@@ -39,8 +39,9 @@ class Gauge:
         """Count records in (positive) or out (negative)."""
         self.rows += rows
         self.size_bytes += size_bytes
-        self.most_rows = max(self.most_rows, self.rows)
-        self.most_bytes = max(self.most_bytes, self.size_bytes)
+        if rows > 0:
+            self.most_rows = max(self.most_rows, self.rows)
+            self.most_bytes = max(self.most_bytes, self.size_bytes)
 
     def clear(self) -> None:
         """Nothing is in it any more."""

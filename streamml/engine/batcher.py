@@ -119,6 +119,11 @@ class Batcher:
         self._arrivals.count(len(batch))
         self._size_bytes += size_bytes if len(batch) else 0
 
+    @property
+    def learns(self) -> bool:
+        """Whether it depends on what batches take."""
+        return self._cost is not None
+
     def learn(self, rows: int, seconds: float) -> None:
         """A batch of this stage took so long."""
         if self._cost is not None:
@@ -140,17 +145,20 @@ class Batcher:
             now: in seconds since 1970.
             growth: as in `BatchPolicy.decide`.
         """
-        before, most = self.rows, max(1, int(self._policy.max_rows / growth))
-        self._set_aside(now)
-        decision = self._decide(now, growth)
-        rows, reason = decision or (0, Flush.ASIDE)
-        late = max(0, min(self._aside.rows, self._room(now, most) - rows)) if self._aside.rows else 0
-        if not rows + late:
+        before = self.rows
+        if self._budget is not None:
+            self._set_aside(now)
+        rows, reason = self._decide(now, growth) or (0, Flush.ASIDE)
+        late = self._room_for_late(now, growth, rows) if self._aside.rows else 0
+        if late:
+            waiting = [self._queue.take(rows)] if rows else []
+            batch, reason = MicroBatch.join([*waiting, self._aside.take(late)]), Flush.ASIDE
+        elif rows:
+            batch = self._queue.take(rows)
+        else:
             return None
-        parts = [queue.take(count) for queue, count in ((self._queue, rows), (self._aside, late)) if count]
-        reason = Flush.ASIDE if late else reason
         self._shrink(before)
-        return MicroBatch.join(parts), reason
+        return batch, reason
 
     def drop(self, slots: set[int]) -> None:
         """Forget the rows of these slots."""
@@ -165,6 +173,11 @@ class Batcher:
             return self._policy.decide(rows, growth)
         left_s = math.inf if self._budget is None else self._earliest_left(self._budget, now)
         return self._policy.decide(rows, growth, self._cost, left_s, self._arrivals.per_second(now))
+
+    def _room_for_late(self, now: float, growth: float, rows: int) -> int:
+        """How many rows set aside fill up a batch of ``rows``."""
+        most = max(1, int(self._policy.max_rows / growth))
+        return max(0, min(self._aside.rows, self._room(now, most) - rows))
 
     def _room(self, now: float, most: int) -> int:
         """Rows of the largest batch that keeps no row from making it, when it is filled up with rows set aside.

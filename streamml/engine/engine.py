@@ -145,6 +145,9 @@ class Engine:
             )
             for policy in config.stages
         ]
+        self._budgeted = [
+            (index, policy.budget) for index, policy in enumerate(config.stages) if policy.budget is not None
+        ]
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
         self._closes = 0
@@ -288,15 +291,15 @@ class Engine:
                 slot.ledger.skip_to(position)
 
     def _stage_done(self, event: StageDone, now: float, actions: list[Action]) -> None:
-        job = self._jobs.pop(event.job)
-        self._stages[job.stage].busy = False
-        result = event.result
-        size = result.size_bytes
+        job, result = self._jobs.pop(event.job), event.result
+        stage, size, rows = self._stages[job.stage], result.size_bytes, len(job.batch)
+        stage.busy = False
         made = len(result.batch) + sum(map(len, result.outcomes))
         # What a batch makes is bounded in rows by the largest batch, and in bytes by the budget.
-        heavy = size / self._config.budget.size_bytes * self._stages[job.stage].max_rows
-        self._stages[job.stage].growth = max(1.0, made / len(job.batch), heavy / len(job.batch))
-        self._stages[job.stage].batcher.learn(len(job.batch), sum(timing.seconds for timing in result.timings))
+        heavy = size / self._config.budget.size_bytes * stage.max_rows
+        stage.growth = max(1.0, made / rows, heavy / rows)
+        if stage.batcher.learns:
+            stage.batcher.learn(rows, sum(timing.seconds for timing in result.timings))
         check_conservation(job.batch, result.batch, result.outcomes)
         if len(result.batch):
             if job.stage + 1 == len(self._stages):
@@ -431,17 +434,22 @@ class Engine:
 
     def _go_on(self, now: float, actions: list[Action]) -> None:
         # First, as what waited behind rows that are given up is weighed now, and may be a storm.
-        self._give_up(now, actions)
+        if self._budgeted:
+            self._give_up(now, actions)
         if (state := self._brake.broke_out(now)) is not None:
             actions.append(TellGroup(state))
         slots, withheld = self._assignment.slots(), self._brake.withholds
         actions += self._outbox.go_on(slots, now, urgent=self._urgent, withheld=withheld)
-        self._retry(now, actions)
+        if self._jobs:
+            self._retry(now, actions)
         self._dispatch(now, actions)
-        self._finish_drains(now, actions)
-        self._commit(now, actions)
+        if self._drains:
+            self._finish_drains(now, actions)
+        if now >= self._commit_at:
+            self._commit(now, actions)
         self._set_gate(actions)
-        self._finish_stop(now, actions)
+        if self._stop is not None:
+            self._finish_stop(now, self._stop, actions)
 
     def _retry(self, now: float, actions: list[Action]) -> None:
         for number, job in list(self._jobs.items()):
@@ -456,10 +464,9 @@ class Engine:
 
     def _give_up(self, now: float, actions: list[Action]) -> None:
         """Write dead letters of the rows that cannot make it, where a budget says so."""
-        for index, stage in enumerate(self._stages):
-            budget = self._config.stages[index].budget
-            late = stage.batcher.expired(now) if budget is not None and self._ready(index) else None
-            if budget is not None and late is not None:
+        for index, budget in self._budgeted:
+            late = self._stages[index].batcher.expired(now) if self._ready(index) else None
+            if late is not None:
                 self._end([budget.letters(late)], now, actions)
 
     def _ready(self, index: int) -> bool:
@@ -491,7 +498,7 @@ class Engine:
         return batcher.rows >= 2 * most or batcher.size_bytes >= self._config.budget.size_bytes
 
     def _commit(self, now: float, actions: list[Action]) -> None:
-        if self._config.exactly_once or now < self._commit_at:
+        if self._config.exactly_once:
             return
         changed: dict[TopicPartition, int] = {}
         for slot in filter(self._to_commit, self._assignment.slots()):
@@ -521,8 +528,8 @@ class Engine:
             actions.append(Released(revoke.partitions, self._positions(slots), revoke.number))
             self._close(revoke.partitions)
 
-    def _finish_stop(self, now: float, actions: list[Action]) -> None:
-        if self._stop is None or (self._gauge.rows and self._worth_waiting(self._stop.deadline, now)):
+    def _finish_stop(self, now: float, stop: Stop, actions: list[Action]) -> None:
+        if self._gauge.rows and self._worth_waiting(stop.deadline, now):
             return
         unsettled = sum(slot.ledger.unsettled for slot in self._assignment.slots())
         actions.append(Stopped(self.positions(), unsettled))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import MicroBatch
 from streamml.batch.outcome import Outcomes
 from streamml.errors import StreamMLError
@@ -43,7 +44,7 @@ class Lost:
     partitions: tuple[TopicPartition, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Polled:
     """Records arrived, and after them ends of partitions, see `Source.ends`."""
 
@@ -51,7 +52,7 @@ class Polled:
     ends: Positions = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepTiming:
     """What one step of a stage took for one batch.
 
@@ -67,7 +68,7 @@ class StepTiming:
     too_large: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageResult:
     """What became of a stage's batch: rows that go on, and rows that ended. Every input row is in exactly one.
 
@@ -81,7 +82,7 @@ class StageResult:
     size_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageDone:
     """A stage finished job ``job``."""
 
@@ -140,7 +141,7 @@ Event = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunStage:
     """Run stage number ``stage`` on ``batch``; answer with `StageDone` or `StageFailed`."""
 
@@ -150,7 +151,7 @@ class RunStage:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Send:
     """Write these records; answer with `Delivered`. ``outcomes`` are the rows they stand for, block by block.
 
@@ -162,14 +163,14 @@ class Send:
     outcomes: tuple[Outcomes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settled:
     """Rows reached their end: acknowledged, or dropped on purpose. For the metrics."""
 
     outcomes: tuple[Outcomes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commit:
     """Commit these positions; no answer is needed."""
 

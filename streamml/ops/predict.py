@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streamml.batch.column import object_array
+from streamml.batch.column import object_array, sealed
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import HEADERS, KEY, VALUE, MicroBatch, Origin
 from streamml.batch.outcome import Kind, Outcomes
@@ -105,7 +105,7 @@ class _NothingStored:
 
     def _reply(self, request: FeatureRequest) -> FeatureReply:
         rows = len(request.entities)
-        columns = {name: np.zeros((rows, *kind.shape), kind.dtype) for name, kind in request.schema.columns}
+        columns = {name: sealed(np.zeros((rows, *kind.shape), kind.dtype)) for name, kind in request.schema.columns}
         return FeatureReply("none", np.zeros(rows, bool), np.zeros(rows, np.int64), columns)
 
     def ping(self) -> None: ...

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from streamml.batch.column import Array, Columns
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import Int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decoded:
     """Columns of the rows that decoded, and why the others did not.
 
@@ -33,7 +33,7 @@ class Decoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Encoded:
     """Record values object ``[n]`` of bytes; those at ``failed`` (index, reason) are ``None``."""
 

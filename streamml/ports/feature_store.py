@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from streamml.batch.column import Array, ColumnType
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import Int, Mask
 
 
@@ -23,7 +24,7 @@ class FeatureSchema:
     kind: Literal["loaded", "streaming"] = "loaded"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FeatureRequest:
     """Distinct entities of one set. An entity is the tuple of its key parts, each as UTF-8 or raw bytes."""
 
@@ -31,7 +32,7 @@ class FeatureRequest:
     entities: Sequence[tuple[bytes, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FeatureReply:
     """Values for the entities of one request, in its order.
 
@@ -39,7 +40,7 @@ class FeatureReply:
         version: version of the set that all values are of; ``live…`` of a streaming set, another one for each schema.
         present: bool ``[n]``; whether the entity has a whole value of the right schema.
         event_time: int64 ``[n]``; time that the value describes, µs since 1970 UTC; 0 where not present.
-        columns: one array ``[n, *shape]`` per column; zeros where not present.
+        columns: one read-only array ``[n, *shape]`` per column; zeros where not present.
     """
 
     version: str

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from streamml.batch.frozen import frozen
 from streamml.ports.source import Headers, Positions
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutboundRecords:
     """``n`` records for one topic, in order, as columns of equal length.
 
@@ -35,7 +36,7 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivered:
     """Every record of one `Sink.send` is acknowledged by the broker, or refused for good."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from streamml.batch.column import Array
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import Int
 
 Headers = list[tuple[str, bytes | None]]
@@ -42,7 +43,7 @@ class RawRecords(Protocol):
     def __getitem__(self, index: int, /) -> RawRecord: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecordRun:
     """``n`` ≥ 1 records of one partition, offsets ascending (gaps allowed).
 

@@ -84,8 +84,10 @@ class Lane:
 
 def _slow_with(timings: Sequence[StepTiming], before: int) -> int:
     """How many batches in a row were slow, with this one after ``before``."""
-    whole = sum(timing.seconds for timing in timings)
+    whole = outside = 0.0
+    for timing in timings:
+        whole += timing.seconds
+        outside += timing.seconds if timing.outside else 0.0
     if whole >= _LONG_S:
         return _IN_A_ROW
-    outside = sum(timing.seconds for timing in timings if timing.outside)
     return before + 1 if outside >= max(_WAITS_S, whole / 2) else 0

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from streamml.batch.column import Array
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import Int, Mask, MicroBatch
 
 _EACH: Final = slice(None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entities:
     """The distinct entities of a batch of ``rows``, and which row is about which.
 

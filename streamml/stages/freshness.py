@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import Int, Mask
 
 _ONCE_IN_A_MILLION: Final = math.log(1e6)
@@ -49,7 +50,7 @@ def states(present: Mask, row_time: Int, event_time: Int, ttl_us: int | None) ->
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Defaults:
     """How many rows of a batch get defaults for want of a value.
 

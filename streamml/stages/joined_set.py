@@ -44,6 +44,9 @@ class JoinedSet:
         if reply is None or not len(reply.present):
             return None
         version, defaulted = reply.version, None if found is None else self._defaulted(found)
+        if defaulted is None and not self._meter.young(version):
+            # It only makes the share smaller.
+            return Defaults(version, asked.rows, 0, {})
         entities = _without_value(asked, defaulted) if self._meter.young(version) else {}
         count = 0 if defaulted is None else int(np.count_nonzero(defaulted))
         defaults = Defaults(version, asked.rows, count, entities)
@@ -82,6 +85,8 @@ class JoinedSet:
         """The set's columns per row, read-only; defaults where a row has no fresh value."""
         stored = None if reply is None or not len(reply.present) else reply.columns
         index = asked.index
+        if stored is not None and state is None and isinstance(index, slice):
+            return {output: stored[name] for name, output, _ in self._columns}
         columns: dict[str, Array] = {}
         for name, output, declared in self._columns:
             if stored is not None:

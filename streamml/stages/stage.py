@@ -85,14 +85,15 @@ class Stage:
         outcomes: list[Outcomes] = []
         timings: list[StepTiming] = []
         for operator in self._operators:
-            if not len(batch):
-                break
             rows, started = len(batch), time.perf_counter()
+            if not rows:
+                break
             batch, ended = operator.apply(batch, now)
             seconds = takes(operator.name, rows) if takes else time.perf_counter() - started
             now += seconds
             timings.append(StepTiming(operator.name, rows, seconds, operator.outside, operator.too_large))
-            outcomes += (piece for piece in ended if len(piece))
+            if ended:
+                outcomes += filter(len, ended)
         if attempt > 1:
             outcomes = [_tried(piece, attempt) for piece in outcomes]
         batch = batch if self._keep is None else batch.only(self._keep)

@@ -45,7 +45,10 @@ class Subject:
 
     def ask(self, *entities: tuple[str, ...], schema: FeatureSchema | None = None) -> FeatureReply:
         keys = [tuple(part.encode() for part in entity) for entity in entities]
-        return self.store.lookup([FeatureRequest(schema or self.schema(), keys)])[0]
+        reply = self.store.lookup([FeatureRequest(schema or self.schema(), keys)])[0]
+        # Steps that a user wrote get these columns as they are.
+        assert not any(column.flags.writeable for column in reply.columns.values())
+        return reply
 
 
 def memory(name: str) -> Subject:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streamml.batch.column import ColumnType
+from streamml.batch.column import ColumnType, sealed
 from streamml.errors import ConfigError, FeatureStoreDown, FeaturesUnavailable
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureSchema
 
@@ -104,7 +104,7 @@ class MemoryFeatureStore:
             for index, entry in enumerate(found):
                 if entry is not None:
                     filled[index] = entry[1][column]
-            columns[column] = filled
+            columns[column] = sealed(filled)
         present = np.array([entry is not None for entry in found], np.bool_)
         times = np.array([0 if entry is None else entry[0] for entry in found], np.int64)
         return FeatureReply(current.name, present, times, columns)

@@ -33,6 +33,7 @@ import numpy as np
 
 from streamml.adapters.redis.keys import live_key, pointer_key
 from streamml.batch.column import Array, ColumnType
+from streamml.batch.frozen import frozen
 from streamml.batch.microbatch import Int, Mask
 from streamml.errors import ConfigError
 from streamml.ports.feature_store import FeatureSchema
@@ -71,7 +72,7 @@ def _stored_type(declared: ColumnType) -> str:
     return str(ColumnType(declared.kind, declared.shape))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decoded:
     """Values of ``n`` entities.
 
@@ -97,6 +98,7 @@ class Layout:
     Args:
         places: names of the columns, and of their fields in ``dtype``.
         stamp: format and schema hash, the first eight bytes of every value, as one number.
+        pointer: key of the record that says which version is read; of a streaming set, that it was ever written.
     """
 
     schema: FeatureSchema
@@ -104,6 +106,7 @@ class Layout:
     places: tuple[tuple[str, str], ...]
     schema_hash: int
     stamp: int
+    pointer: bytes
 
     @staticmethod
     def of(schema: FeatureSchema) -> Layout:
@@ -135,7 +138,9 @@ class Layout:
         places = tuple((name, place) for (name, _), (place, _) in zip(schema.columns, fields, strict=True))
         schema_hash = zlib.crc32("\n".join(schema_lines(schema)).encode())
         stamp = int.from_bytes(_MAGIC[schema.kind] + schema_hash.to_bytes(4, "little"), "little")
-        return Layout(schema, dtype, places, schema_hash, stamp)
+        streaming = schema.kind == "streaming"
+        pointer = live_key(schema.name, _live_version(schema_hash)) if streaming else pointer_key(schema.name)
+        return Layout(schema, dtype, places, schema_hash, stamp, pointer)
 
     @property
     def size(self) -> int:
@@ -145,14 +150,7 @@ class Layout:
     @property
     def live_version(self) -> str:
         """The version of a streaming set that has this schema."""
-        return f"live-{self.schema_hash:08x}"
-
-    @property
-    def pointer(self) -> bytes:
-        """Key of the record that says which version is read; of a streaming set, that it was ever written."""
-        if self.schema.kind == "streaming":
-            return live_key(self.schema.name, self.live_version)
-        return pointer_key(self.schema.name)
+        return _live_version(self.schema_hash)
 
     def encode(self, columns: Mapping[str, Array], event_time: Int, write_time: int, writer: int = 0) -> list[bytes]:
         """One value per row. The columns have the declared types and as many rows as ``event_time``.
@@ -205,6 +203,10 @@ class Layout:
         if not set(map(len, filled)) <= {self.size}:
             filled = [value if len(value) == self.size else blank for value in filled]
         return np.frombuffer(b"".join(filled), self.dtype)
+
+
+def _live_version(schema_hash: int) -> str:
+    return f"live-{schema_hash:08x}"
 
 
 def _rounded_up(offset: int, to: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streamml.batch.column import concatenate
+from streamml.batch.column import concatenate, sealed
 from streamml.ports.feature_store import FeatureReply, FeatureRequest, FeatureStore
 
 _Entity = tuple[bytes, ...]
@@ -64,5 +64,5 @@ class RememberingStore:
     def _reply(self, request: FeatureRequest) -> FeatureReply:
         places, known = self._known[request.schema.name]
         index = np.fromiter(map(places.__getitem__, request.entities), np.int64, len(request.entities))
-        columns = {name: column[index] for name, column in known.columns.items()}
+        columns = {name: sealed(column[index]) for name, column in known.columns.items()}
         return FeatureReply(known.version, known.present[index], known.event_time[index], columns)
