@@ -276,13 +276,13 @@ class Engine:
         ours: list[tuple[RecordRun, Slot]] = []
         # By partition, so that the rows of a slot lie together all the way.
         for run in sorted(event.runs, key=_by_partition):
-            slot = self._assignment.of(run.partition)
+            slot, rows = self._assignment.of(run.partition), len(run)
             if slot is None:
-                self.statistics.dropped_stale += len(run)
+                self.statistics.dropped_stale += rows
                 continue
             ours.append((run, slot))
-            self._gauge.add(len(run), run.size_bytes)
-            self.statistics.polled += len(run)
+            self._gauge.add(rows, run.size_bytes)
+            self.statistics.polled += rows
         if ours:
             self._stages[0].batcher.put(rows_of(ours))
         for partition, position in event.ends.items():

@@ -47,10 +47,10 @@ class Ledger:
 
     def open(self, run: RecordRun) -> int:
         """Enter a polled run; returns the ordinal of its first record."""
-        first = self._next_ordinal
-        self._entries.append(_Entry(first, len(run), run, int(run.offsets[-1]) + 1))
+        first, rows = self._next_ordinal, len(run)
+        self._entries.append(_Entry(first, rows, run, int(run.offsets[-1]) + 1))
         self._starts.append(first)
-        self._next_ordinal += len(run)
+        self._next_ordinal += rows
         return first
 
     def skip_to(self, position: int) -> None:

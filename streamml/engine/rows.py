@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from streamml.engine.assignment import Slot
 from streamml.errors import LedgerViolation
 from streamml.ports.source import RecordRun
 
+# So many rows are looked at one by one sooner than numpy begins.
+_FEW: Final = 32
+
 
 def rows_of(polled: Sequence[tuple[RecordRun, Slot]]) -> MicroBatch:
     """Polled runs as rows, entered into their slots' ledgers. At least one run; all have the same columns."""
@@ -21,7 +25,7 @@ def rows_of(polled: Sequence[tuple[RecordRun, Slot]]) -> MicroBatch:
     counts = [len(run) for run in runs]
     ends = list(accumulate(counts))
     # What a row's place in the batch lacks to its ordinal.
-    shifts = [slot.ledger.open(run) - end + len(run) for (run, slot), end in zip(polled, ends, strict=True)]
+    shifts = [slot.ledger.open(run) - end + count for (run, slot), count, end in zip(polled, counts, ends, strict=True)]
     origin = Origin(
         slot=np.array([slot.number for _, slot in polled]).repeat(counts),
         ordinal=np.arange(ends[-1]) + np.array(shifts).repeat(counts),
@@ -42,9 +46,12 @@ def stretches(origin: Origin) -> list[tuple[int, int, int]]:
     slots = origin.slot
     if not len(slots):
         return []
-    changes = ((slots[1:] != slots[:-1]).nonzero()[0] + 1).tolist()
-    starts = [0, *changes]
-    return list(zip(map(slots.item, starts), starts, [*changes, len(slots)], strict=True))
+    if len(slots) <= _FEW:
+        numbers = slots.tolist()
+        starts = [0, *(row for row in range(1, len(numbers)) if numbers[row] != numbers[row - 1])]
+    else:
+        starts = [0, *((slots[1:] != slots[:-1]).nonzero()[0] + 1).tolist()]
+    return list(zip(map(slots.item, starts), starts, [*starts[1:], len(slots)], strict=True))
 
 
 def split_by_slot(piece: Outcomes) -> list[tuple[int, Outcomes]]:

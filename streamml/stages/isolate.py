@@ -35,8 +35,7 @@ def isolate(
     failed: list[tuple[MicroBatch, Failure]] = []
     alone: list[int] = []
     too_large: list[range] = []
-    fitting = fitting or FittingRows()
-    waiting = fitting.cut(len(batch))[::-1]
+    waiting = [range(len(batch))] if fitting is None else fitting.cut(len(batch))[::-1]
     while waiting:
         rows = waiting.pop()
         part = batch if len(rows) == len(batch) else batch.take(slice(rows.start, rows.stop))
@@ -53,9 +52,10 @@ def isolate(
                 too_large.append(rows)
             half = rows.start + len(rows) // 2
             waiting += [range(half, rows.stop), range(rows.start, half)]
-    # A part with a row that fails alone says nothing of how many ordinary rows fit.
-    shrunk = [len(rows) for rows in too_large if not any(row in rows for row in alone)]
-    fitting.learn([len(part) for part, _ in passed], shrunk)
+    if fitting is not None:
+        # A part with a row that fails alone says nothing of how many ordinary rows fit.
+        shrunk = [len(rows) for rows in too_large if not any(row in rows for row in alone)]
+        fitting.learn([len(part) for part, _ in passed], shrunk)
     return passed, failed
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -190,7 +189,7 @@ class Session:
 
     def __init__(self, connection: Any, server: Server) -> None:
         self._connection = connection
-        self._server = server
+        self._translated = _Translated(connection, server)
         self._used_at = float("-inf")
         self._forks = _Process.forks
 
@@ -200,7 +199,7 @@ class Session:
         Raises:
             FeatureStoreDown: the server does not answer, or answers with an error.
         """
-        with self._translated():
+        with self._translated:
             self._connection.send_packed_command([pack(*command)])
             reply = self._connection.read_response(disable_decoding=True)
         self._used_at = time.monotonic()
@@ -212,7 +211,7 @@ class Session:
         Raises:
             FeatureStoreDown: the server cannot be reached.
         """
-        with self._translated():
+        with self._translated:
             self._connection.send_packed_command([packed])
 
     def read(self) -> Reply:
@@ -221,7 +220,7 @@ class Session:
         Raises:
             FeatureStoreDown: the server does not answer, or answers with an error.
         """
-        with self._translated():
+        with self._translated:
             reply = self._connection.read_response(disable_decoding=True)
         self._used_at = time.monotonic()
         return reply
@@ -233,7 +232,7 @@ class Session:
             FeatureStoreDown: the server does not answer.
         """
         replies: list[Reply] = []
-        with self._translated():
+        with self._translated:
             # One by one through redis-py they would take longer than the server does.
             parser = self._connection._parser
             gets, missing = parser._reader.gets, NOT_ENOUGH_DATA
@@ -262,14 +261,23 @@ class Session:
     def close(self) -> None:
         self._connection.disconnect()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            self.close()
+
+class _Translated:
+    """Around what a session does: errors become ours and end the session. A class, as a generator for each call costs more."""
+
+    __slots__ = ("_connection", "_server")
+
+    def __init__(self, connection: Any, server: Server) -> None:
+        self._connection = connection
+        self._server = server
+
+    def __enter__(self) -> None:
+        """Nothing to do yet."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        self._connection.disconnect()
+        if isinstance(error, (RedisError, OSError)):
             # Not chained: the client's error may repeat what was sent.
             raise self._server.unavailable(error) from None
-        except BaseException:
-            self.close()
-            raise

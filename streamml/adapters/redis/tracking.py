@@ -43,7 +43,7 @@ class TrackedSession(Session):
     def read(self) -> Reply:
         """See `Session.read`. redis-py would call itself for all that is told before the reply, once within the other."""
         parser, gets = self._connection._parser, self._connection._parser._reader.gets
-        with self._translated():
+        with self._translated:
             while (reply := gets(False)) is NOT_ENOUGH_DATA or isinstance(reply, PushNotification):
                 if reply is NOT_ENOUGH_DATA:
                     parser.read_from_socket()
@@ -60,7 +60,7 @@ class TrackedSession(Session):
         Raises:
             FeatureStoreDown: the server has closed the connection.
         """
-        with self._translated():
+        with self._translated:
             while self._connection.can_read(0):
                 self._connection.read_response(disable_decoding=True, push_request=True)
 
