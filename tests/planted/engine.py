@@ -32,8 +32,8 @@ MISTAKES: Final = (
     Mistake(
         "the position after a stop is committed without waiting for what is on its way",
         _ENGINE,
-        "if self._stop is None or (self._gauge.rows and self._worth_waiting(self._stop.deadline, now)):",
-        "if self._stop is None:",
+        "if self._gauge.rows and self._worth_waiting(stop.deadline, now):",
+        "if False:",
         ("tests/testing/test_driver.py::test_l3_a_shutdown_finishes_what_fits",),
     ),
     Mistake(
@@ -53,8 +53,8 @@ MISTAKES: Final = (
     Mistake(
         "offsets are committed outside of the transaction",
         _ENGINE,
-        "if self._config.exactly_once or now < self._commit_at:",
-        "if now < self._commit_at:",
+        "        if self._config.exactly_once:\n            return\n        changed",
+        "        changed",
         (_EXACTLY_ONCE,),
     ),
     Mistake(
