@@ -39,7 +39,7 @@ class Gauge:
         """Count records in (positive) or out (negative)."""
         self.rows += rows
         self.size_bytes += size_bytes
-        if rows > 0:
+        if rows > 0 or size_bytes > 0:
             self.most_rows = max(self.most_rows, self.rows)
             self.most_bytes = max(self.most_bytes, self.size_bytes)
 

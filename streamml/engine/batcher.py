@@ -146,7 +146,7 @@ class Batcher:
             growth: as in `BatchPolicy.decide`.
         """
         before = self.rows
-        if self._budget is not None:
+        if self._budget is not None and self._budget.on_late == "last":
             self._set_aside(now)
         rows, reason = self._decide(now, growth) or (0, Flush.ASIDE)
         late = self._room_for_late(now, growth, rows) if self._aside.rows else 0
@@ -194,12 +194,11 @@ class Batcher:
         return min(most, fits if self._queue.rows else max(1, fits))
 
     def _set_aside(self, now: float) -> None:
-        if self._budget is not None and self._budget.on_late == "last":
-            late = self._out_of_time(now)
-            if late is not None:
-                self._aside.put(late)
-            if self._queue.rows:
-                self._in_time_at = now
+        late = self._out_of_time(now)
+        if late is not None:
+            self._aside.put(late)
+        if self._queue.rows:
+            self._in_time_at = now
 
     def _out_of_time(self, now: float) -> MicroBatch | None:
         """Take the rows out of the queue that cannot make it."""

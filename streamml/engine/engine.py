@@ -445,7 +445,7 @@ class Engine:
         self._dispatch(now, actions)
         if self._drains:
             self._finish_drains(now, actions)
-        if now >= self._commit_at:
+        if not self._config.exactly_once and now >= self._commit_at:
             self._commit(now, actions)
         self._set_gate(actions)
         if self._stop is not None:
@@ -498,8 +498,6 @@ class Engine:
         return batcher.rows >= 2 * most or batcher.size_bytes >= self._config.budget.size_bytes
 
     def _commit(self, now: float, actions: list[Action]) -> None:
-        if self._config.exactly_once:
-            return
         changed: dict[TopicPartition, int] = {}
         for slot in filter(self._to_commit, self._assignment.slots()):
             changed[slot.partition] = slot.committed = self._position(slot)

@@ -33,14 +33,12 @@ class Stretches:
         """Where each goes on; at its end where nothing is left."""
         self.open: Final = {where: end for where, (_, end) in bounds.items() if self.starts[where] < end}
         """Ends of those that have not ended."""
-        self._next = dict(self.starts)
         self._ended: list[TopicPartition] = []
 
     def within(self, run: RecordRun) -> RecordRun:
         """What of a run is in its stretch; maybe nothing."""
         end = self._bounds[run.partition][1]
-        self._next[run.partition] = int(run.offsets[-1]) + 1
-        if self._next[run.partition] < end:
+        if run.offsets[-1] + 1 < end:
             return run
         self._end(run.partition)
         return _first(run, int(np.searchsorted(run.offsets, end)))
@@ -51,11 +49,6 @@ class Stretches:
         if end is not None and offset >= end:
             self._end(where)
         return end is None or offset >= end
-
-    @property
-    def left(self) -> int:
-        """Offsets in those that have not ended, of which nothing came. Any thread may ask."""
-        return sum(end - self._next[where] for where, end in dict(self.open).items())
 
     def ended(self) -> dict[TopicPartition, int]:
         """Ends of those that have ended since the last call."""

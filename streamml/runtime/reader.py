@@ -155,9 +155,8 @@ class Reader:
         return self._source.joined()
 
     def lag(self) -> int:
-        """Records that wait in the topics, see `Source.lag`, and are not held back. May be called by any thread."""
-        held = self._config.pace is not None and self._config.pace.held
-        return 0 if held else self._source.lag()
+        """Records that wait in the topics, see `Source.lag`. May be called by any thread."""
+        return self._source.lag()
 
     def trouble(self) -> str | None:
         """Why the source does not answer, see `Source.trouble`. May be called by any thread."""

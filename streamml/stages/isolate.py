@@ -23,6 +23,7 @@ def isolate(
     """``call`` on the batch, and where it raises on its halves, down to single rows.
 
     Args:
+        batch: at least one row.
         fitting: cuts the batch to what fits into memory, and learns from what did not.
 
     Returns:

@@ -45,7 +45,7 @@ class JoinedSet:
             return None
         version, defaulted = reply.version, None if found is None else self._defaulted(found)
         if defaulted is None and not self._meter.young(version):
-            # It only makes the share smaller.
+            # What is remembered is within the limit, and a batch without defaults only lowers the share.
             return Defaults(version, asked.rows, 0, {})
         entities = _without_value(asked, defaulted) if self._meter.young(version) else {}
         count = 0 if defaulted is None else int(np.count_nonzero(defaulted))
@@ -82,7 +82,7 @@ class JoinedSet:
         return defaulted
 
     def columns(self, asked: Entities, reply: FeatureReply | None, state: Array | None) -> dict[str, Array]:
-        """The set's columns per row, read-only; defaults where a row has no fresh value."""
+        """The set's columns per row, read-only as those of the reply are; defaults where a row has no fresh value."""
         stored = None if reply is None or not len(reply.present) else reply.columns
         index = asked.index
         if stored is not None and state is None and isinstance(index, slice):

@@ -270,18 +270,4 @@ MISTAKES: Final = (
             "::test_d3_what_is_redriven_and_what_is_published_reach_redis_and_a_replay_does_not",
         ),
     ),
-    Mistake(
-        "a replay that reads nothing looks as if nothing were left",
-        "streamml/adapters/kafka/range_source.py",
-        "return 0 if self._stretches is None else self._stretches.left",
-        "return 0",
-        ("tests/integration/test_range_source.py::test_l2_it_is_known_what_is_left_of_the_stretches",),
-    ),
-    Mistake(
-        "a replay that is held back looks as if it stood still",
-        "streamml/runtime/reader.py",
-        "return 0 if held else self._source.lag()",
-        "return self._source.lag()",
-        ("tests/unit/runtime/test_reader.py::test_l2_what_is_held_back_is_no_work_that_stands_still",),
-    ),
 )

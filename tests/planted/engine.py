@@ -53,8 +53,8 @@ MISTAKES: Final = (
     Mistake(
         "offsets are committed outside of the transaction",
         _ENGINE,
-        "        if self._config.exactly_once:\n            return\n        changed",
-        "        changed",
+        "if not self._config.exactly_once and now >= self._commit_at:",
+        "if now >= self._commit_at:",
         (_EXACTLY_ONCE,),
     ),
     Mistake(

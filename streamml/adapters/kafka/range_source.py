@@ -114,8 +114,8 @@ class RangeSource:
         return self._stretches is not None
 
     def lag(self) -> int:
-        """See `Source.lag`; here what is left of the stretches, holes and markers included."""
-        return 0 if self._stretches is None else self._stretches.left
+        """See `Source.lag`; a replay is behind on purpose."""
+        return 0
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -13,7 +13,6 @@ from streamml.adapters.memory.broker import MemoryBroker
 from streamml.adapters.memory.source import MemorySource
 from streamml.clock import SystemClock
 from streamml.engine.events import Assigned, Lost, Released, Revoking
-from streamml.engine.pace import Pace
 from streamml.errors import FatalError
 from streamml.ports.source import Positions, TopicPartition
 from streamml.runtime.inbox import Crash, Inbox, Message, Polls
@@ -185,19 +184,3 @@ def test_d2_d6_the_engine_is_behind_from_a_loss_until_it_has_heard_of_all_that_f
         assert case.reader.behind
         case.reader.forget(list(change.partitions))
     assert not case.reader.behind
-
-
-def test_l2_what_is_held_back_is_no_work_that_stands_still() -> None:
-    """L2.2."""
-    pace = Pace(None, 0.0)
-    pace.held = "the group is behind"
-    case = Case(WorkerConfig(pace=pace))
-    try:
-        case.broker.append("events", b"x")
-        assert (case.source.lag(), case.reader.lag()) == (1, 0)
-        pace.held = ""
-        polled = case.hear(Polls)
-        assert isinstance(polled, Polls)
-        assert [len(run) for run in polled.runs] == [1]
-    finally:
-        case.reader.stop({})

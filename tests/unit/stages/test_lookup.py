@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import streamml as sm
-from streamml.batch.column import object_array
+from streamml.batch.column import object_array, sealed
 from streamml.batch.flags import FLAGS
 from streamml.batch.microbatch import MicroBatch, Origin
 from streamml.batch.outcome import Kind
@@ -42,7 +42,7 @@ class Stored:
         present = np.array([name in self.times for name in names], bool)
         times = np.array([self.times.get(name, 0) for name in names], np.int64)
         mean = np.array([float(name) if name in self.times else 0.0 for name in names], np.float32)
-        return FeatureReply(self.version, present, times, {"mean": mean})
+        return FeatureReply(self.version, present, times, {"mean": sealed(mean)})
 
     def ping(self) -> None: ...
 
