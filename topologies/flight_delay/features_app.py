@@ -38,6 +38,7 @@ _AT_ONCE: Final = 4096
 _FAR_BEHIND: Final = 500
 _GATHERED_S: Final = 0.01
 _QUIET_S: Final = 1.0
+_CANCELLED_S: Final = 0.1
 _LATEST_MS: Final = 2**63 - 1
 _BEGUN: Final = -1
 """In place of an offset: the partition was given to this process."""
@@ -132,7 +133,9 @@ class App:
     async def _heard(self) -> list[Record | int]:
         """What was handed over: as much as there is; nothing where nothing comes for a second."""
         try:
-            batch = [await asyncio.wait_for(self._inbox.get(), _QUIET_S)]
+            # `wait_for` of Python 3.11 forgets that it was cancelled where a record comes at the same moment.
+            async with asyncio.timeout(_QUIET_S):
+                batch = [await self._inbox.get()]
         except TimeoutError:
             return []
         await asyncio.sleep(_GATHERED_S)
@@ -212,9 +215,12 @@ async def _until(stopped: asyncio.Event, app: App, interval_s: float) -> None:
         one.result()
     if not stopped.is_set():
         raise FatalError(f"Faust has ended ({app.faust.crash_reason!r}). Nothing is lost; start this again.")
-    for one in tasks:
-        one.cancel()
-    await asyncio.wait(tasks)
+    left = set(tasks)
+    while left:
+        # Again and again: what Faust and its libraries wait with in Python 3.11 may forget that it was cancelled.
+        for one in left:
+            one.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCELLED_S)
 
 
 def _give_up(error: Exception) -> NoReturn:
