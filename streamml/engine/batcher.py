@@ -119,11 +119,6 @@ class Batcher:
         self._arrivals.count(len(batch))
         self._size_bytes += size_bytes if len(batch) else 0
 
-    @property
-    def learns(self) -> bool:
-        """Whether it depends on what batches take."""
-        return self._cost is not None
-
     def learn(self, rows: int, seconds: float) -> None:
         """A batch of this stage took so long."""
         if self._cost is not None:

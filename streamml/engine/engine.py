@@ -298,8 +298,7 @@ class Engine:
         # What a batch makes is bounded in rows by the largest batch, and in bytes by the budget.
         heavy = size / self._config.budget.size_bytes * stage.max_rows
         stage.growth = max(1.0, made / rows, heavy / rows)
-        if stage.batcher.learns:
-            stage.batcher.learn(rows, sum(timing.seconds for timing in result.timings))
+        stage.batcher.learn(rows, sum(timing.seconds for timing in result.timings))
         check_conservation(job.batch, result.batch, result.outcomes)
         if len(result.batch):
             if job.stage + 1 == len(self._stages):

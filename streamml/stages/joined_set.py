@@ -44,10 +44,11 @@ class JoinedSet:
         if reply is None or not len(reply.present):
             return None
         version, defaulted = reply.version, None if found is None else self._defaulted(found)
-        if defaulted is None and not self._meter.young(version):
+        young = self._meter.young(version)
+        if defaulted is None and not young:
             # What is remembered is within the limit, and a batch without defaults only lowers the share.
             return Defaults(version, asked.rows, 0, {})
-        entities = _without_value(asked, defaulted) if self._meter.young(version) else {}
+        entities = _without_value(asked, defaulted) if young else {}
         count = 0 if defaulted is None else int(np.count_nonzero(defaulted))
         defaults = Defaults(version, asked.rows, count, entities)
         share = self._meter.share(defaults)

@@ -92,8 +92,7 @@ class Stage:
             seconds = takes(operator.name, rows) if takes else time.perf_counter() - started
             now += seconds
             timings.append(StepTiming(operator.name, rows, seconds, operator.outside, operator.too_large))
-            if ended:
-                outcomes += filter(len, ended)
+            outcomes += filter(len, ended)
         if attempt > 1:
             outcomes = [_tried(piece, attempt) for piece in outcomes]
         batch = batch if self._keep is None else batch.only(self._keep)
