@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from streamml.ops.cores import cores
 
 _PACKAGES = ("confluent-kafka", "numpy", "onnxruntime", "msgspec", "redis", "hiredis")
 
@@ -18,7 +19,7 @@ def conditions(events: int, rounds: int) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": platform.machine(),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "kafka": "Apache Kafka 4.1.1 (KRaft), embedded, on the same machine",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from streamml.errors import ConfigError, StreamMLError
+from streamml.ops.cores import cores
 from streamml.settings.settings import Settings, masked
 
 
@@ -104,8 +105,8 @@ def _compiled(source: Path) -> bool:
 
 
 def _cores() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("Cores", True, f"{cores} usable; `streamml run --workers {max(1, cores // 2)}` is a start", False)
+    usable = cores()
+    return Finding("Cores", True, f"{usable} usable; `streamml run --workers {max(1, usable // 2)}` is a start", False)
 
 
 def _providers(settings: Settings) -> Finding:

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from streamml.errors import ConfigError
+from streamml.ops.cores import cores
 from streamml.ops.embedded.kafka import EmbeddedKafka
 from streamml.ops.embedded.process import free_port, started_at
 from streamml.ops.embedded.redis import EmbeddedRedis
@@ -66,6 +67,14 @@ def _retention_ms(admin: AdminClient, topic: str) -> str:
         except KafkaException:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_the_broker_has_no_more_threads_for_requests_than_its_cores_can_run(kafka: EmbeddedKafka) -> None:
+    broker = ConfigResource(ResourceType.BROKER, "1")
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    found = admin.describe_configs([broker])[broker].result(10)
+    assert 1 <= int(found["num.network.threads"].value) <= cores()
+    assert 2 <= int(found["num.io.threads"].value) <= max(2, cores())
 
 
 def test_the_controller_gets_another_port_where_clients_get_its_own(stack: Stack) -> None:

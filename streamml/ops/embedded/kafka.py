@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamml.errors import ConfigError
+from streamml.ops.cores import cores
 from streamml.ops.embedded.java import class_path, default_cache, java
 from streamml.ops.embedded.process import Server, free_port, listening, writable
 from streamml.ops.embedded.security import KafkaSecurity
@@ -88,6 +89,10 @@ class EmbeddedKafka(Server):
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
             "log.dirs": str(self._root / "data"),
             "auto.create.topics.enable": "false",
+            # The defaults, 3 and 8, are of a server of its own. This one shares the cores with its clients, and threads that take
+            # turns at them cost a worker's p50 more than they bring (docs/guide/speed.md).
+            "num.network.threads": str(max(1, min(3, cores() // 2))),
+            "num.io.threads": str(max(2, min(8, cores()))),
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "3",
             "transaction.state.log.replication.factor": "1",
