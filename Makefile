@@ -72,7 +72,7 @@ mistakes: $(STAMP)
 
 # Three at a time on two cores, as most of them wait for something; ARGS="-n 0" for one. Who runs with whom: tests/conftest.py.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 # What `make test` leaves out, as PyTorch is large.
 $(TORCH_STAMP): constraints/dev.txt pyproject.toml

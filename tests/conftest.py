@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import Phase, settings
@@ -29,6 +31,22 @@ settings.register_profile("deep", max_examples=5000, stateful_step_count=100, de
 settings.register_profile(
     "planted", phases=[Phase.explicit, Phase.generate], max_examples=300, derandomize=True, database=None, deadline=None
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whoever ends a process of xdist from within, or by a signal, shows where: xdist can only say that it is gone."""
+    if not hasattr(config, "workerinput"):
+        return
+    # Here nothing is captured yet.
+    errors, end = os.dup(2), os._exit
+
+    def shown_end(status: int) -> NoReturn:
+        faulthandler.dump_traceback(errors)
+        end(status)
+
+    os._exit = shown_end
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        faulthandler.register(one, errors, chain=True)
 
 
 class ByServers(LoadFileScheduling):  # type: ignore[misc]

@@ -17,6 +17,8 @@ from typing import Final
 from streamml.errors import ConfigError, FatalError
 
 _PR_SET_PDEATHSIG: Final = 1
+# Found here, as looking for it takes a lock of the loader's, which nobody may ever give back in a child of many threads.
+_PRCTL: Final = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 _PATIENCE_S: Final = 15.0
 _given: set[int] = set()
 """Ports that `free_port` has told already; who asked may not listen there yet."""
@@ -68,8 +70,8 @@ def writable(folder: Path) -> None:
 
 def die_with_parent() -> None:
     """Run in a child before its program: on Linux it gets SIGTERM when its parent is gone, however that ended."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Server:
