@@ -42,7 +42,7 @@ $(STAMP): constraints/dev.txt pyproject.toml
 demo: $(DEMO_STAMP)
 	@$(BIN)/streamml demo $(ARGS)
 
-# A worker next to a bare client loop and a hand-written one, in one run; about nine minutes.
+# A worker next to a bare client loop and a hand-written one, in one run; about eleven minutes.
 bench: $(DEMO_STAMP)
 	@$(BIN)/streamml bench --out loadtests/results/bench.json $(ARGS)
 
