@@ -52,7 +52,7 @@ def find_dead_letter(topology: Topology, settings: Settings, id: str) -> DeadLet
         ids = ", ".join(one.id for one in exact)
         raise ConfigError(f"{len(exact)} dead letters are of {id!r}; name one of them: {ids}.")
     raise ConfigError(
-        f"There is no dead letter {id!r} in {topology.dead_letters.topic}; `streamml dlq list` shows them."
+        f"There is no dead letter {id!r} in {topology.dead_letters.topic}; `streamml dlq list` with the same options shows them."
     )
 
 
