@@ -71,6 +71,7 @@ mistakes: $(STAMP)
 	$(BIN)/python -m tests.planted $(ARGS)
 
 # Three at a time on two cores, as most of them wait for something; ARGS="-n 0" for one. Who runs with whom: tests/conftest.py.
+# A process that is lost is not replaced: its tests fail by name, where xdist would hang over another one.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0 $(ARGS)
 

@@ -26,6 +26,7 @@ from streamml.adapters.redis.keys import entity_prefix, keys_of_parts
 from streamml.adapters.redis.layout import Layout
 from streamml.batch.column import object_array
 from streamml.features import FeatureWriter
+from streamml.ops.cores import cores
 
 AIRPORTS = sm.FeatureSet(
     "bench",
@@ -117,7 +118,7 @@ def main() -> None:
             # Of two cores: far above 2, other work had most of them, and only the ratio to plain SET says something.
             "load_average_at_end": round(os.getloadavg()[0], 1),
             "date": datetime.now(UTC).date().isoformat(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": cores(),
             "machine": platform.machine(),
             "python": platform.python_version(),
             "entities": asked.entities,

@@ -20,6 +20,7 @@ import numpy as np
 from loadtests.micro.bench_redis import SCHEMA, entities_of, load_all, redis_server
 from streamml.adapters.redis.near_store import NearFeatureStore
 from streamml.adapters.redis.store import RedisFeatureStore
+from streamml.ops.cores import cores
 from streamml.ports.feature_store import FeatureRequest
 from streamml.topology.features import FeatureSet, NearCache
 
@@ -126,7 +127,7 @@ def main() -> None:
     if asked.json:
         print(
             json.dumps(
-                {"cores": os.cpu_count(), "load": os.getloadavg()[0], "entities": asked.entities, "rows": rows},
+                {"cores": cores(), "load": os.getloadavg()[0], "entities": asked.entities, "rows": rows},
                 indent=1,
             )
         )

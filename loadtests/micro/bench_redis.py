@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from streamml.adapters.redis.loader import LoadPlan, load
 from streamml.adapters.redis.store import RedisFeatureStore
 from streamml.batch.column import f4, object_array
 from streamml.errors import FeaturesUnavailable
+from streamml.ops.cores import cores
 from streamml.ports.feature_store import FeatureRequest, FeatureSchema
 
 SCHEMA = FeatureSchema("bench", tuple((f"c{number}", f4) for number in range(16)))
@@ -173,7 +173,7 @@ def main() -> None:
     asked = parser.parse_args()
     figures = measure(asked.entities, asked.lookups)
     if asked.json:
-        print(json.dumps({"cores": os.cpu_count(), "entities": asked.entities, "batch": BATCH, **figures}))
+        print(json.dumps({"cores": cores(), "entities": asked.entities, "batch": BATCH, **figures}))
         return
     for name, figure in figures.items():
         unit = "entities/s" if name.endswith("per_s") else "µs per entity"
